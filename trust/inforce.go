@@ -1,0 +1,297 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Meaning is what of a notation trust policy statement decides whether a
+// signature verifies. Names, scopes and the list of stores are not part of it:
+// they are applied when an answer is read.
+type Meaning struct {
+	// Enforcement maps each check (integrity, authenticity,
+	// authenticTimestamp, expiry, revocation) to enforce, log or skip.
+	Enforcement map[string]string
+	// VerifyTimestamp is "always" or "afterCertExpiry".
+	VerifyTimestamp string
+	// TSA reports whether the statement names any tsa store: with one and
+	// "always", notation-go refuses signatures without a countersignature,
+	// so this bit of the store list changes what verifies (ADR 0002).
+	TSA bool
+	// Identities are the trusted identities.
+	Identities []string
+	// Revocation is the daemon's own mode: online, offline or ignore.
+	Revocation string
+}
+
+// ID hashes the meaning. It is never zero.
+func (m Meaning) ID() PolicyID {
+	m.Identities = slices.Sorted(slices.Values(m.Identities))
+	b, err := json.Marshal(m) // maps are written in key order
+	if err != nil {
+		panic(err) // strings and maps of strings cannot fail
+	}
+	return sha256.Sum256(append([]byte("trust-worker policy 1\n"), b...))
+}
+
+// Statement is one trust policy statement as the join needs it.
+type Statement struct {
+	Name string
+	// Scopes are "*" or "host/repository".
+	Scopes []string
+	// Stores are "type:name".
+	Stores []string
+	Policy PolicyID
+	// Verifies is false for the levels audit and skip, which never make
+	// anything trusted.
+	Verifies bool
+}
+
+// Material is one signer in force.
+type Material struct {
+	Signer Signer
+	// Author is the PEM text of the key file (cosign) or the certificate's
+	// subject (notation).
+	Author string
+}
+
+// Terms is the plain content of an InForce: what is published.
+type Terms struct {
+	Cosign, Notation bool // the tools that are switched on
+	Materials        []Material
+	Statements       []Statement
+	// PolicyProblem is PolicyInvalid when the operator's policy cannot be
+	// used, else empty.
+	PolicyProblem Reason
+	// RegistryNames are the hosts that scopes may name; empty: any.
+	RegistryNames []string
+}
+
+// InForce is the trust in force, immutable: signers, statements, and which
+// tools are on. The zero value and nil trust nothing.
+type InForce struct {
+	terms    Terms
+	signers  map[Signer]string // → author
+	wildcard int               // index into terms.Statements, plus 1; 0 for none
+	byPath   map[string][]int  // repository path → statements that name it
+	stores   []map[string]bool // per statement
+}
+
+// NewInForce builds an InForce. It keeps terms; the caller must not change them
+// afterwards.
+func NewInForce(terms Terms) *InForce {
+	f := &InForce{terms: terms, signers: map[Signer]string{}, byPath: map[string][]int{}}
+	for _, m := range terms.Materials {
+		f.signers[m.Signer] = m.Author
+	}
+	for i, st := range terms.Statements {
+		stores := map[string]bool{}
+		for _, s := range st.Stores {
+			stores[s] = true
+		}
+		f.stores = append(f.stores, stores)
+		for _, scope := range st.Scopes {
+			if scope == "*" {
+				f.wildcard = i + 1
+				continue
+			}
+			host, path, ok := strings.Cut(scope, "/")
+			if !ok || len(terms.RegistryNames) > 0 && !slices.Contains(terms.RegistryNames, host) {
+				continue
+			}
+			if !slices.Contains(f.byPath[path], i) {
+				f.byPath[path] = append(f.byPath[path], i)
+			}
+		}
+	}
+	return f
+}
+
+// Terms returns what f was built from. The caller must not change it.
+func (f *InForce) Terms() Terms {
+	if f == nil {
+		return Terms{}
+	}
+	return f.terms
+}
+
+// Enabled reports whether answers about tool's signatures are given.
+func (f *InForce) Enabled(t Tool) bool {
+	switch {
+	case f == nil:
+		return false
+	case t == Cosign:
+		return f.terms.Cosign
+	default:
+		return t == Notation && f.terms.Notation
+	}
+}
+
+// Has reports whether a store or key directory holds the signer. For notation
+// this is not yet "in force": the statement must name the store as well.
+func (f *InForce) Has(s Signer) bool {
+	if f == nil {
+		return false
+	}
+	_, ok := f.signers[s]
+	return ok
+}
+
+// Statement returns the statement that governs the repository, or the reason
+// why there is none: NoPolicy, PolicyInvalid or PolicyAmbiguous. An exact
+// scope wins over "*" (Notary Project trust-store-trust-policy, "Selecting a
+// trust policy based on artifact URI").
+func (f *InForce) Statement(repository string) (*Statement, Reason) {
+	i, reason := f.statement(repository)
+	if reason != "" {
+		return nil, reason
+	}
+	return &f.terms.Statements[i], ""
+}
+
+func (f *InForce) statement(repository string) (int, Reason) {
+	switch {
+	case f == nil:
+		return 0, NoPolicy
+	case f.terms.PolicyProblem != "":
+		return 0, f.terms.PolicyProblem
+	}
+	switch named := f.byPath[repository]; {
+	case len(named) > 1:
+		return 0, PolicyAmbiguous
+	case len(named) == 1:
+		return named[0], ""
+	case f.wildcard > 0:
+		return f.wildcard - 1, ""
+	}
+	return 0, NoPolicy
+}
+
+// Policy returns the policy under which the tool's signatures in a repository
+// are to be verified, or the reason why they are not verified at all.
+func (f *InForce) Policy(repository string, t Tool) (PolicyID, Reason) {
+	if t == Cosign {
+		return PolicyID{}, ""
+	}
+	st, reason := f.Statement(repository)
+	if reason != "" {
+		return PolicyID{}, reason
+	}
+	if !st.Verifies {
+		return PolicyID{}, PolicyDoesNotVerify
+	}
+	return st.Policy, ""
+}
+
+// Decide joins one verdict with what is in force. A nil verdict reads
+// Pending/New; one made under another policy reads Pending/PolicyChanged.
+// repository is the path below the storage root, now the reader's clock.
+func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) Decision {
+	policy, reason := f.Policy(repository, t)
+	if reason != "" {
+		return refuse(reason)
+	}
+	switch {
+	case !f.Enabled(t): // such answers are not even listed; fail closed
+		return refuse(NoPolicy)
+	case v == nil:
+		return refuse(New)
+	case v.Policy != policy:
+		return refuse(PolicyChanged)
+	case !v.Matched() && v.Reason == "":
+		return refuse(New)
+	case !v.Matched():
+		return refuse(v.Reason)
+	}
+	best := refuse(SignerRemoved)
+	for i := range v.Grounds {
+		g := &v.Grounds[i]
+		if !f.signersInForce(repository, t, g) {
+			continue
+		}
+		d := f.describe(t, v, g)
+		if reason := g.outside(now.Unix()); reason != "" {
+			d.Status, d.Reason = reason.Status(), reason
+			if best.Status != Trusted {
+				best = d
+			}
+			continue
+		}
+		if best.Status == Trusted && !outlives(d, best) {
+			continue
+		}
+		d.Notes = v.notes(now.Unix())
+		d.Status = Trusted // the only such statement: T1
+		best = d
+	}
+	return best
+}
+
+// refuse is every decision that rests on no ground.
+func refuse(r Reason) Decision { return Decision{Status: r.Status(), Reason: r} }
+
+func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
+	d := Decision{Signer: g.Signers[0], Author: v.Author}
+	if t == Cosign {
+		d.Author = f.signers[g.Signers[0]]
+	}
+	if g.From != 0 {
+		d.From = time.Unix(g.From, 0).UTC()
+	}
+	if g.Until != 0 {
+		d.Until = time.Unix(g.Until, 0).UTC()
+	}
+	return d
+}
+
+// signersInForce reports whether every signer of g is held by its directory
+// and, for notation, named by the statement that governs the repository. A
+// ground without signers holds never.
+func (f *InForce) signersInForce(repository string, t Tool, g *Ground) bool {
+	if f == nil || len(g.Signers) == 0 {
+		return false
+	}
+	for _, s := range g.Signers {
+		if s.Tool != t || !f.Has(s) {
+			return false
+		}
+		if t == Notation {
+			i, reason := f.statement(repository)
+			if reason != "" || !f.stores[i][s.Store()] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// outside returns "" when now lies in [From, Until), else the reason.
+func (g *Ground) outside(now int64) Reason {
+	switch {
+	case g.From != 0 && now < g.From:
+		return NotYetValid
+	case g.Until != 0 && now >= g.Until && g.Limit != "":
+		return g.Limit
+	case g.Until != 0 && now >= g.Until:
+		return CertificateExpired
+	}
+	return ""
+}
+
+func outlives(a, b Decision) bool {
+	return !b.Until.IsZero() && (a.Until.IsZero() || a.Until.After(b.Until))
+}
+
+func (v *Verdict) notes(now int64) []Note {
+	var notes []Note
+	if v.LoggedExpiry != 0 && now >= v.LoggedExpiry {
+		notes = append(notes, ExpiryLogged)
+	}
+	if v.RevocationNotChecked {
+		notes = append(notes, RevocationNotChecked)
+	}
+	return notes
+}

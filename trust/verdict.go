@@ -1,0 +1,187 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Tool is the program family that made a signature.
+type Tool string
+
+// The tools.
+const (
+	Cosign   Tool = "cosign"
+	Notation Tool = "notation"
+)
+
+// Format is the encoding of one signature.
+type Format string
+
+// The formats: cosign's simple signing payload and sigstore bundle, notation's
+// two envelopes.
+const (
+	SimpleSigning Format = "simple-signing"
+	Bundle        Format = "bundle"
+	JWS           Format = "jws"
+	COSE          Format = "cose"
+)
+
+// Digest is a SHA-256 value. Its text form is "sha256:" and 64 lower-case hex
+// digits (OCI image-spec v1.1, descriptor, section Digests). Other algorithms
+// are not supported: zot stores nothing else.
+type Digest [sha256.Size]byte
+
+// ErrDigest is returned for text that is not exactly a SHA-256 digest.
+var ErrDigest = errors.New(`not a digest of the form "sha256:" and 64 lower-case hex digits`)
+
+// SumOf returns the digest of b.
+func SumOf(b []byte) Digest { return sha256.Sum256(b) }
+
+// ParseDigest reads the text form, strictly: nothing else is ever used to
+// build a path.
+func ParseDigest(s string) (Digest, error) {
+	rest, ok := strings.CutPrefix(s, "sha256:")
+	if !ok {
+		return Digest{}, ErrDigest
+	}
+	return ParseHex(rest)
+}
+
+// ParseHex reads 64 lower-case hex digits.
+func ParseHex(s string) (Digest, error) {
+	var d Digest
+	if len(s) != 2*len(d) || strings.ToLower(s) != s {
+		return Digest{}, ErrDigest
+	}
+	if _, err := hex.Decode(d[:], []byte(s)); err != nil {
+		return Digest{}, ErrDigest
+	}
+	return d, nil
+}
+
+// Hex returns the 64 hex digits alone.
+func (d Digest) Hex() string { return hex.EncodeToString(d[:]) }
+
+func (d Digest) String() string { return "sha256:" + d.Hex() }
+
+// MarshalText and UnmarshalText use the text form; the zero digest is "".
+func (d Digest) MarshalText() ([]byte, error) {
+	if d == (Digest{}) {
+		return nil, nil
+	}
+	return []byte(d.String()), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (d *Digest) UnmarshalText(b []byte) (err error) {
+	if len(b) == 0 {
+		*d = Digest{}
+		return nil
+	}
+	*d, err = ParseDigest(string(b))
+	return err
+}
+
+// Signer is one piece of trust material: for cosign a public key, for notation
+// a certificate in a trust store. It is comparable.
+type Signer struct {
+	Tool Tool
+	// StoreType and StoreName are notation's: "ca", "signingAuthority" or
+	// "tsa", and the name of the directory. Empty for cosign.
+	StoreType, StoreName string
+	// Fingerprint is the SHA-256 of the key's SubjectPublicKeyInfo (cosign)
+	// or of the certificate's DER (notation).
+	Fingerprint Digest
+}
+
+// Store returns "type:name" as trust policies write it, or "".
+func (s Signer) Store() string {
+	if s.Tool != Notation {
+		return ""
+	}
+	return s.StoreType + ":" + s.StoreName
+}
+
+// PolicyID is the hash of a trust policy statement's effective meaning; see
+// [Meaning.ID]. For cosign it is the zero value, a constant.
+type PolicyID [sha256.Size]byte
+
+// Ground is one way in which a signature is good: all its signers in force,
+// now ∈ [From, Until). The policy belongs to the verdict that holds it.
+type Ground struct {
+	Signers []Signer
+	// From and Until are Unix seconds; 0 means unbounded. Only dates that the
+	// policy enforces are here.
+	From, Until int64
+	// Limit is what the ground reads once Until is reached:
+	// SignatureExpired, CertificateExpired or RevocationUnknown.
+	Limit Reason
+}
+
+// Verdict is what is known of one signature (one layer of a cosign signature
+// manifest, or a notation envelope) over one subject: either grounds, or the
+// reason why there are none. It is a fact about bytes named by digest and does
+// not change with the clock or the trust directories.
+type Verdict struct {
+	Format Format
+	// Reason says why there is no ground; it is empty when there is one. An
+	// undecided reason (see [Reason.Undecided]) is never stored as a fact.
+	Reason  Reason
+	Grounds []Ground
+	// Author is the subject of a notation signature's leaf certificate. It is
+	// empty for cosign, whose author is the text of the signer's key file,
+	// and when nothing in the trust directories vouches for it.
+	Author string
+	// Policy is the statement under which the verdict was made.
+	Policy PolicyID
+	// LoggedExpiry is the signature's own expiry (Unix seconds) where the
+	// policy only logs it; 0 otherwise.
+	LoggedExpiry int64
+	// RevocationNotChecked is set when revocation applied and was not asked.
+	RevocationNotChecked bool
+	// Layer identifies a cosign layer independent of the manifest around it:
+	// the first 16 bytes of SHA-256 over its digest and its annotation. A
+	// co-signed manifest repeats the layers of its predecessor.
+	Layer LayerID
+	// VerifiedAt is when the verdict was made, Unix seconds.
+	VerifiedAt int64
+	// Epoch is the verifier's epoch at that time.
+	Epoch uint32
+}
+
+// LayerID names a cosign signature layer by content.
+type LayerID [16]byte
+
+// Matched reports whether the verdict has a ground.
+func (v *Verdict) Matched() bool { return len(v.Grounds) > 0 }
+
+// Lives reports whether some ground of v names only signers that inForce
+// accepts: such a verdict need not be made again when other signers come.
+func (v *Verdict) Lives(inForce func(Signer) bool) bool {
+	for _, g := range v.Grounds {
+		alive := len(g.Signers) > 0
+		for _, s := range g.Signers {
+			alive = alive && inForce(s)
+		}
+		if alive {
+			return true
+		}
+	}
+	return false
+}
+
+// Decision is the answer about one signature in one repository at one time.
+type Decision struct {
+	Status Status
+	Reason Reason
+	Notes  []Note
+	// Author and Signer are set only when the signer is in force.
+	Author string
+	Signer Signer
+	// From and Until are the dates of the ground that decided; zero is
+	// unbounded.
+	From, Until time.Time
+}
