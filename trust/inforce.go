@@ -201,6 +201,8 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		return refuse(New)
 	case v.Policy != policy:
 		return refuse(PolicyChanged)
+	case v.Epoch < MinEpoch:
+		return refuse(New)
 	case !v.Matched() && v.Reason == "":
 		return refuse(New)
 	case !v.Matched():

@@ -1,0 +1,330 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"trust-worker/trust"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A small world: one repository with one image, signed by one key.
+var (
+	keyA      = trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key A"))}
+	keyB      = trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key B"))}
+	image     = trust.SumOf([]byte("image"))
+	signature = trust.SumOf([]byte("signature"))
+)
+
+func inForce(signers ...trust.Signer) *trust.InForce {
+	t := trust.Terms{Cosign: true, Notation: true}
+	for _, s := range signers {
+		t.Materials = append(t.Materials, trust.Material{Signer: s, Author: "PEM of " + s.Fingerprint.String()})
+	}
+	return trust.NewInForce(t)
+}
+
+func signedBy(s trust.Signer) Fact {
+	return Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign},
+		Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: time.Now().Unix(), Epoch: 1,
+			Grounds: []trust.Ground{{Signers: []trust.Signer{s}}}}}}
+}
+
+func world(facts ...Fact) Batch {
+	stamp := "stamp"
+	return Batch{Place: "team/app", SetTags: true, Complete: true, Tags: map[string]trust.Digest{"1.0": image},
+		Update: &PlaceUpdate{Stamp: &stamp},
+		Rows:   []Row{{Digest: image, MediaType: "m", Present: true, Tagged: true, References: []Reference{{Digest: signature, Carrier: 1}}}},
+		Facts:  facts}
+}
+
+func openStore(t *testing.T, dir string, opts Options) *Store {
+	t.Helper()
+	s, err := Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func publish(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Publish(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setTrust(t *testing.T, s *Store, f *trust.InForce) TrustChange {
+	t.Helper()
+	change, err := s.SetTrust(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return change
+}
+
+func mustCommit(t *testing.T, s *Store, batches ...Batch) {
+	t.Helper()
+	if err := s.Commit(batches...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openReader(t *testing.T, dir string, opts ...Option) *Reader {
+	t.Helper()
+	r, err := OpenReader(dir, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// status looks the image up as another process would.
+func status(t *testing.T, r *Reader) (trust.Status, trust.Reason) {
+	t.Helper()
+	s, err := r.Snapshot()
+	if errors.Is(err, ErrNoCache) {
+		return trust.Unknown, trust.NoCache
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	img, err := s.Tag("team/app", "1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img.SignatureInfo[0].Status, img.SignatureInfo[0].Reason
+}
+
+func want(t *testing.T, r *Reader, st trust.Status, reason trust.Reason) {
+	t.Helper()
+	if s, why := status(t, r); s != st || why != reason {
+		t.Errorf("read %s/%s, want %s/%s", s, why, st, reason)
+	}
+}
+
+// closeChecked closes the store and holds it to Check.
+func closeChecked(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	report, err := Check(context.Background(), s.dir)
+	if err != nil || !report.OK() {
+		t.Errorf("check: %v %+v", err, report)
+	}
+}
+
+func TestTheJoinFollowsTrustWithoutNewFacts(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Unknown, trust.NoCache)
+
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world())
+	publish(t, s)
+	want(t, r, trust.Pending, trust.New)
+
+	mustCommit(t, s, Batch{Facts: []Fact{signedBy(keyA)}})
+	publish(t, s)
+	want(t, r, trust.Trusted, "")
+
+	published := s.Published()
+	if c := setTrust(t, s, inForce(keyB)); len(c.Added) != 1 || len(c.Removed) != 1 {
+		t.Errorf("change %+v", c)
+	}
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+	setTrust(t, s, inForce(keyA, keyB))
+	want(t, r, trust.Trusted, "")
+	if s.Published() != published {
+		t.Error("a change of trust published data")
+	}
+}
+
+func TestRestartKeepsAnswersAndGenerationsGoOn(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+	before := s.Generation()
+	closeChecked(t, s)
+
+	s = openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	want(t, r, trust.Trusted, "")
+	setTrust(t, s, inForce())
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+	if s.Generation() <= before {
+		t.Errorf("generation %d after %d", s.Generation(), before)
+	}
+	if s.Rebuilt() != "" {
+		t.Errorf("rebuilt: %s", s.Rebuilt())
+	}
+}
+
+func TestDeltasThenFold(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	publish(t, s) // an empty base
+	base := s.pub.cur.base
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	if s.pub.cur.base != base || s.pub.cur.delta == 0 {
+		t.Fatalf("not a delta: %+v", s.pub.cur)
+	}
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+
+	// A fold of many rows, with a commit that comes while it runs.
+	var batches []Batch
+	for i := range foldAt {
+		d := trust.SumOf([]byte{byte(i), byte(i >> 8), 1})
+		batches = append(batches, Batch{Place: "many", Rows: []Row{{Digest: d, Present: true}}})
+	}
+	mustCommit(t, s, batches...)
+	publish(t, s)
+	if err := s.Fold(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if s.pub.cur.base == base {
+		t.Fatal("not folded")
+	}
+	if n := s.pub.tracked.Load(); n != 0 {
+		t.Errorf("%d changes left", n)
+	}
+	want(t, r, trust.Trusted, "")
+
+	// Tombstones: the repository goes.
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	publish(t, s)
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	if _, err := snap.Tag("team/app", "1.0"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed tag: %v", err)
+	}
+	if _, err := snap.Digest(image); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed digest: %v", err)
+	}
+}
+
+func TestLease(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Lease: time.Minute})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	late := openReader(t, dir, WithClock(func() time.Time { return time.Now().Add(2 * time.Minute) }))
+	want(t, late, trust.Unknown, trust.Stale)
+	strict := openReader(t, dir, WithMaxAge(time.Second), WithClock(func() time.Time { return time.Now().Add(5 * time.Second) }))
+	want(t, strict, trust.Unknown, trust.Stale)
+	early := openReader(t, dir, WithClock(func() time.Time { return time.Now().Add(-time.Hour) }))
+	want(t, early, trust.Trusted, "")
+}
+
+func TestExpiryNeedsNoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Lease: -1})
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	until := time.Now().Add(time.Hour)
+	f.Verdicts[0].Grounds[0].Until = until.Unix()
+	f.Verdicts[0].Grounds[0].Limit = trust.SignatureExpired
+	mustCommit(t, s, world(f))
+	publish(t, s)
+	closeChecked(t, s)
+	at := func(d time.Duration) Option {
+		return WithClock(func() time.Time { return time.Unix(until.Unix(), 0).Add(d) })
+	}
+	want(t, openReader(t, dir, at(-time.Second)), trust.Trusted, "")
+	want(t, openReader(t, dir, at(0)), trust.Expired, trust.SignatureExpired)
+}
+
+// A loss of trust that cannot be published withdraws CURRENT.
+func TestLossThatCannotBePublishedIsWithdrawn(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+	// A directory in the way of the next trust file stands for a full disk:
+	// it cannot be written, also by root.
+	block := current{trusts: s.Generation() + 1}.trustPath(filepath.Join(dir, publishedDir)) + ".new"
+	if err := os.Mkdir(block, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SetTrust(inForce()); err == nil {
+		t.Fatal("published through a directory")
+	}
+	want(t, r, trust.Unknown, trust.NoCache)
+	if err := os.Remove(block); err != nil {
+		t.Fatal(err)
+	}
+	setTrust(t, s, inForce())
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+}
+
+func TestSecondWriterIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer func() { _ = s.Close() }()
+	_, err := Open(dir, Options{})
+	var locked *LockedError
+	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Errorf("second open: %v", err)
+	}
+	if !Alive(dir) {
+		t.Error("holder not seen")
+	}
+}
+
+func TestDamagedPrivateStoreIsRebuilt(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+	closeChecked(t, s)
+	if err := os.Truncate(s.privatePath(), 100); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	if s.Rebuilt() == "" {
+		t.Error("not reported")
+	}
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	if _, err := snap.Tag("team/app", "1.0"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a rebuilt cache answered %v for what it has not verified", err)
+	}
+}

@@ -1,0 +1,218 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"google.golang.org/protobuf/proto"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// Every value in every bucket is framed: kind, CRC32C over key and body, body.
+// bbolt checks only its meta pages; the frame finds a damaged or misplaced
+// value, which is then treated as missing and reported.
+const (
+	kindTombstone = 0x00 // in a delta: the key is gone
+	kindLive      = 0x01
+
+	frameSize = 1 + 4
+	// maxValue bounds a value before it is decoded.
+	maxValue = 8 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrDamaged is returned for a value that fails its checksum or cannot be
+// decoded. A damaged private store is set aside and rebuilt.
+var ErrDamaged = errors.New("damaged value")
+
+func checksum(key, body []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
+}
+
+// seal frames body for key.
+func seal(key, body []byte) []byte {
+	v := make([]byte, frameSize, frameSize+len(body))
+	v[0] = kindLive
+	binary.BigEndian.PutUint32(v[1:], checksum(key, body))
+	return append(v, body...)
+}
+
+// sealMessage frames a protobuf message for key.
+func sealMessage(key []byte, m proto.Message) ([]byte, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T: %w", m, err)
+	}
+	return seal(key, body), nil
+}
+
+// unseal returns the body, which aliases v. ok is false for no value and for a
+// tombstone.
+func unseal(key, v []byte) (body []byte, ok bool, err error) {
+	if v == nil || len(v) == 1 && v[0] == kindTombstone {
+		return nil, false, nil
+	}
+	if len(v) < frameSize || len(v) > maxValue || v[0] != kindLive ||
+		binary.BigEndian.Uint32(v[1:]) != checksum(key, v[frameSize:]) {
+		return nil, false, fmt.Errorf("%w under key %.40x", ErrDamaged, key)
+	}
+	return v[frameSize:], true, nil
+}
+
+func unsealMessage(key, v []byte, m proto.Message) (ok bool, err error) {
+	body, ok, err := unseal(key, v)
+	if !ok || err != nil {
+		return false, err
+	}
+	if err := proto.Unmarshal(body, m); err != nil {
+		return false, fmt.Errorf("%w under key %.40x: %w", ErrDamaged, key, err)
+	}
+	return true, nil
+}
+
+// The codes of enumerations in the files. The position is the code; entries
+// are appended, never moved (TestCodesAreStable).
+var (
+	reasonCodes = []trust.Reason{
+		"",
+		trust.SignatureExpired, trust.CertificateExpired, trust.NotYetValid,
+		trust.NoTrustedKey, trust.SignerRemoved, trust.SubjectMismatch, trust.DigestMismatch,
+		trust.Malformed, trust.Ambiguous, trust.NoPolicy, trust.PolicyInvalid,
+		trust.PolicyAmbiguous, trust.PolicyDoesNotVerify, trust.IdentityNotTrusted,
+		trust.Revoked, trust.TimestampInvalid, trust.UnsupportedAlgorithm, trust.KeyTooSmall,
+		trust.PluginRequired, trust.KeylessNotSupported,
+		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
+		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
+	}
+	toolCodes   = []trust.Tool{"", trust.Cosign, trust.Notation}
+	formatCodes = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
+)
+
+func encodeCode[T comparable](table []T, v T) uint32 {
+	for i, t := range table {
+		if t == v {
+			return uint32(i)
+		}
+	}
+	panic(fmt.Sprintf("cache: %v has no code", v)) // a programming error, found by TestCodesAreStable
+}
+
+// decodeCode gives the zero value for codes of a later version; every zero
+// value fails closed.
+func decodeCode[T comparable](table []T, code uint32) T {
+	var zero T
+	if int(code) >= len(table) {
+		return zero
+	}
+	return table[code]
+}
+
+// decodeReason maps codes of a later version to IOError: not decided, and
+// never the empty reason.
+func decodeReason(code uint32) trust.Reason {
+	if code != 0 && int(code) >= len(reasonCodes) {
+		return trust.IOError
+	}
+	return decodeCode(reasonCodes, code)
+}
+
+// resolver turns dictionary ids into what they stand for. An id that it does
+// not know gives a zero signer or policy, which is never in force.
+type resolver interface {
+	signer(id uint32) trust.Signer
+	policy(id uint32) trust.PolicyID
+	author(id uint32) string
+}
+
+func decodeVerdict(p *cachepb.Verdict, r resolver) trust.Verdict {
+	v := trust.Verdict{
+		Format:               decodeCode(formatCodes, p.Format),
+		Reason:               decodeReason(p.Reason),
+		LoggedExpiry:         p.LoggedExpiry,
+		RevocationNotChecked: p.RevocationNotChecked,
+		VerifiedAt:           p.VerifiedAt,
+		Epoch:                p.Epoch,
+	}
+	copy(v.Layer[:], p.Layer)
+	if p.Policy != 0 {
+		v.Policy = r.policy(p.Policy)
+	}
+	if p.Author != 0 {
+		v.Author = r.author(p.Author)
+	}
+	for _, g := range p.Grounds {
+		ground := trust.Ground{From: g.From, Until: g.Until, Limit: decodeReason(g.Limit)}
+		for _, id := range g.Signers {
+			ground.Signers = append(ground.Signers, r.signer(id))
+		}
+		v.Grounds = append(v.Grounds, ground)
+	}
+	return v
+}
+
+// interner is the inverse: it gives ids, making new ones as needed.
+type interner interface {
+	signerID(trust.Signer) (uint32, error)
+	policyID(trust.PolicyID) (uint32, error)
+	authorID(string) (uint32, error)
+}
+
+func encodeVerdict(v *trust.Verdict, in interner) (*cachepb.Verdict, error) {
+	p := &cachepb.Verdict{
+		Format:               encodeCode(formatCodes, v.Format),
+		Reason:               encodeCode(reasonCodes, v.Reason),
+		LoggedExpiry:         v.LoggedExpiry,
+		RevocationNotChecked: v.RevocationNotChecked,
+		VerifiedAt:           v.VerifiedAt,
+		Epoch:                v.Epoch,
+	}
+	if v.Layer != (trust.LayerID{}) {
+		p.Layer = v.Layer[:]
+	}
+	var err error
+	if v.Policy != (trust.PolicyID{}) {
+		if p.Policy, err = in.policyID(v.Policy); err != nil {
+			return nil, err
+		}
+	}
+	if v.Author != "" {
+		if p.Author, err = in.authorID(v.Author); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range v.Grounds {
+		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: encodeCode(reasonCodes, g.Limit)}
+		for _, s := range g.Signers {
+			id, err := in.signerID(s)
+			if err != nil {
+				return nil, err
+			}
+			pg.Signers = append(pg.Signers, id)
+		}
+		p.Grounds = append(p.Grounds, pg)
+	}
+	return p, nil
+}
+
+func encodeChildren(cs []Child) []*cachepb.Child {
+	var out []*cachepb.Child
+	for _, c := range cs {
+		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size})
+	}
+	return out
+}
+
+func decodeChildren(cs []*cachepb.Child) []Child {
+	var out []Child
+	for _, c := range cs {
+		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size}
+		copy(child.Digest[:], c.Digest)
+		out = append(out, child)
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// file is an open published database. It is immutable, so its read
+// transactions are kept and reused: beginning one costs more than a look-up.
+type file struct {
+	name string
+	db   *bbolt.DB
+	refs int // guarded by Reader.mu
+
+	mu   sync.Mutex
+	idle []*view
+}
+
+// view is one read transaction over a file; it serves one goroutine at a time.
+type view struct {
+	tx      *bbolt.Tx
+	buckets [5]*bbolt.Bucket // in the order of publishedBuckets
+}
+
+// Positions in view.buckets.
+const (
+	inImages = iota
+	inTags
+	inDigests
+	inRepositories
+	inAuthors
+)
+
+func openFile(path string) (_ *file, err error) {
+	defer recoverDamage(&err)
+	if _, err := os.Stat(path); err != nil { // bbolt would make a missing file
+		return nil, err
+	}
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)
+	}
+	return &file{name: path, db: db}, nil
+}
+
+func (f *file) take() (*view, error) {
+	f.mu.Lock()
+	if n := len(f.idle); n > 0 {
+		v := f.idle[n-1]
+		f.idle = f.idle[:n-1]
+		f.mu.Unlock()
+		return v, nil
+	}
+	f.mu.Unlock()
+	tx, err := f.db.Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{tx: tx}
+	for i, name := range publishedBuckets {
+		if v.buckets[i] = tx.Bucket(name); v.buckets[i] == nil {
+			return nil, errors.Join(fmt.Errorf("%w: %s has no bucket %s", ErrDamaged, f.name, name), tx.Rollback())
+		}
+	}
+	return v, nil
+}
+
+// give returns a view. The number kept is what was in use at once.
+func (f *file) give(v *view) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idle = append(f.idle, v)
+}
+
+// close unmaps the file. Nobody holds a view. Closing the last handle on a
+// large unlinked file takes long: it is done away from any look-up.
+func (f *file) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.idle {
+		v.tx.Rollback() // a read transaction: nothing to lose
+	}
+	f.idle = nil
+	f.db.Close() // read-only: nothing to lose
+}

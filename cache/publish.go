@@ -1,0 +1,663 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// publisher owns what is published.
+//
+// mu guards cur, terms and every write below the published directory. A trust
+// file and CURRENT are written under it in a few milliseconds; a base or a
+// delta is written to a file of its own first, without it, so that a removal
+// waits for neither.
+type publisher struct {
+	mu        sync.Mutex
+	cur       current
+	terms     *trust.InForce
+	withdrawn bool
+	// trustPublished: the trust file in force is this process's, not one
+	// that an earlier run left.
+	trustPublished bool
+
+	tracked atomic.Int64 // changed keys since the base, an upper bound
+
+	data      sync.Mutex // held while a base or a delta is made
+	last      time.Duration
+	published atomic.Uint64 // publications of data, for tests and status
+
+	notify chan struct{}
+}
+
+func (p *publisher) wake() {
+	select {
+	case p.notify <- struct{}{}:
+	default:
+	}
+}
+
+// openPublished sweeps what an earlier run left and starts from a generation
+// above all of it. Nothing is published before SetTrust: what is there keeps
+// its own trust file, and its lease runs out.
+func (s *Store) openPublished() error {
+	dir := s.publishedPath()
+	id := s.ID()
+	_, cur, err := readCurrent(dir)
+	if err != nil || cur.id != id {
+		cur = current{id: id}
+	}
+	top := cur.generation
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read published files: %w", err)
+	}
+	for _, e := range entries {
+		kind, generation, ok := parseFileName(e.Name())
+		if ok {
+			top = max(top, generation)
+		}
+		if ok && (kind == "base" && generation == cur.base || kind == "delta" && generation == cur.delta || kind == "trust" && generation == cur.trusts) {
+			continue
+		}
+		if e.Name() == currentName {
+			continue
+		}
+		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) < retention && ok {
+			s.removeLater(filepath.Join(dir, e.Name()))
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			s.opts.Log.Warn("cannot sweep published file", "name", e.Name(), "error", err)
+		}
+	}
+	full := cur.base == 0
+	if !full {
+		if _, err := os.Stat(cur.basePath(dir)); err != nil {
+			full, cur.base, cur.delta = true, 0, 0
+		}
+	}
+	cur.generation = top
+	s.pub.cur = cur
+	s.pub.notify = make(chan struct{}, 1)
+	return s.update(func(tx *bbolt.Tx) error {
+		if full || getMeta(tx, metaFolding) != 0 {
+			return errors.Join(putMeta(tx, metaFull, 1), putMeta(tx, metaFolding, 0))
+		}
+		n := 0
+		c := tx.Bucket(privChanged).Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			n++
+		}
+		s.pub.tracked.Store(int64(n))
+		return nil
+	})
+}
+
+func (s *Store) publishedPath() string { return filepath.Join(s.dir, publishedDir) }
+
+// removeLater removes a superseded file after the retention, whether or not
+// the process lives until then: the next start sweeps.
+func (s *Store) removeLater(path string) {
+	time.AfterFunc(retention, func() {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.opts.Log.Warn("cannot remove superseded file", "path", path, "error", err)
+		}
+	})
+}
+
+// TrustChange is what SetTrust found different.
+type TrustChange struct {
+	Added, Removed []trust.Signer
+	// Terms is set when anything else that is published differs: an author,
+	// a statement, a tool, a registry name.
+	Terms bool
+	// Policies is set when some repository may be governed by a statement of
+	// another meaning, so that notation signatures have to be looked at.
+	Policies bool
+	First    bool // nothing had been set in this process before
+}
+
+// Changed reports whether anything differs.
+func (c TrustChange) Changed() bool {
+	return c.First || c.Terms || len(c.Added)+len(c.Removed) > 0
+}
+
+// SetTrust publishes the trust in force. A loss of trust is published first
+// and by itself: it needs neither a transaction nor a new base. When it cannot
+// be published (a full disk) CURRENT is withdrawn, which needs no space, and
+// answers read unknown until a later call succeeds.
+func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	change := compareTrust(s.pub.terms, f)
+	if !change.Changed() && !s.pub.withdrawn {
+		return change, nil
+	}
+	if s.pub.cur.base == 0 {
+		// There is nothing to read yet; the first base brings the trust file.
+		return change, s.internTrust(f, change)
+	}
+	// Without new numbers: everything the numbers in use say is published.
+	if err := s.publishTrust(f); err != nil {
+		return change, s.withdraw(err)
+	}
+	s.pub.terms = f
+	if err := s.internTrust(f, change); err != nil {
+		return change, err
+	}
+	if len(change.Added) == 0 && !change.Policies {
+		return change, nil
+	}
+	if err := s.publishTrust(f); err != nil {
+		return change, s.withdraw(err)
+	}
+	return change, nil
+}
+
+// internTrust gives numbers to the new signers and statements, durably, before
+// any file names them.
+func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
+	var sess *session
+	err := s.update(func(tx *bbolt.Tx) error {
+		sess = s.dict.session(tx)
+		for _, m := range f.Terms().Materials {
+			if _, err := sess.signerID(m.Signer); err != nil {
+				return err
+			}
+		}
+		for _, st := range f.Terms().Statements {
+			if _, err := sess.policyID(st.Policy); err != nil {
+				return err
+			}
+		}
+		if change.Policies && !change.First {
+			// Records show the verdicts of the statement that governed when
+			// they were rendered.
+			if err := putMeta(tx, metaFull, 1); err != nil {
+				return err
+			}
+		}
+		if len(change.Added)+len(change.Removed) > 0 {
+			sess.trustGen++
+			return putMeta(tx, metaTrust, sess.trustGen)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record trust: %w", err)
+	}
+	sess.keep()
+	s.pub.terms = f
+	return nil
+}
+
+// withdraw removes CURRENT: answers read unknown/no-cache.
+func (s *Store) withdraw(cause error) error {
+	s.pub.withdrawn = true
+	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), err)
+}
+
+func compareTrust(old, f *trust.InForce) TrustChange {
+	change := TrustChange{First: old == nil}
+	a, b := old.Terms(), f.Terms()
+	authors := map[trust.Signer]string{}
+	for _, m := range a.Materials {
+		authors[m.Signer] = m.Author
+		if !f.Has(m.Signer) {
+			change.Removed = append(change.Removed, m.Signer)
+		}
+	}
+	for _, m := range b.Materials {
+		author, ok := authors[m.Signer]
+		if !ok {
+			change.Added = append(change.Added, m.Signer)
+		}
+		change.Terms = change.Terms || ok && author != m.Author
+	}
+	change.Policies = change.First || !samePolicies(a, b)
+	change.Terms = change.Terms || change.Policies || !equalTerms(a, b)
+	return change
+}
+
+// publishTrust writes a trust file and CURRENT. Signers without a number are
+// left out: no fact can name them. pub.mu is held.
+func (s *Store) publishTrust(f *trust.InForce) error {
+	next := s.pub.cur
+	next.generation++
+	next.trusts = next.generation
+	if err := s.writeTrust(f, next); err != nil {
+		return err
+	}
+	if err := s.setCurrent(next); err != nil {
+		return err
+	}
+	s.pub.trustPublished = true
+	return nil
+}
+
+func (s *Store) writeTrust(f *trust.InForce, next current) error {
+	b, err := proto.Marshal(s.encodeTrust(f))
+	if err != nil {
+		return err
+	}
+	return writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b))
+}
+
+func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
+	t := f.Terms()
+	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
+		RegistryNames: t.RegistryNames, PublishedAt: s.opts.Now().UnixNano(), Lease: int64(max(s.opts.Lease, 0))}
+	s.dict.mu.RLock()
+	defer s.dict.mu.RUnlock()
+	for _, m := range t.Materials {
+		if id, ok := s.dict.signers[m.Signer]; ok {
+			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
+		}
+	}
+	for _, st := range t.Statements {
+		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
+			Policy: s.dict.policies[st.Policy], PolicyHash: st.Policy[:], Verifies: st.Verifies})
+	}
+	return p
+}
+
+// setCurrent replaces CURRENT by rename and lets the superseded files go
+// later. pub.mu is held.
+func (s *Store) setCurrent(next current) error {
+	dir := s.publishedPath()
+	tmp := filepath.Join(dir, currentName+".new")
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(next.String(), tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, currentName)); err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	was := s.pub.cur
+	s.pub.cur, s.pub.withdrawn = next, false
+	for _, old := range []struct {
+		kind     string
+		was, now uint64
+	}{{"base", was.base, next.base}, {"delta", was.delta, next.delta}, {"trust", was.trusts, next.trusts}} {
+		if old.was != 0 && old.was != old.now {
+			s.removeLater(filepath.Join(dir, fileName(old.kind, old.was)))
+		}
+	}
+	return nil
+}
+
+// Confirm renews the lease: the caller has just found the trust directories to
+// be what was last given to SetTrust.
+func (s *Store) Confirm() error {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	if !s.pub.trustPublished || s.pub.withdrawn {
+		return nil
+	}
+	now := s.opts.Now()
+	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), now, now); err != nil {
+		return fmt.Errorf("confirm publication: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes a new file durably: temporary name, fsync, rename. The
+// directory is synced with CURRENT.
+func writeFile(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
+}
+
+// Publish makes everything that is committed readable and returns when it is.
+func (s *Store) Publish(ctx context.Context) error {
+	s.pub.data.Lock()
+	defer s.pub.data.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	start := time.Now()
+	defer func() { s.pub.last = time.Since(start) }()
+	var full bool
+	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull) != 0; return nil }); err != nil {
+		return err
+	}
+	switch {
+	case full:
+		return s.publishAll()
+	case s.pub.tracked.Load() > 0:
+		return s.publishDelta()
+	}
+	return nil
+}
+
+// foldAt is how many changed rows a delta holds before a new base is made:
+// a delta of 10,000 rows costs about 40 ms, and is written at every change.
+const foldAt = 4_000
+
+// Run publishes after commits until ctx ends, with a pause in proportion to
+// what the last publication cost, so that a bulk scan does not publish for its
+// own sake; and folds a delta that has grown into a new base, beside it. What
+// could not be published is retried. It returns only damage.
+func (s *Store) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	fold := make(chan struct{}, 1)
+	g.Go(func() error { return s.runPublish(ctx, fold) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-fold:
+				if err := s.Fold(ctx); errors.Is(err, ErrDamaged) {
+					return err
+				} else if err != nil && ctx.Err() == nil {
+					s.opts.Log.Error("cannot fold the delta; will retry", "error", err)
+				}
+			}
+		}
+	})
+	return g.Wait()
+}
+
+func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	backoff := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.pub.notify:
+		}
+		if err := s.Publish(ctx); errors.Is(err, ErrDamaged) {
+			return err
+		} else if err != nil && ctx.Err() == nil {
+			backoff = min(max(2*backoff, 100*time.Millisecond), 30*time.Second)
+			s.opts.Log.Error("cannot publish; will retry", "error", err, "in", backoff)
+			s.pub.wake()
+		} else {
+			backoff = 0
+		}
+		if s.pub.tracked.Load() > foldAt {
+			select {
+			case fold <- struct{}{}:
+			default:
+			}
+		}
+		timer.Reset(max(pauseAfter(s.pub.last), backoff))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// pauseAfter keeps publication to a fifth of the time, and short ones at once.
+func pauseAfter(last time.Duration) time.Duration {
+	if last < 20*time.Millisecond {
+		return 0
+	}
+	return min(4*last, 10*time.Second)
+}
+
+// publishAll writes a base when changes are not tracked, so that no delta can
+// be made. Tracking begins again before the base is read; should the base not
+// come about, the mark makes the next start begin again. data is held.
+func (s *Store) publishAll() error {
+	mark := func(folding, full uint64) error {
+		return s.update(func(tx *bbolt.Tx) error {
+			return errors.Join(putMeta(tx, metaFolding, folding), putMeta(tx, metaFull, full))
+		})
+	}
+	if err := mark(1, 0); err != nil {
+		return err
+	}
+	generation, _, err := s.writeBase()
+	if err == nil {
+		err = s.switchData(func(next *current) { next.base, next.delta = generation, 0 })
+	}
+	if err != nil {
+		return errors.Join(err, mark(0, 1))
+	}
+	return mark(0, getFull(s))
+}
+
+// getFull reads the mark again: a long base may have outrun the tracking.
+func getFull(s *Store) (full uint64) {
+	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull); return nil }); err != nil {
+		return 1
+	}
+	return full
+}
+
+// Fold writes a new base while deltas on the old one go on, then switches to
+// it with a delta of what changed meanwhile.
+func (s *Store) Fold(ctx context.Context) error {
+	if getFull(s) != 0 || s.pub.tracked.Load() <= foldAt {
+		return nil
+	}
+	generation, seq, err := s.writeBase()
+	if err != nil {
+		return err
+	}
+	s.pub.data.Lock()
+	defer s.pub.data.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if getFull(s) != 0 {
+		return nil // tracking was given up meanwhile: publishAll is next
+	}
+	delta, err := s.writeDelta(seq)
+	if err != nil {
+		return err
+	}
+	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
+		return err
+	}
+	return s.forget(seq)
+}
+
+// take reserves a generation for a file that is about to be written.
+func (s *Store) take() uint64 {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	s.pub.cur.generation++
+	return s.pub.cur.generation
+}
+
+// writeBase writes a compacted file of everything, as of commit seq.
+func (s *Store) writeBase() (generation, seq uint64, err error) {
+	generation = s.take()
+	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
+		return s.view(func(tx *bbolt.Tx) error {
+			seq = getMeta(tx, metaSequence)
+			return s.writeAll(tx, put)
+		})
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("publish base: %w", err)
+	}
+	return generation, seq, nil
+}
+
+// writeDelta writes all that changed after commit seq.
+func (s *Store) writeDelta(seq uint64) (generation uint64, err error) {
+	generation = s.take()
+	err = writeDB(filepath.Join(s.publishedPath(), fileName("delta", generation)), func(put putFunc) error {
+		return s.view(func(tx *bbolt.Tx) error { return s.writeChanged(tx, seq, put) })
+	})
+	if err != nil {
+		return 0, fmt.Errorf("publish delta: %w", err)
+	}
+	return generation, nil
+}
+
+// publishDelta publishes all that changed since the base. data is held.
+func (s *Store) publishDelta() error {
+	generation, err := s.writeDelta(0)
+	if err != nil {
+		return err
+	}
+	return s.switchData(func(next *current) { next.delta = generation })
+}
+
+// switchData makes CURRENT name a new base or delta.
+func (s *Store) switchData(edit func(*current)) error {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	if s.pub.terms == nil {
+		return errors.New("publish: no trust has been set") // a programming error: nothing may be served without
+	}
+	next := s.pub.cur
+	next.generation++
+	edit(&next)
+	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
+		next.trusts = next.generation
+		if err := s.writeTrust(s.pub.terms, next); err != nil {
+			return err
+		}
+	}
+	if err := s.setCurrent(next); err != nil {
+		return err
+	}
+	s.pub.trustPublished = true
+	s.pub.published.Add(1)
+	return nil
+}
+
+// forget clears the changes that a base of the given sequence holds.
+func (s *Store) forget(seq uint64) error {
+	left := int64(0)
+	err := s.update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(privChanged)
+		var done [][]byte
+		err := b.ForEach(func(k, v []byte) error {
+			if len(v) == 8 && idOf(v) <= seq {
+				done = append(done, bytes.Clone(k)) // never delete while iterating
+			} else {
+				left++
+			}
+			return nil
+		})
+		for _, k := range done {
+			err = errors.Join(err, b.Delete(k))
+		}
+		return err
+	})
+	if err == nil {
+		s.pub.tracked.Store(left)
+	}
+	return err
+}
+
+// Published counts the publications of data in this process.
+func (s *Store) Published() uint64 { return s.pub.published.Load() }
+
+// Generation returns the generation in force.
+func (s *Store) Generation() uint64 {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	return s.pub.cur.generation
+}
+
+type putFunc func(bucket, key, value []byte) error
+
+// writeDB makes an immutable bbolt file from keys that arrive in order within
+// each bucket.
+func writeDB(path string, fill func(putFunc) error) (err error) {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close(), os.Remove(tmp))
+		}
+	}()
+	w := &dbWriter{db: db}
+	if err := w.begin(); err != nil {
+		return err
+	}
+	if err := fill(w.put); err != nil {
+		return errors.Join(err, w.tx.Rollback())
+	}
+	if err := w.tx.Commit(); err != nil {
+		return err
+	}
+	if err := errors.Join(db.Sync(), db.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
+}
+
+// dbWriter splits a long fill into transactions, which bbolt keeps in memory.
+type dbWriter struct {
+	db *bbolt.DB
+	tx *bbolt.Tx
+	n  int
+}
+
+func (w *dbWriter) begin() (err error) {
+	w.n = 0
+	if w.tx, err = w.db.Begin(true); err != nil {
+		return err
+	}
+	for _, name := range publishedBuckets {
+		b, err := w.tx.CreateBucketIfNotExists(name)
+		if err != nil {
+			return errors.Join(err, w.tx.Rollback())
+		}
+		b.FillPercent = 0.95 // keys come in order and the file never changes
+	}
+	return nil
+}
+
+func (w *dbWriter) put(bucket, key, value []byte) error {
+	if w.n++; w.n > 20_000 {
+		if err := w.tx.Commit(); err != nil {
+			return err
+		}
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	return w.tx.Bucket(bucket).Put(key, value)
+}

@@ -1,0 +1,331 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// Snapshot is one generation of the cache. It is for one goroutine at a time
+// and must be closed.
+type Snapshot struct {
+	r           *Reader
+	g           *generation
+	base, delta *view
+	now         time.Time
+	asOf        time.Time
+	stale       bool
+}
+
+// Generation identifies a publication. Numbers never go backwards within a
+// cache id; a rebuilt cache has another id.
+type Generation struct {
+	CacheID string
+	Number  uint64
+}
+
+func (g Generation) String() string { return fmt.Sprintf("%s-%d", g.CacheID, g.Number) }
+
+// begin fixes the snapshot's clock. It is never earlier than the publication
+// or its last confirmation: a reader whose clock is behind must not see dates
+// that the daemon knows to be over.
+func (s *Snapshot) begin() error {
+	confirmed, err := s.r.confirmation(s.g)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Superseded for longer than its retention: CURRENT has moved on.
+		confirmed = time.Unix(0, s.g.trust.published)
+		s.stale = true
+	} else if err != nil {
+		return err
+	}
+	s.now, s.asOf = s.r.now(), confirmed.UTC()
+	for _, t := range []time.Time{confirmed, time.Unix(0, s.g.trust.published)} {
+		if t.After(s.now) {
+			s.now = t
+		}
+	}
+	age := s.now.Sub(confirmed)
+	s.stale = s.stale || s.g.trust.lease > 0 && age > time.Duration(s.g.trust.lease) ||
+		s.r.maxAge > 0 && age > s.r.maxAge
+	return nil
+}
+
+// Close gives the generation back.
+func (s *Snapshot) Close() {
+	if s.g == nil {
+		return
+	}
+	if s.base != nil {
+		s.g.base.give(s.base)
+	}
+	if s.delta != nil {
+		s.g.delta.give(s.delta)
+	}
+	s.r.release(s.g)
+	s.g, s.base, s.delta = nil, nil, nil
+}
+
+// Generation returns which publication this is.
+func (s *Snapshot) Generation() Generation {
+	return Generation{CacheID: fmt.Sprintf("%016x", s.g.id), Number: s.g.generation}
+}
+
+// AsOf is when the daemon last confirmed that the trust in force was that of
+// the trust directories.
+func (s *Snapshot) AsOf() time.Time { return s.asOf }
+
+// Stale reports whether that was too long ago: every answer reads
+// unknown/stale.
+func (s *Snapshot) Stale() bool { return s.stale }
+
+// Lease is how long the publication is believed without confirmation; 0 for
+// ever.
+func (s *Snapshot) Lease() time.Duration { return time.Duration(s.g.trust.lease) }
+
+// InForce returns the trust in force.
+func (s *Snapshot) InForce() *trust.InForce { return s.g.trust.inForce }
+
+// get looks a key up: the delta wins over the base.
+func (s *Snapshot) get(bucket int, key []byte) ([]byte, bool, error) {
+	if s.delta != nil {
+		if v := s.delta.buckets[bucket].Get(key); v != nil {
+			return unseal(key, v)
+		}
+	}
+	return unseal(key, s.base.buckets[bucket].Get(key))
+}
+
+// each calls fn with the live values under a prefix, in key order.
+func (s *Snapshot) each(bucket int, prefix []byte, fn func(key, body []byte) error) error {
+	a := seek(s.base, bucket, prefix)
+	b := seek(s.delta, bucket, prefix)
+	for a.k != nil || b.k != nil {
+		it := &a
+		switch {
+		case a.k == nil:
+			it = &b
+		case b.k != nil:
+			order := bytes.Compare(a.k, b.k)
+			if order == 0 {
+				a.next()
+			}
+			if order >= 0 {
+				it = &b
+			}
+		}
+		body, ok, err := unseal(it.k, it.v)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := fn(it.k, body); err != nil {
+				return err
+			}
+		}
+		it.next()
+	}
+	return nil
+}
+
+type iterator struct {
+	c      *bbolt.Cursor
+	prefix []byte
+	k, v   []byte
+}
+
+func seek(v *view, bucket int, prefix []byte) iterator {
+	if v == nil {
+		return iterator{}
+	}
+	it := iterator{c: v.buckets[bucket].Cursor(), prefix: prefix}
+	it.k, it.v = it.c.Seek(prefix)
+	it.clip()
+	return it
+}
+
+func (it *iterator) next() {
+	it.k, it.v = it.c.Next()
+	it.clip()
+}
+
+func (it *iterator) clip() {
+	if !bytes.HasPrefix(it.k, it.prefix) {
+		it.k, it.v = nil, nil
+	}
+}
+
+// guard turns damage met in a mapped file into ErrDamaged.
+func guard(err *error, fn func() error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer recoverDamage(err)
+	*err = fn()
+}
+
+// Resolve returns the digest that a tag names.
+func (s *Snapshot) Resolve(repository, tag string) (d trust.Digest, err error) {
+	guard(&err, func() error {
+		body, ok, err := s.get(inTags, tagKey(repository, tag))
+		if err != nil {
+			return err
+		}
+		if !ok || len(body) != len(d) {
+			return ErrNotFound
+		}
+		copy(d[:], body)
+		return nil
+	})
+	return d, err
+}
+
+// Tag returns the image that a tag names.
+func (s *Snapshot) Tag(repository, tag string) (Image, error) {
+	d, err := s.Resolve(repository, tag)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := s.Image(repository, d)
+	img.Tag = tag
+	return img, err
+}
+
+// Image returns one image of a repository, or ErrNotFound.
+func (s *Snapshot) Image(repository string, d trust.Digest) (img Image, err error) {
+	guard(&err, func() error {
+		var ok bool
+		img, ok, err = s.image(repository, d, true)
+		if err == nil && !ok {
+			err = ErrNotFound
+		}
+		return err
+	})
+	return img, err
+}
+
+// Digest returns one answer for each repository that holds d, by name.
+func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
+	guard(&err, func() error {
+		return s.each(inDigests, d[:], func(key, _ []byte) error {
+			img, ok, err := s.image(string(key[len(d):]), d, true)
+			if err == nil && ok {
+				images = append(images, img)
+			}
+			return err
+		})
+	})
+	if err == nil && len(images) == 0 {
+		err = ErrNotFound
+	}
+	return images, err
+}
+
+// Signature returns the answers about one signature of a manifest, one for
+// each of its layers, in every repository that holds it: the key of the cache
+// is (manifest digest, signature digest).
+func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest) ([]Signature, error) {
+	img, err := s.Image(repository, manifest)
+	if err != nil {
+		return nil, err
+	}
+	var found []Signature
+	for _, sig := range img.SignatureInfo {
+		if sig.Digest == signature {
+			found = append(found, sig)
+		}
+	}
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	return found, nil
+}
+
+// Repositories calls fn with every repository name, in order.
+func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
+	guard(&err, func() error {
+		return s.each(inRepositories, nil, func(key, _ []byte) error { return fn(string(key)) })
+	})
+	return err
+}
+
+// HasRepository reports whether the cache knows the repository.
+func (s *Snapshot) HasRepository(name string) (ok bool, err error) {
+	guard(&err, func() error {
+		_, ok, err = s.get(inRepositories, []byte(name))
+		return err
+	})
+	return ok, err
+}
+
+// Tags calls fn with every tag of a repository, in order.
+func (s *Snapshot) Tags(repository string, fn func(tag string, d trust.Digest) error) (err error) {
+	prefix := tagKey(repository, "")
+	guard(&err, func() error {
+		return s.each(inTags, prefix, func(key, body []byte) error {
+			if len(body) != 32 {
+				return fmt.Errorf("%w: tag %q", ErrDamaged, key)
+			}
+			return fn(string(key[len(prefix):]), trust.Digest(body))
+		})
+	})
+	return err
+}
+
+// Images calls fn with every image of a repository: one entry for each tag in
+// tag order, then the untagged images that are not some index's child, in
+// digest order.
+func (s *Snapshot) Images(repository string, fn func(Image) error) error {
+	err := s.Tags(repository, func(tag string, d trust.Digest) error {
+		img, ok, err := s.image(repository, d, true)
+		if err != nil || !ok {
+			return err
+		}
+		img.Tag = tag
+		return fn(img)
+	})
+	if err != nil {
+		return err
+	}
+	prefix := tagKey(repository, "")
+	guard(&err, func() error {
+		return s.each(inImages, prefix, func(key, body []byte) error {
+			if len(key) != len(prefix)+32 {
+				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
+			}
+			var p cachepb.Image
+			if err := unmarshal(key, body, &p); err != nil {
+				return err
+			}
+			if p.Tagged || p.Child {
+				return nil
+			}
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), &p, true)
+			if err != nil {
+				return err
+			}
+			return fn(img)
+		})
+	})
+	return err
+}
+
+// image reads and joins one record.
+func (s *Snapshot) image(repository string, d trust.Digest, children bool) (Image, bool, error) {
+	key := imageKey(repository, d)
+	body, ok, err := s.get(inImages, key)
+	if !ok || err != nil {
+		return Image{}, false, err
+	}
+	var p cachepb.Image
+	if err := unmarshal(key, body, &p); err != nil {
+		return Image{}, false, err
+	}
+	img, err := s.answer(repository, d, &p, children)
+	return img, err == nil, err
+}

@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"slices"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// equalTerms compares everything but the materials.
+func equalTerms(a, b trust.Terms) bool {
+	return a.Cosign == b.Cosign && a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
+		slices.Equal(a.RegistryNames, b.RegistryNames) &&
+		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
+			return x.Name == y.Name && x.Policy == y.Policy && x.Verifies == y.Verifies &&
+				slices.Equal(x.Scopes, y.Scopes) && slices.Equal(x.Stores, y.Stores)
+		})
+}
+
+// samePolicies reports whether every repository is governed by a statement of
+// the same meaning under both.
+func samePolicies(a, b trust.Terms) bool {
+	return a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
+		slices.Equal(a.RegistryNames, b.RegistryNames) &&
+		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
+			return x.Policy == y.Policy && x.Verifies == y.Verifies && slices.Equal(x.Scopes, y.Scopes)
+		})
+}
+
+// trustFile is a published trust file, decoded: the terms in force, and what
+// the numbers in verdicts stand for.
+type trustFile struct {
+	inForce  *trust.InForce
+	signers  map[uint32]trust.Signer
+	policies map[uint32]trust.PolicyID
+	// published is when the file was written, Unix nanoseconds; lease is how
+	// long it is believed without confirmation, 0 for ever.
+	published, lease int64
+}
+
+func decodeTrust(p *cachepb.Trust) *trustFile {
+	t := &trustFile{signers: map[uint32]trust.Signer{}, policies: map[uint32]trust.PolicyID{},
+		published: p.PublishedAt, lease: p.Lease}
+	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: decodeReason(p.PolicyProblem),
+		RegistryNames: p.RegistryNames}
+	for _, ps := range p.Signers {
+		s := decodeSigner(ps)
+		t.signers[ps.Id] = s
+		terms.Materials = append(terms.Materials, trust.Material{Signer: s, Author: ps.Author})
+	}
+	for _, pst := range p.Statements {
+		st := trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores, Verifies: pst.Verifies}
+		copy(st.Policy[:], pst.PolicyHash)
+		if pst.Policy != 0 {
+			t.policies[pst.Policy] = st.Policy
+		}
+		terms.Statements = append(terms.Statements, st)
+	}
+	t.inForce = trust.NewInForce(terms)
+	return t
+}
