@@ -161,14 +161,10 @@ func (s *Snapshot) signatures(repository string, p *cachepb.Image, unlisted bool
 			continue
 		}
 		for layer, pv := range ps.Verdicts {
-			sig := Signature{Tool: tool, Layer: layer, Format: decodeCode(formatCodes, pv.Format), Notes: []trust.Note{}}
-			copy(sig.Digest[:], ps.Digest)
-			if pv.VerifiedAt != 0 {
-				t := time.Unix(pv.VerifiedAt, 0).UTC()
-				sig.VerifiedAt = &t
-			}
-			sig.decide(s.decision(repository, tool, ps, pv, unlisted))
-			out = append(out, sig)
+			var d trust.Digest
+			copy(d[:], ps.Digest)
+			out = append(out, NewSignature(tool, d, layer, decodeCode(formatCodes, pv.Format), pv.VerifiedAt,
+				s.decision(repository, tool, ps, pv, unlisted)))
 		}
 	}
 	return out
@@ -197,18 +193,23 @@ func (s *Snapshot) decision(repository string, tool trust.Tool, ps *cachepb.Sign
 	return s.g.trust.inForce.Decide(repository, tool, &v, s.now)
 }
 
-// decide copies a decision into the answer.
-func (sig *Signature) decide(d trust.Decision) {
-	sig.Status, sig.Reason = d.Status, d.Reason
-	sig.IsTrusted = d.Status == trust.Trusted
+// NewSignature makes the answer about one signature layer from a decision.
+// verifiedAt is Unix seconds, 0 for never.
+func NewSignature(tool trust.Tool, manifest trust.Digest, layer int, f trust.Format, verifiedAt int64, d trust.Decision) Signature {
+	sig := Signature{Tool: tool, IsTrusted: d.Status == trust.Trusted, Author: d.Author, Status: d.Status, Reason: d.Reason,
+		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint}
 	if len(d.Notes) > 0 {
 		sig.Notes = d.Notes
 	}
-	sig.Author, sig.SignerFingerprint = d.Author, d.Signer.Fingerprint
+	if verifiedAt != 0 {
+		t := time.Unix(verifiedAt, 0).UTC()
+		sig.VerifiedAt = &t
+	}
 	if !d.From.IsZero() {
 		sig.ValidFrom = &d.From
 	}
 	if !d.Until.IsZero() {
 		sig.ValidUntil = &d.Until
 	}
+	return sig
 }

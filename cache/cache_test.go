@@ -72,7 +72,7 @@ func setTrust(t *testing.T, s *Store, f *trust.InForce) TrustChange {
 
 func mustCommit(t *testing.T, s *Store, batches ...Batch) {
 	t.Helper()
-	if err := s.Commit(batches...); err != nil {
+	if _, err := s.Commit(batches...); err != nil {
 		t.Fatal(err)
 	}
 }

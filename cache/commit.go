@@ -19,24 +19,35 @@ const maxTracked = 50_000
 
 // Commit applies the batches in one transaction and wakes the publisher. When
 // it returns nil the batches are durable; on an error none of them is.
-func (s *Store) Commit(batches ...Batch) error {
+//
+// Facts that are not wholly matched and were decided under an older set of
+// signers are left out, since a signer that came meanwhile may match them and
+// its pass may be over; outdated holds the indexes of the batches that had any,
+// and a batch's repository is then marked unsettled.
+func (s *Store) Commit(batches ...Batch) (outdated []int, err error) {
+	s.write.Lock() // until the new numbers are kept: the next session counts on from them
+	defer s.write.Unlock()
 	var sess *session
-	err := s.update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
-		sess = c.sess
+		sess, outdated = c.sess, nil
 		for i := range batches {
-			if err := c.apply(&batches[i]); err != nil {
+			late, err := c.apply(&batches[i])
+			if err != nil {
 				return err
+			}
+			if late {
+				outdated = append(outdated, i)
 			}
 		}
 		return c.finish()
 	})
 	if err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return nil, fmt.Errorf("commit: %w", err)
 	}
 	sess.keep()
 	s.pub.wake()
-	return nil
+	return outdated, nil
 }
 
 // commit is one write transaction in progress.
@@ -88,23 +99,46 @@ func (c *commit) changed(bucket, key []byte) error {
 	return b.Put(k, number(c.seq))
 }
 
-func (c *commit) apply(b *Batch) error {
+func (c *commit) apply(b *Batch) (outdated bool, err error) {
 	for d, kind := range b.Kinds {
 		if err := c.putMessage(privKinds, d[:], encodeKind(kind)); err != nil {
-			return err
-		}
-	}
-	if b.Place != "" {
-		if err := c.place(b); err != nil {
-			return fmt.Errorf("repository %s: %w", b.Place, err)
+			return false, err
 		}
 	}
 	for i := range b.Facts {
-		if err := c.fact(&b.Facts[i], b.Place); err != nil {
-			return err
+		outdated = outdated || c.late(&b.Facts[i])
+	}
+	if b.Place != "" {
+		if err := c.place(b, outdated); err != nil {
+			return false, fmt.Errorf("repository %s: %w", b.Place, err)
 		}
 	}
-	return nil
+	for i := range b.Facts {
+		if c.late(&b.Facts[i]) {
+			continue
+		}
+		if err := c.fact(&b.Facts[i], b.Place); err != nil {
+			return false, err
+		}
+	}
+	for name, set := range b.Marks {
+		if err := c.mark(name, set); err != nil {
+			return false, err
+		}
+	}
+	return outdated, nil
+}
+
+// late reports whether a signer may have come that the fact does not know of.
+func (c *commit) late(f *Fact) bool {
+	return f.Trust < getMeta(c.tx, metaTrust) && !f.Attachment && !f.Matched()
+}
+
+func (c *commit) mark(name string, set bool) error {
+	if !set {
+		return c.tx.Bucket(privMarks).Delete([]byte(name))
+	}
+	return c.put(privMarks, []byte(name), []byte{1})
 }
 
 func (c *commit) put(bucket, key, body []byte) error {
@@ -120,7 +154,7 @@ func (c *commit) putMessage(bucket, key []byte, m proto.Message) error {
 }
 
 // place applies what the batch says of its repository.
-func (c *commit) place(b *Batch) error {
+func (c *commit) place(b *Batch, unsettled bool) error {
 	name := []byte(b.Place)
 	places := c.tx.Bucket(privPlaces)
 	var p cachepb.Place
@@ -172,6 +206,7 @@ func (c *commit) place(b *Batch) error {
 			p.Stamp = []byte(*u.Stamp)
 		}
 	}
+	p.Unsettled = p.Unsettled || unsettled
 	if old, _, err := unseal(name, places.Get(name)); err != nil || old == nil || unlisted != p.Unlisted {
 		if err := c.changed(bucketRepositories, name); err != nil {
 			return err
@@ -374,10 +409,13 @@ func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place stri
 			return err
 		}
 	}
-	if err := c.account(p, was, len(wanted), place); err != nil {
+	if err := c.account(p, was, counted(wanted), place); err != nil {
 		return err
 	}
-	if p.FiledBy == 0 || len(wanted) == 0 {
+	if p.FiledBy == 0 { // no room: only what it rests on
+		wanted = slices.DeleteFunc(wanted, func(h []byte) bool { return h[0] != HintSigner })
+	}
+	if len(wanted) == 0 {
 		return c.unfile(p)
 	}
 	if p.Id == 0 {
@@ -399,6 +437,17 @@ func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place stri
 	return nil
 }
 
+// counted is how many of the rows count against the bound.
+func counted(hints [][]byte) int {
+	n := 0
+	for _, h := range hints {
+		if h[0] != HintSigner {
+			n++
+		}
+	}
+	return n
+}
+
 // unfile gives the fact's number back.
 func (c *commit) unfile(p *cachepb.Fact) error {
 	if p.Id == 0 {
@@ -413,7 +462,7 @@ func (c *commit) unfile(p *cachepb.Fact) error {
 // clears p.FiledBy when the repository has no room for them.
 func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 	if was.FiledBy != 0 {
-		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(len(was.Hints)) }); err != nil {
+		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(counted(was.Hints)) }); err != nil {
 			return err
 		}
 	}

@@ -90,13 +90,31 @@ type Fact struct {
 	// were decided.
 	Trust uint64
 	Epoch uint32
-	// Hints say which future signers could matter.
+	// Hints say which signers matter: those that it rests on, and those that
+	// could matter if they came.
 	Hints []Hint
+	// Filed is set on facts that are read when their hints are in the index.
+	Filed bool
+}
+
+// Matched reports whether every verdict has a ground.
+func (f *Fact) Matched() bool {
+	for i := range f.Verdicts {
+		if !f.Verdicts[i].Matched() {
+			return false
+		}
+	}
+	return true
 }
 
 // Hint is one row of the candidate index: 1 byte of kind, 8 bytes of value.
-// Kinds are the scheduler's.
+// Kinds are the scheduler's; rows of kind HintSigner, which say what a fact
+// rests on, do not count against a repository's bound.
 type Hint [9]byte
+
+// HintSigner is the kind of the rows that lead from a signer to the facts
+// that rest on it.
+const HintSigner = 1
 
 // Place is a repository as remembered.
 type Place struct {
@@ -126,6 +144,8 @@ type Batch struct {
 	Complete bool
 	Rows     []Row
 	Facts    []Fact
+	// Marks are the scheduler's own: true sets one, false clears it.
+	Marks map[string]bool
 }
 
 // PlaceUpdate changes a place's own fields; nil pointers leave them.

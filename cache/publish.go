@@ -172,6 +172,8 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 // internTrust gives numbers to the new signers and statements, durably, before
 // any file names them.
 func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
+	s.write.Lock()
+	defer s.write.Unlock()
 	var sess *session
 	err := s.update(func(tx *bbolt.Tx) error {
 		sess = s.dict.session(tx)

@@ -152,7 +152,7 @@ func (s *Store) Fact(subject, signature trust.Digest, ctx Context) (fact Fact, o
 // the key and stay empty.
 func decodeFact(key []byte, p *cachepb.Fact, r resolver) Fact {
 	f := Fact{Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
-		Attachment: p.Attachment, Trust: p.Trust, Epoch: p.Epoch, Context: Context{Tool: trust.Cosign}}
+		Attachment: p.Attachment, Trust: p.Trust, Epoch: p.Epoch, Filed: p.FiledBy != 0, Context: Context{Tool: trust.Cosign}}
 	if len(key) > 64 {
 		f.Context.Tool = trust.Notation
 	}
@@ -220,4 +220,19 @@ func (s *Store) DueNow(now time.Time, limit int) (due []Due, next time.Time, err
 		return nil
 	})
 	return due, next, err
+}
+
+// Marks returns the scheduler's marks.
+func (s *Store) Marks() (map[string]bool, error) {
+	marks := map[string]bool{}
+	err := s.view(func(tx *bbolt.Tx) error {
+		return tx.Bucket(privMarks).ForEach(func(k, v []byte) error {
+			if _, _, err := unseal(k, v); err != nil {
+				return err
+			}
+			marks[string(k)] = true
+			return nil
+		})
+	})
+	return marks, err
 }

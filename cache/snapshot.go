@@ -315,6 +315,29 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 	return err
 }
 
+// Each calls fn with every image of a repository once, by digest, without its
+// tags and children.
+func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
+	prefix := tagKey(repository, "")
+	guard(&err, func() error {
+		return s.each(inImages, prefix, func(key, body []byte) error {
+			if len(key) != len(prefix)+32 {
+				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
+			}
+			var p cachepb.Image
+			if err := unmarshal(key, body, &p); err != nil {
+				return err
+			}
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), &p, false)
+			if err != nil {
+				return err
+			}
+			return fn(img)
+		})
+	})
+	return err
+}
+
 // image reads and joins one record.
 func (s *Snapshot) image(repository string, d trust.Digest, children bool) (Image, bool, error) {
 	key := imageKey(repository, d)

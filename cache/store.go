@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -36,10 +37,11 @@ var (
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
 	privDue      = []byte("due")      // Unix seconds, place, subject → 1
+	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
 	privChanged  = []byte("changed")  // kind (1), published key → sequence
 
 	privateBuckets = [][]byte{privMeta, privSigners, privPolicies, privAuthors, privAuthorID, privPlaces, privPlaceIDs,
-		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privDue, privChanged}
+		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privDue, privMarks, privChanged}
 )
 
 // Names in the bucket meta.
@@ -101,7 +103,8 @@ type Store struct {
 	db      *bbolt.DB
 	rebuilt string
 
-	dict *dictionary
+	write sync.Mutex // held over a write transaction and the dictionary's keep
+	dict  *dictionary
 
 	pub publisher
 }

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/scheduler"
+	"trust-worker/verifier"
+)
+
+// settings are what every command may be told. A value comes from the flag,
+// else from TRUST_WORKER_<NAME>, else from the configuration file, else from
+// the default: the flags are the one list, the others only set them.
+type settings struct {
+	config, zotConfig string
+
+	root, state            string
+	cosignDir, notationDir string
+	registryNames          []string
+	enable                 bool
+	cosign, notation       bool
+	revocation             string
+	lease, scanInterval    time.Duration
+	slowInterval           time.Duration
+	workers                int
+	mirrorPolicy           bool
+	watch                  bool
+	logLevel, logFormat    string
+	maxFiled               int64
+	subPaths               map[string]string // route → root directory
+}
+
+// fileConfig is the configuration file: zot's own keys where zot has them, the
+// daemon's under trustWorker.
+type fileConfig struct {
+	Storage    *storageConfig `json:"storage,omitempty"`
+	Extensions *struct {
+		Trust *trustConfig `json:"trust,omitempty"`
+	} `json:"extensions,omitempty"`
+	Log *struct {
+		Level  string `json:"level,omitempty"`
+		Format string `json:"format,omitempty"`
+	} `json:"log,omitempty"`
+	TrustWorker *workerConfig `json:"trustWorker,omitempty"`
+}
+
+type storageConfig struct {
+	RootDirectory string `json:"rootDirectory,omitempty"`
+	SubPaths      map[string]struct {
+		RootDirectory string `json:"rootDirectory"`
+	} `json:"subPaths,omitempty"`
+}
+
+type trustConfig struct {
+	Enable   *bool `json:"enable,omitempty"`
+	Cosign   *bool `json:"cosign,omitempty"`
+	Notation *bool `json:"notation,omitempty"`
+}
+
+// workerConfig has the names of the flags, in the file's spelling.
+type workerConfig struct {
+	State         string   `json:"state,omitempty"`
+	CosignDir     string   `json:"cosignDir,omitempty"`
+	NotationDir   string   `json:"notationDir,omitempty"`
+	RegistryNames []string `json:"registryNames,omitempty"`
+	Revocation    string   `json:"revocation,omitempty"`
+	Lease         string   `json:"lease,omitempty"`
+	ScanInterval  string   `json:"scanInterval,omitempty"`
+	SlowInterval  string   `json:"slowInterval,omitempty"`
+	Workers       *int     `json:"workers,omitempty"`
+	MirrorPolicy  *bool    `json:"mirrorPolicy,omitempty"`
+	Watch         *bool    `json:"watch,omitempty"`
+	MaxUnmatched  *int64   `json:"maxUnmatched,omitempty"`
+}
+
+// register declares the flags that commands share.
+func (s *settings) register(f *pflag.FlagSet) {
+	f.StringVar(&s.config, "config", "", "configuration file (YAML or JSON)")
+	f.StringVar(&s.zotConfig, "zot-config", "", "zot's configuration file: takes its storage roots and trust switches")
+	f.StringVar(&s.root, "root", "", "the registry's storage root")
+	f.StringVar(&s.state, "state", "", "state directory (default $STATE_DIRECTORY, else <root>/_trust)")
+	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory of cosign public keys (default <root>/_cosign)")
+	f.StringVar(&s.notationDir, "notation-dir", "", "directory of notation's trust store and policy (default <root>/_notation)")
+	f.StringSliceVar(&s.registryNames, "registry-name", nil, "host that trust policy scopes name this registry by (repeatable; default any)")
+	f.BoolVar(&s.enable, "trust", true, "verify at all (extensions.trust.enable)")
+	f.BoolVar(&s.cosign, "cosign", true, "verify cosign signatures")
+	f.BoolVar(&s.notation, "notation", true, "verify notation signatures")
+	f.StringVar(&s.revocation, "revocation", "online", "revocation of notation certificates: online, offline or ignore")
+	f.DurationVar(&s.lease, "lease", cache.DefaultLease, "how long readers believe answers that are not confirmed")
+	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "time between passes over storage")
+	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "time between passes that re-read signatures (negative: never)")
+	f.IntVar(&s.workers, "workers", 0, "turns that run at once (default one for each processor)")
+	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "keep _notation/trustpolicy.json a copy of the default policy in force")
+	f.BoolVar(&s.watch, "watch", true, "watch directories for changes, besides the passes")
+	f.Int64Var(&s.maxFiled, "max-unmatched", 100_000, "unmatched index rows of one repository")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
+}
+
+// complete fills in what the flags left, in the order of precedence, and
+// checks it. needRoot says that the command cannot do without storage.
+func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
+	flags := cmd.Flags()
+	fromEnv := func(name string) bool {
+		v, ok := os.LookupEnv(envName(name))
+		return ok && v != ""
+	}
+	set := func(name, value, source string) error {
+		if err := flags.Set(name, value); err != nil {
+			return usageError{fmt.Errorf("%s: %s: %w", source, name, err)}
+		}
+		return nil
+	}
+	explicit := map[string]bool{}
+	flags.Visit(func(f *pflag.Flag) { explicit[f.Name] = true })
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if err == nil && !explicit[f.Name] && fromEnv(f.Name) {
+			explicit[f.Name] = true
+			err = set(f.Name, os.Getenv(envName(f.Name)), "environment variable "+envName(f.Name))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, source := range []struct {
+		path   string
+		strict bool
+	}{{s.config, true}, {s.zotConfig, false}} {
+		if source.path == "" {
+			continue
+		}
+		values, err := readConfig(source.path, source.strict)
+		if err != nil {
+			return err
+		}
+		names := make([]string, 0, len(values.flags))
+		for name := range values.flags {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		for _, name := range names {
+			if explicit[name] || flags.Lookup(name) == nil {
+				continue
+			}
+			explicit[name] = true
+			if err := set(name, values.flags[name], source.path); err != nil {
+				return err
+			}
+		}
+		if s.subPaths == nil {
+			s.subPaths = values.subPaths
+		}
+	}
+	return s.check(needRoot)
+}
+
+func envName(flag string) string {
+	return "TRUST_WORKER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+type configValues struct {
+	flags    map[string]string
+	subPaths map[string]string
+}
+
+// readConfig reads a configuration file into flag values. A strict file may
+// have no unknown keys; zot's own is read for what concerns us.
+func readConfig(path string, strict bool) (*configValues, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("read configuration: %w", err)}
+	}
+	var c fileConfig
+	decode := func(b []byte, o any) error { return yaml.Unmarshal(b, o) }
+	if strict {
+		decode = func(b []byte, o any) error { return yaml.UnmarshalStrict(b, o) }
+	}
+	if err := decode(b, &c); err != nil {
+		return nil, usageError{fmt.Errorf("configuration %s: %w", path, err)}
+	}
+	v := &configValues{flags: map[string]string{}}
+	text := func(name, value string) {
+		if value != "" {
+			v.flags[name] = value
+		}
+	}
+	flag := func(name string, value *bool) {
+		if value != nil {
+			v.flags[name] = strconv.FormatBool(*value)
+		}
+	}
+	if st := c.Storage; st != nil {
+		text("root", st.RootDirectory)
+		for route, sub := range st.SubPaths {
+			if v.subPaths == nil {
+				v.subPaths = map[string]string{}
+			}
+			v.subPaths[route] = sub.RootDirectory
+		}
+	}
+	if c.Extensions != nil && c.Extensions.Trust != nil {
+		t := c.Extensions.Trust
+		flag("trust", t.Enable)
+		flag("cosign", t.Cosign)
+		flag("notation", t.Notation)
+	}
+	if c.Log != nil && strict {
+		text("log-level", c.Log.Level)
+		text("log-format", c.Log.Format)
+	}
+	if w := c.TrustWorker; w != nil {
+		text("state", w.State)
+		text("cosign-dir", w.CosignDir)
+		text("notation-dir", w.NotationDir)
+		text("registry-name", strings.Join(w.RegistryNames, ","))
+		text("revocation", w.Revocation)
+		text("lease", w.Lease)
+		text("scan-interval", w.ScanInterval)
+		text("slow-interval", w.SlowInterval)
+		flag("mirror-policy", w.MirrorPolicy)
+		flag("watch", w.Watch)
+		if w.Workers != nil {
+			text("workers", strconv.Itoa(*w.Workers))
+		}
+		if w.MaxUnmatched != nil {
+			text("max-unmatched", strconv.FormatInt(*w.MaxUnmatched, 10))
+		}
+	}
+	return v, nil
+}
+
+// check validates once, at the edge, and fills in what depends on the root.
+func (s *settings) check(needRoot bool) error {
+	if s.root == "" && (needRoot || s.state == "" && singleStateDirectory() == "") {
+		return usageError{errors.New("no storage root: give --root DIR (or --state DIR to read a cache), TRUST_WORKER_ROOT, or storage.rootDirectory in the configuration file")}
+	}
+	if s.root != "" {
+		if fi, err := os.Stat(s.root); err != nil {
+			return fmt.Errorf("storage root: %w", err)
+		} else if !fi.IsDir() {
+			return fmt.Errorf("storage root %s is not a directory", s.root)
+		}
+		abs, err := filepath.Abs(s.root)
+		if err != nil {
+			return err
+		}
+		s.root = abs
+	}
+	if s.state == "" {
+		if s.state = singleStateDirectory(); s.state == "" {
+			s.state = filepath.Join(s.root, "_trust")
+		}
+	}
+	setIfEmpty(&s.cosignDir, filepath.Join(s.root, "_cosign"))
+	setIfEmpty(&s.notationDir, filepath.Join(s.root, "_notation"))
+	if s.lease <= 0 || s.scanInterval <= 0 {
+		return usageError{errors.New("--lease and --scan-interval must be positive")}
+	}
+	switch s.revocation {
+	case "online", "offline", "ignore":
+	default:
+		return usageError{fmt.Errorf("--revocation %s: choose online, offline or ignore", s.revocation)}
+	}
+	if _, err := s.logger(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func setIfEmpty(s *string, def string) {
+	if *s == "" {
+		*s = def
+	}
+}
+
+// singleStateDirectory is systemd's STATE_DIRECTORY, if it names one.
+func singleStateDirectory() string {
+	d := os.Getenv("STATE_DIRECTORY")
+	if strings.Contains(d, ":") {
+		return ""
+	}
+	return d
+}
+
+func (s *settings) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %s: choose debug, info, warn or error", s.logLevel)}
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch s.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, o)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log-format %s: choose text or json", s.logFormat)}
+}
+
+func (s *settings) loader() (*verifier.Loader, error) {
+	return verifier.NewLoader(verifier.Config{
+		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
+		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
+		Revocation: verifier.RevocationMode(s.revocation),
+	})
+}
+
+// storage opens every root: the main one, and zot's subPaths.
+func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err error) {
+	closeAll = func() {
+		for _, r := range roots {
+			r.Root.Close() // read-only
+		}
+	}
+	open := func(dir, prefix string) error {
+		root, err := layout.Open(dir, layout.Options{Prefix: prefix})
+		if err != nil {
+			return err
+		}
+		roots = append(roots, scheduler.Storage{Root: root, Dir: dir})
+		return nil
+	}
+	if err := open(s.root, ""); err != nil {
+		return nil, nil, err
+	}
+	routes := make([]string, 0, len(s.subPaths))
+	for route := range s.subPaths {
+		routes = append(routes, route)
+	}
+	sort.Strings(routes)
+	for _, route := range routes {
+		if err := open(s.subPaths[route], route); err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+	}
+	return roots, closeAll, nil
+}
+
+// store opens the cache for writing.
+func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, error) {
+	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log})
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w; run as a user that may write there, or choose another --state", err)
+	}
+	return store, err
+}
+
+// scheduler builds a scheduler on an open store.
+func (s *settings) scheduler(store *cache.Store, roots []scheduler.Storage, loader *verifier.Loader, log *slog.Logger) scheduler.Config {
+	return scheduler.Config{Storage: roots, Loader: loader, Store: store, Workers: s.workers,
+		ScanInterval: s.scanInterval, SlowInterval: s.slowInterval, Log: log,
+		ConfirmInterval: min(10*time.Second, max(s.lease/3, 100*time.Millisecond))}
+}
+
+// reader opens the cache as any other process would.
+func (s *settings) reader() (*cache.Reader, error) {
+	r, err := cache.OpenReader(s.state)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no state directory %s: is the daemon running on this root? (start it with: trust-worker serve --root …)", s.state)
+	}
+	return r, err
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+)
+
+// reference is what a user names an image by.
+type reference struct {
+	repository, tag string
+	digest          trust.Digest // zero when there is a tag
+}
+
+// parseReference reads REPO:TAG, REPO@DIGEST or DIGEST. REPO alone gives an
+// empty tag and no digest.
+func parseReference(s string) (r reference, err error) {
+	if d, err := trust.ParseDigest(s); err == nil {
+		return reference{digest: d}, nil
+	}
+	if name, text, ok := strings.Cut(s, "@"); ok {
+		if r.digest, err = trust.ParseDigest(text); err != nil {
+			return r, usageError{fmt.Errorf("%q: %w", s, err)}
+		}
+		s = name
+	} else if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		s, r.tag = s[:i], s[i+1:]
+		if r.tag == "" {
+			return r, usageError{fmt.Errorf("%q: the tag is empty", s+":")}
+		}
+	}
+	if r.repository = s; !layout.ValidName(s) {
+		return r, usageError{fmt.Errorf("%q is not REPO:TAG, REPO@sha256:… or sha256:… (a repository is named by its path below the storage root, without a host)", s)}
+	}
+	return r, nil
+}
+
+func newGetCommand(s *settings) *cobra.Command {
+	var o output
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "get REPO:TAG | REPO@DIGEST | DIGEST",
+		Short: "Say what the cache knows of an image, read as any other process would",
+		Long: `Say what the cache knows of an image, read as any other process would.
+
+Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
+14 not decided; with several answers the worst of them.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref, err := parseReference(args[0])
+			if err != nil {
+				return err
+			}
+			if err := s.complete(cmd, false); err != nil {
+				return err
+			}
+			r, err := s.reader()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			images, err := getWaiting(cmd.Context(), r, ref, wait)
+			if err != nil {
+				return answerError(err, ref)
+			}
+			return printAnswers(cmd.OutOrStdout(), &o, images, ref.repository != "")
+		},
+	}
+	o.register(c)
+	c.Flags().DurationVar(&wait, "wait", 0, "wait this long for an answer: until the image is known, signed and decided")
+	c.ValidArgsFunction = func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		return completeReference(cmd, s, toComplete)
+	}
+	return c
+}
+
+// answerError gives the exit code of an answer that is none.
+func answerError(err error, ref reference) error {
+	switch {
+	case errors.Is(err, cache.ErrNotFound):
+		name := ref.repository
+		if ref.tag != "" {
+			name += ":" + ref.tag
+		}
+		if ref.digest != (trust.Digest{}) {
+			name = strings.TrimPrefix(name+"@"+ref.digest.String(), "@")
+		}
+		return &codeError{trust.ExitNotFound, fmt.Errorf("%s is not in the cache", name)}
+	case errors.Is(err, cache.ErrNoCache):
+		return &codeError{trust.ExitUndecided, fmt.Errorf("unknown (no-cache): %w; is the daemon running?", err)}
+	case errors.Is(err, cache.ErrDamaged):
+		return &codeError{trust.ExitUndecided, fmt.Errorf("unknown (no-cache): %w; see: trust-worker cache check", err)}
+	}
+	return err
+}
+
+// getWaiting asks until the answer is a decision or the time is over.
+func getWaiting(ctx context.Context, r *cache.Reader, ref reference, wait time.Duration) ([]cache.Image, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		images, err := get(r, ref)
+		settled := err != nil && !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrNoCache)
+		if err == nil {
+			code := foldAll(images)
+			settled = code == trust.ExitTrusted || code == trust.ExitNotTrusted
+		}
+		if settled || time.Now().After(deadline) {
+			return images, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func get(r *cache.Reader, ref reference) ([]cache.Image, error) {
+	snap, err := r.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	var img cache.Image
+	switch {
+	case ref.repository == "":
+		return snap.Digest(ref.digest)
+	case ref.digest != (trust.Digest{}):
+		img, err = snap.Image(ref.repository, ref.digest)
+	case ref.tag != "":
+		img, err = snap.Tag(ref.repository, ref.tag)
+	default:
+		return nil, needsTag(snap, ref.repository)
+	}
+	return []cache.Image{img}, err
+}
+
+// needsTag is the usage error for REPO alone: it lists what there is.
+func needsTag(snap *cache.Snapshot, repository string) error {
+	var tags []string
+	err := snap.Tags(repository, func(tag string, _ trust.Digest) error {
+		if len(tags) < 50 {
+			tags = append(tags, tag)
+		}
+		return nil
+	})
+	switch ok, hasErr := snap.HasRepository(repository); {
+	case err != nil:
+		return err
+	case hasErr == nil && !ok:
+		return cache.ErrNotFound
+	case len(tags) == 0:
+		return usageError{fmt.Errorf("%s: name an image by digest: it has no tags (see: trust-worker list %s)", repository, repository)}
+	}
+	return usageError{fmt.Errorf("%s: name a tag or a digest; its tags are: %s", repository, strings.Join(tags, ", "))}
+}
+
+func foldAll(images []cache.Image) int {
+	code := trust.ExitTrusted
+	for i := range images {
+		code = trust.Worst(code, images[i].Code())
+	}
+	return code
+}
+
+// imageList is several answers as one object.
+type imageList struct{ Images []cache.Image }
+
+// printAnswers prints one object for one named image, a list otherwise, and
+// ends with the exit code.
+func printAnswers(w io.Writer, o *output, images []cache.Image, single bool) error {
+	var v any = imageList{images}
+	if single && len(images) == 1 {
+		v = images[0]
+	}
+	err := o.print(w, v, func(t *table) {
+		for i := range images {
+			explain(t, &images[i])
+		}
+	})
+	if code := foldAll(images); err == nil && code != 0 {
+		return &codeError{code: code}
+	}
+	return err
+}
+
+// explain prints one image with each of its signatures and the reasons.
+func explain(t *table, img *cache.Image) {
+	name := img.RepoName
+	if img.Tag != "" {
+		name += ":" + img.Tag
+	}
+	t.row("image", name+"@"+img.Digest.String())
+	t.row("state", img.State())
+	t.row("as of", img.AsOf.Format(time.RFC3339))
+	for i := range img.SignatureInfo {
+		explainSignature(t, &img.SignatureInfo[i])
+	}
+	if len(img.Manifests) == 1 && img.Manifests[0].Digest == img.Digest {
+		return
+	}
+	for _, m := range img.Manifests {
+		state := (&cache.Image{SignatureInfo: m.SignatureInfo}).State()
+		t.row("manifest", strings.TrimSpace(m.Platform+" "+m.Digest.String()), state)
+	}
+}
+
+func explainSignature(t *table, sig *cache.Signature) {
+	word := string(sig.Status)
+	if sig.Reason != "" {
+		word += " (" + string(sig.Reason) + ")"
+	}
+	for _, n := range sig.Notes {
+		word += " [" + string(n) + "]"
+	}
+	t.row("signature", string(sig.Tool), word, "layer "+fmt.Sprint(sig.Layer)+" of "+sig.Digest.String())
+	if sig.Author != "" {
+		t.row("  author", authorLine(sig))
+	}
+	if sig.SignerFingerprint != (trust.Digest{}) {
+		t.row("  signer", sig.SignerFingerprint.String())
+	}
+	if sig.ValidFrom != nil {
+		t.row("  from", sig.ValidFrom.Format(time.RFC3339))
+	}
+	if sig.ValidUntil != nil {
+		t.row("  until", sig.ValidUntil.Format(time.RFC3339))
+	}
+}
+
+// authorLine is the author on one line: a PEM text without its armour.
+func authorLine(sig *cache.Signature) string {
+	if sig.Tool != trust.Cosign {
+		return sig.Author
+	}
+	var b strings.Builder
+	for line := range strings.Lines(sig.Author) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+			b.WriteString(line)
+		}
+	}
+	if s := b.String(); len(s) > 48 {
+		return s[:12] + "…" + s[len(s)-32:]
+	}
+	return b.String()
+}
+
+func completeReference(cmd *cobra.Command, s *settings, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if s.complete(cmd, false) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	r, err := s.reader()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer snap.Close()
+	var found []string
+	if name, _, ok := strings.Cut(toComplete, ":"); ok {
+		_ = snap.Tags(name, func(tag string, _ trust.Digest) error { // a completion that fails offers less
+			found = append(found, name+":"+tag)
+			return nil
+		})
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+	_ = snap.Repositories(func(name string) error { // as above
+		if strings.HasPrefix(name, toComplete) {
+			found = append(found, name+":")
+		}
+		return nil
+	})
+	return found, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+}

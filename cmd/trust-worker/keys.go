@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// keysAnswer is what `keys -o json` prints.
+type keysAnswer struct {
+	Loaded  []loadedFile
+	Refused []verifier.Refusal
+	Ignored int // names that are never loaded: hidden files, backups
+	Policy  string
+}
+
+type loadedFile struct {
+	Path        string
+	Tool        trust.Tool
+	Store       string `json:",omitempty"`
+	Kind        string
+	Algorithm   string
+	Fingerprint trust.Digest
+	Subject     string     `json:",omitempty"`
+	NotBefore   *time.Time `json:",omitempty"`
+	NotAfter    *time.Time `json:",omitempty"`
+}
+
+func newKeysCommand(s *settings) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:   "keys",
+		Short: "Show the trust store as loaded, and every file refused, with the reason",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.complete(cmd, true); err != nil {
+				return err
+			}
+			loader, err := s.loader()
+			if err != nil {
+				return err
+			}
+			store, err := loader.Load(cmd.Context(), time.Now())
+			if err != nil {
+				return err
+			}
+			a := keysOf(store)
+			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func keysOf(store *verifier.TrustStore) *keysAnswer {
+	a := &keysAnswer{Loaded: []loadedFile{}, Refused: []verifier.Refusal{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
+	for _, f := range store.Loaded() {
+		l := loadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
+			Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
+		if !f.NotAfter.IsZero() {
+			l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
+		}
+		a.Loaded = append(a.Loaded, l)
+	}
+	a.Refused = append(a.Refused, store.Refused()...)
+	return a
+}
+
+func (a *keysAnswer) text(t *table) {
+	t.row("FILE", "TOOL", "ALGORITHM", "FINGERPRINT", "SUBJECT", "VALID UNTIL")
+	for _, l := range a.Loaded {
+		until := ""
+		if l.NotAfter != nil {
+			until = l.NotAfter.Format(time.DateOnly)
+		}
+		t.row(l.Path, string(l.Tool), l.Algorithm, l.Fingerprint.String(), l.Subject, until)
+	}
+	t.row("notation policy: " + a.Policy)
+	for _, r := range a.Refused {
+		word := "refused"
+		if r.Grace {
+			word = "refused (its last good content is in force for a few seconds)"
+		}
+		t.row(word, r.Path, r.Reason)
+	}
+	if a.Ignored > 0 {
+		t.row(fmt.Sprintf("%d files with names that are never loaded (hidden, backup, temporary)", a.Ignored))
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"trust-worker/cache"
+	"trust-worker/scheduler"
+	"trust-worker/watcher"
+)
+
+// stopTimeout bounds a graceful stop: the turns in progress are at most 64
+// signature manifests each, and the last batch is one transaction.
+const stopTimeout = 15 * time.Second
+
+func newServeCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Run the daemon: verify what is in storage, follow changes of storage and of the
+trust directories, and publish the answers.
+
+Signals: INT and TERM stop within 15 seconds, a second one at once; HUP reloads
+the trust directories; USR1 looks at all of storage again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.complete(cmd, true); err != nil {
+				return err
+			}
+			return s.serve(cmd.Context(), nil)
+		},
+	}
+}
+
+// serve runs the daemon until ctx ends. ready, if not nil, is called when the
+// first pass is published.
+func (s *settings) serve(ctx context.Context, ready func(context.Context) error) error {
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	for {
+		err := s.serveOnce(ctx, log, ready)
+		if !errors.Is(err, cache.ErrDamaged) || ctx.Err() != nil {
+			return err
+		}
+		log.Error("the private cache is damaged; beginning with a new one", "error", err)
+	}
+}
+
+func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(context.Context) error) (err error) {
+	store, err := s.store(log, s.lease)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, cache.ErrDamaged) {
+			err = errors.Join(err, store.MarkDamaged())
+		}
+		err = errors.Join(err, store.Close())
+	}()
+	roots, closeAll, err := s.storage()
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	loader, err := s.loader()
+	if err != nil {
+		return err
+	}
+	cfg := s.scheduler(store, roots, loader, log)
+	cfg.MirrorPolicy = s.mirrorPolicy
+	if s.watch {
+		cfg.Trust = watcher.NewTrust([]string{s.cosignDir, s.notationDir}, watcher.Options{Log: log})
+		cfg.Repositories = watcher.NewRepositories(watcher.Options{Log: log})
+	}
+	sched, err := scheduler.New(cfg)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "root", s.root, "state", s.state, "pid", os.Getpid(), "version", versions().Version)
+	g, gctx := errgroup.WithContext(ctx)
+	done := make(chan struct{})
+	g.Go(func() error { defer close(done); return sched.Run(gctx) })
+	g.Go(func() error { return handleSignals(gctx, sched, log) })
+	g.Go(func() error { return s.writeStatus(gctx, store, sched) })
+	g.Go(func() error {
+		select {
+		case <-gctx.Done():
+			return nil
+		case <-sched.FirstPass():
+		}
+		log.Info("first pass is over", "work", fmt.Sprintf("%+v", sched.Work()))
+		if ready != nil {
+			return ready(gctx)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		select {
+		case <-done:
+		case <-time.After(stopTimeout):
+			log.Error("the work in progress did not stop in time", "timeout", stopTimeout)
+			os.Exit(exitError)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// handleSignals reloads at HUP and rescans at USR1.
+func handleSignals(ctx context.Context, sched *scheduler.Scheduler, log *slog.Logger) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case sig := <-signals:
+			log.Info("signal", "signal", sig.String())
+			if sig == syscall.SIGHUP {
+				sched.Reload()
+			} else {
+				sched.Rescan()
+			}
+		}
+	}
+}
+
+// statusFile is what the daemon leaves for `status` in the state directory.
+type statusFile struct {
+	PID              int
+	Version          string
+	Started, Updated time.Time
+	Generation       uint64
+	Published        uint64 // publications of data since the start
+	PrivateBytes     int64
+	Rebuilt          string `json:",omitempty"`
+	Lease            string
+	scheduler.Status
+}
+
+func statusPath(state string) string { return filepath.Join(state, "status.json") }
+
+// writeStatus leaves the daemon's condition in the state directory, every two
+// seconds. It is for people; no answer rests on it.
+func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler) error {
+	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt()}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	failed := false
+	for {
+		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
+		st.PrivateBytes, st.Status = store.PrivateSize(), sched.Status()
+		b, err := json.MarshalIndent(st, "", "  ")
+		if err == nil {
+			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640)
+		}
+		if err != nil && !failed {
+			log.Warn("cannot write the status file", "error", err)
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(2 * time.Second):
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trust-worker/cache"
+)
+
+// statusAnswer is what `status -o json` prints.
+type statusAnswer struct {
+	Running    bool
+	Published  bool
+	CacheID    string `json:",omitempty"`
+	Generation uint64 `json:",omitempty"`
+	AsOf       *time.Time
+	Lease      string
+	Stale      bool
+	Problem    string `json:",omitempty"`
+	// Daemon is what the daemon last wrote about itself.
+	Daemon *statusFile `json:",omitempty"`
+}
+
+func newStatusCommand(s *settings) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon's condition: alive, lease, generation, watch mode, refused files",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.complete(cmd, false); err != nil {
+				return err
+			}
+			a, err := s.status()
+			if err != nil {
+				return err
+			}
+			if err := o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) }); err != nil {
+				return err
+			}
+			if !a.Running || a.Stale || !a.Published {
+				return &codeError{code: exitError}
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func (s *settings) status() (*statusAnswer, error) {
+	r, err := s.reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	a := &statusAnswer{Running: cache.Alive(s.state)}
+	if b, err := os.ReadFile(statusPath(s.state)); err == nil {
+		a.Daemon = &statusFile{}
+		if err := json.Unmarshal(b, a.Daemon); err != nil {
+			a.Daemon, a.Problem = nil, "status.json cannot be read: "+err.Error()
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	snap, err := r.Snapshot()
+	if err != nil {
+		a.Problem = err.Error()
+		return a, nil
+	}
+	defer snap.Close()
+	asOf := snap.AsOf()
+	a.Published, a.AsOf, a.Stale, a.Lease = true, &asOf, snap.Stale(), snap.Lease().String()
+	a.CacheID, a.Generation = snap.Generation().CacheID, snap.Generation().Number
+	return a, nil
+}
+
+func (a *statusAnswer) text(t *table) {
+	d := a.Daemon
+	switch {
+	case a.Running && d != nil:
+		t.row("daemon", fmt.Sprintf("running, pid %d, since %s", d.PID, d.Started.Format(time.RFC3339)))
+	case a.Running:
+		t.row("daemon", "running")
+	default:
+		t.row("daemon", "not running")
+	}
+	if a.Published {
+		word := "believed"
+		if a.Stale {
+			word = "stale: every answer reads unknown"
+		}
+		t.row("answers", fmt.Sprintf("%s; confirmed %s ago, lease %s", word, time.Since(*a.AsOf).Round(time.Second), a.Lease))
+		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
+	}
+	if a.Problem != "" {
+		t.row("problem", a.Problem)
+	}
+	if d == nil {
+		return
+	}
+	if d.Problem != "" {
+		t.row("problem", d.Problem)
+	}
+	if d.Rebuilt != "" {
+		t.row("rebuilt", d.Rebuilt)
+	}
+	t.row("first pass", map[bool]string{true: "over", false: "running"}[d.FirstPass])
+	t.row("last pass", fmt.Sprintf("%s, %d repositories in %s", d.LastPass.Format(time.RFC3339), d.Repositories, d.PassTook.Round(time.Millisecond)))
+	t.row("queue", fmt.Sprint(d.Queue))
+	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
+	if d.Trust != nil {
+		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
+	}
+	if d.Storage != nil {
+		t.row("", fmt.Sprintf("storage: %s %s", d.Storage.Mode, d.Storage.Reason))
+	}
+	t.row("trust", fmt.Sprintf("%d files loaded, %d refused; notation policy: %s", len(d.Loaded), len(d.Refused), d.Policy))
+	for _, r := range d.Refused {
+		t.row("refused", r.Path+": "+r.Reason)
+	}
+	for _, dir := range d.Unlisted {
+		t.row("cannot list", dir)
+	}
+	for _, dir := range d.RefusedDirs {
+		t.row("not entered", dir)
+	}
+}

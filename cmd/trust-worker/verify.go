@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trust-worker/cache"
+	"trust-worker/scheduler"
+	"trust-worker/trust"
+)
+
+func newVerifyCommand(s *settings) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:   "verify REPO:TAG | REPO@DIGEST",
+		Short: "Verify now, straight from storage: no daemon, no cache",
+		Long: `Verify now, straight from storage: no daemon, no cache.
+
+Exit codes are those of get.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref, err := parseReference(args[0])
+			if err != nil {
+				return err
+			}
+			if ref.repository == "" || ref.tag == "" && ref.digest == (trust.Digest{}) {
+				return usageError{errors.New("name one image: REPO:TAG or REPO@sha256:…")}
+			}
+			if err := s.complete(cmd, true); err != nil {
+				return err
+			}
+			img, err := s.verifyNow(cmd, ref)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = cache.ErrNotFound
+			}
+			if errors.Is(err, cache.ErrNotFound) {
+				return &codeError{trust.ExitNotFound, errors.New(args[0] + " is not in storage")}
+			}
+			if err != nil {
+				return err
+			}
+			return printAnswers(cmd.OutOrStdout(), &o, []cache.Image{img}, true)
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func (s *settings) verifyNow(cmd *cobra.Command, ref reference) (cache.Image, error) {
+	roots, closeAll, err := s.storage()
+	if err != nil {
+		return cache.Image{}, err
+	}
+	defer closeAll()
+	loader, err := s.loader()
+	if err != nil {
+		return cache.Image{}, err
+	}
+	store, err := loader.Load(cmd.Context(), time.Now())
+	if err != nil {
+		return cache.Image{}, err
+	}
+	return scheduler.VerifyNow(cmd.Context(), roots, store, ref.repository, ref.tag, ref.digest)
+}

@@ -1,0 +1,143 @@
+package layout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"trust-worker/trust"
+)
+
+// Contents is what one state of a repository holds.
+type Contents struct {
+	// Stamp is that of the index.json that was read. It is zero when the file
+	// was still changing: look again.
+	Stamp Stamp
+	// Tags are the ordinary ones. A tag that names two digests is absent.
+	Tags map[string]trust.Digest
+	// Images are the manifests and indexes that are images, the children of
+	// indexes included, tagged or not.
+	Images map[trust.Digest]*Image
+	// Signatures are by subject, sorted by digest. A subject need not be in
+	// Images: signatures may come before their image.
+	Signatures map[trust.Digest][]Reference
+	// Learned is what was found out about digests that were not known.
+	Learned map[trust.Digest]Kind
+	// Problems are in the order found, at most MaxProblems; Omitted counts the
+	// rest.
+	Problems []Problem
+	Omitted  int
+	// Incomplete is set when a manifest could not be read for a reason that may
+	// pass, so that there may be more images and signatures than these: look
+	// again later, also if index.json does not change.
+	Incomplete bool
+	// Opened counts the manifests that were opened, or tried.
+	Opened int
+}
+
+// MaxProblems bounds Contents.Problems.
+const MaxProblems = 1000
+
+// Image is one image manifest or index.
+type Image struct {
+	Digest trust.Digest
+	// MediaType is as stored: that of the descriptor that names the image, or
+	// the body's where the descriptor has none.
+	MediaType string
+	// Size is the real one; the descriptor's if the manifest is Unreadable.
+	Size     int64
+	Children []Child // those that are images, in the index's order
+	// Ambiguous: two readers could take it for two things, or its descriptor
+	// contradicts it. Signatures over it read ambiguous.
+	Ambiguous bool
+	Untagged  bool // has no ordinary tag, or only some that name two digests
+	// Unreadable says why the manifest could not be read, or does not fit its
+	// descriptor's size: blob-missing, io-error, digest-mismatch,
+	// limit-exceeded, malformed; or "".
+	Unreadable trust.Reason
+}
+
+// Carrier is how a signature names its subject.
+type Carrier string
+
+// The carriers.
+const (
+	CosignTag        Carrier = "cosign-tag"        // tag sha256-<hex>.sig
+	CosignReferrer   Carrier = "cosign-referrer"   // subject, layers as with the tag
+	CosignBundle     Carrier = "cosign-bundle"     // subject, sigstore bundle; maybe an attestation
+	NotationReferrer Carrier = "notation-referrer" // subject, JWS or COSE envelope
+)
+
+// Tool returns the tool that the carrier belongs to.
+func (c Carrier) Tool() trust.Tool {
+	if c == NotationReferrer {
+		return trust.Notation
+	}
+	return trust.Cosign
+}
+
+// Reference is a signature manifest that names a subject.
+type Reference struct {
+	Digest trust.Digest
+	// Carrier is the manifest's own where it has the subject itself, also if a
+	// tag names the same subject: a tag that anybody can add must not have a
+	// bundle read as something else.
+	Carrier Carrier
+	// Unreadable says why the manifest cannot be used: blob-missing, io-error,
+	// digest-mismatch, limit-exceeded, malformed, ambiguous; or "".
+	Unreadable trust.Reason
+}
+
+// Problem is something stored that was passed over, or taken with a flaw.
+type Problem struct {
+	Digest trust.Digest // zero if none is to blame
+	Reason trust.Reason
+	Detail string // at most 256 bytes; stored text is quoted
+}
+
+func (c *Contents) problem(d trust.Digest, r trust.Reason, format string, args ...any) {
+	if len(c.Problems) >= MaxProblems {
+		c.Omitted++
+		return
+	}
+	detail := fmt.Sprintf(format, args...)
+	c.Problems = append(c.Problems, Problem{Digest: d, Reason: r, Detail: detail[:min(len(detail), 256)]})
+}
+
+// Contents reads index.json and resolves it. known answers what a digest is
+// without opening it, from what an earlier Contents learned, in this repository
+// or another; it may be nil. Only other digests are opened, each once. What is
+// answered for known digests is not looked for again: their blobs are met when
+// they are verified.
+//
+// The error is ctx's, or a *[trust.ReasonError] about index.json: io-error (it
+// wraps [fs.ErrNotExist] when the file is gone), limit-exceeded, malformed,
+// ambiguous.
+func (p *Repository) Contents(ctx context.Context, known func(trust.Digest) (Kind, bool)) (*Contents, error) {
+	index, stamp, err := p.readIndex(ctx)
+	if err != nil {
+		return nil, failed(p.name, err)
+	}
+	c, err := newResolver(p, stamp, known).resolve(ctx, index)
+	return c, failed(p.name, err)
+}
+
+// failed adds where it happened, and keeps the reason outermost.
+func failed(name string, err error) error {
+	var re *trust.ReasonError
+	if !errors.As(err, &re) {
+		return err // ctx's
+	}
+	return &trust.ReasonError{Reason: re.Reason, Err: fmt.Errorf("read index of %s: %w", name, re.Err)}
+}
+
+// sortReferences sorts each list by digest and drops second references to one
+// manifest: the first added stays, which is that of its own carrier.
+func (c *Contents) sortReferences() {
+	for subject, refs := range c.Signatures {
+		slices.SortStableFunc(refs, func(a, b Reference) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+		c.Signatures[subject] = slices.CompactFunc(refs, func(a, b Reference) bool { return a.Digest == b.Digest })
+	}
+}

@@ -1,0 +1,34 @@
+// Package layout is a read-only view of registry storage: which repositories
+// there are, which images they hold, and which signatures name which of them.
+// It knows zot's on-disk form, which is one OCI image layout a repository
+// (OCI image-spec v1.1, image-layout).
+//
+// Everything in storage is written by whoever may push. The package says what
+// is there and what claims to sign what; it verifies no signature and decides
+// nothing about trust.
+//
+// Invariants:
+//
+//	L1. Nothing is opened outside the storage root. Directories are opened
+//	    through os.Root; files by one openat of a fixed or all-hex name, with
+//	    O_NOFOLLOW and O_NONBLOCK, below a directory so opened. No path holds
+//	    a digest or a name that was not parsed first.
+//	L2. A file is read only after fstat said that it is regular and no larger
+//	    than its limit. Nothing stored makes the package block or use memory
+//	    out of proportion to the limits.
+//	L3. Every blob is hashed before a byte of it is looked at.
+//	L4. What a digest is, is read from the bytes it names; what a descriptor or
+//	    an annotation elsewhere says of it can at most make it ambiguous.
+//	L5. The carriers of signatures add up; none masks another. A pair (subject,
+//	    signature manifest) is one Reference.
+//	L6. One bad descriptor, manifest or blob costs only itself, and is named in
+//	    Contents.Problems. Only an index.json that cannot be read as a whole
+//	    is an error, and then there are no Contents at all.
+//	L7. The result depends on the bytes stored, never on their order in time,
+//	    nor on what known remembered.
+//	L8. Types in this package have no method that writes.
+//	L9. A Stamp belongs to the very bytes that were read. When index.json was
+//	    changing too fast to tell, it is the zero Stamp, which no file has.
+//
+// Storage is on a local POSIX file system. Object stores are not supported.
+package layout

@@ -1,0 +1,55 @@
+package layout
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"trust-worker/trust"
+)
+
+// FuzzIndex resolves any index.json over one set of blobs, among them what an
+// index could point to by mistake.
+func FuzzIndex(f *testing.F) {
+	r := newRepo(f, f.TempDir(), "app")
+	a := r.push(image("a"), "1")
+	r.push(simple("s"), sigTag(a))
+	r.push(referrer(typeNotationSignature, a, "n"))
+	r.push(r.indexOf(image("a"), simple("s")), "sha256-"+a.Hex(), "2")
+	r.push(`{}`, "malformed")
+	missing := r.push(image("missing"), "missing")
+	must(f, os.Remove(r.path(missing)))
+	seed, err := os.ReadFile(filepath.Join(r.dir, indexFile))
+	must(f, err)
+	f.Add(seed)
+	f.Add([]byte(`{"manifests":[{"digest":"` + a.String() + `","size":-1},{},null]}`))
+	f.Add([]byte(`{"manifests":[],"Manifests":[]}`))
+	p := r.open(Limits{Index: 1 << 16})
+
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kinds := map[trust.Digest]Kind{}
+		resolve := func() *Contents {
+			c := newResolver(p, Stamp{}, func(d trust.Digest) (Kind, bool) { k, ok := kinds[d]; return k, ok })
+			got, err := c.resolve(context.Background(), b)
+			if err != nil {
+				if got != nil {
+					t.Errorf("contents along with %v", err)
+				}
+				reasonIn(t, err)
+				return nil
+			}
+			checkContents(t, got)
+			return got
+		}
+		first := resolve()
+		if first == nil {
+			return
+		}
+		kinds = first.Learned
+		second := resolve()
+		if len(second.Learned) != 0 || len(second.Images) != len(first.Images) || len(second.Signatures) != len(first.Signatures) || len(second.Problems) != len(first.Problems) {
+			t.Errorf("known digests change the answer: %+v, then %+v", first, second)
+		}
+	})
+}

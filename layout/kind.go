@@ -1,0 +1,143 @@
+package layout
+
+import (
+	"slices"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"trust-worker/trust"
+)
+
+// Class is what a manifest is, by its own bytes.
+type Class uint8
+
+// The classes. Callers store these numbers: never renumber them; what changes
+// their meaning changes the epoch of whoever stores them.
+const (
+	Unclassified      Class = 0
+	ImageManifest     Class = 1 // also Helm charts and other artifacts without subject
+	ImageIndex        Class = 2
+	CosignSignature   Class = 3 // subject, artifact type of a cosign signature
+	SigstoreBundle    Class = 4 // subject, artifact type of a bundle; may hold an attestation
+	NotationSignature Class = 5 // subject, artifact type of a notation signature
+	SimpleSigning     Class = 6 // only simple signing layers: what .sig tags point to
+	Attestation       Class = 7 // only DSSE or in-toto layers, whatever points to it
+	Referrer          Class = 8 // has a subject, and is none of the above
+	Malformed         Class = 9
+	Excessive         Class = 10 // nested too deep, or too many members, layers or children
+)
+
+var classNames = []string{
+	"unclassified", "image-manifest", "image-index", "cosign-signature", "sigstore-bundle",
+	"notation-signature", "simple-signing", "attestation", "referrer", "malformed", "excessive",
+}
+
+func (c Class) String() string {
+	if int(c) < len(classNames) {
+		return classNames[c]
+	}
+	return "class of another version"
+}
+
+// carrier is how a manifest of the class says that it is a signature, or "".
+func (c Class) carrier() Carrier {
+	switch c {
+	case CosignSignature:
+		return CosignReferrer
+	case SigstoreBundle:
+		return CosignBundle
+	case NotationSignature:
+		return NotationReferrer
+	}
+	return ""
+}
+
+// Kind is what a manifest is, by its own bytes alone: the same in every
+// repository, and therefore worth remembering by digest. It is plain data.
+type Kind struct {
+	Class Class
+	// MediaType is the body's own, empty if it has none.
+	MediaType string
+	// Size is the real one, in bytes.
+	Size int64
+	// Subject is zero when there is none.
+	Subject trust.Digest
+	// Children are those of an index, as it lists them.
+	Children []Child
+	// Skipped counts children that cannot be named: another digest algorithm, a
+	// negative size.
+	Skipped int
+	// Ambiguous is set when two readers could take the bytes for two things: a
+	// member given twice, a manifest that is an index as well, a media type
+	// that its content contradicts.
+	Ambiguous bool
+}
+
+// Child is one entry of an index, as the index describes it.
+type Child struct {
+	Digest    trust.Digest
+	MediaType string
+	Size      int64
+	// Platform is "os/architecture" or "os/architecture/variant"; may be empty.
+	Platform string
+	// Attestation is set when the index says that the child is one (BuildKit).
+	Attestation bool
+}
+
+// Flaw returns why a manifest of this kind cannot be relied on, whoever has
+// stored it where: ambiguous, malformed, limit-exceeded, or "".
+func (k Kind) Flaw() trust.Reason {
+	switch {
+	case k.Class == Malformed:
+		return trust.Malformed
+	case k.Class == Excessive:
+		return trust.LimitExceeded
+	case k.Ambiguous:
+		return trust.Ambiguous
+	}
+	return ""
+}
+
+// imageByItself reports whether the manifest is an image unless a tag says
+// otherwise.
+func (k Kind) imageByItself() bool { return k.Class == ImageManifest || k.Class == ImageIndex }
+
+// imageAsChild reports whether the manifest is an image when an image index
+// lists it. A broken one is: the index has a child that cannot be read.
+func (k Kind) imageAsChild() bool {
+	return k.imageByItself() || k.Class == Unclassified || k.Class == Malformed || k.Class == Excessive
+}
+
+// Artifact and media types that decide what a manifest is. The first three are
+// the carriers of cosign's SIGNATURE_SPEC and BUNDLE_SPEC, and of the Notary
+// Project signature specification.
+const (
+	typeCosignSignature   = "application/vnd.dev.cosign.artifact.sig.v1+json"
+	typeSigstoreBundle    = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	typeNotationSignature = "application/vnd.cncf.notary.signature"
+
+	typeSimpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"
+	typeDSSE          = "application/vnd.dsse.envelope.v1+json"
+	typeInToto        = "application/vnd.in-toto+json"
+
+	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	typeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
+	typeDockerConfig   = "application/vnd.docker.container.image.v1+json"
+)
+
+var (
+	indexTypes    = []string{ocispec.MediaTypeImageIndex, typeDockerIndex}
+	manifestTypes = []string{ocispec.MediaTypeImageManifest, typeDockerManifest}
+	configTypes   = []string{ocispec.MediaTypeImageConfig, typeDockerConfig}
+)
+
+// interned returns a common string instead of a copy of it: there is one media
+// type for each of a million digests, and they are all the same four.
+func interned(s string) string {
+	for _, known := range [][]string{manifestTypes, indexTypes} {
+		if i := slices.Index(known, s); i >= 0 {
+			return known[i]
+		}
+	}
+	return s
+}

@@ -1,0 +1,206 @@
+package layout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"trust-worker/internal/strictjson"
+	"trust-worker/trust"
+)
+
+const (
+	maxChildren  = strictjson.MaxItems
+	maxMediaType = 255 // RFC 6838: 127 "/" 127
+	maxPlatform  = 128
+
+	annotationReferenceType = "vnd.docker.reference.type"
+	attestationManifest     = "attestation-manifest"
+)
+
+// Manifest is an image manifest or an index, parsed.
+type Manifest struct {
+	Kind
+	// ArtifactType is as written; [Manifest.Artifact] applies the fallback.
+	ArtifactType    string
+	ConfigMediaType string
+	Layers          []ocispec.Descriptor
+	Annotations     map[string]string
+}
+
+// Artifact returns the artifact type, or the config's media type where there is
+// none (OCI image-spec v1.1, manifest, "Guidelines for Artifact Usage").
+func (m *Manifest) Artifact() string {
+	if m.ArtifactType != "" {
+		return m.ArtifactType
+	}
+	return m.ConfigMediaType
+}
+
+// Manifest reads and parses one manifest. Besides those of [Repository.Blob],
+// the reasons are malformed, ambiguous and limit-exceeded, for what is wrong
+// with the bytes themselves: a manifest that is returned has no [Kind.Flaw].
+// Whether descriptors elsewhere contradict it, only Contents says.
+func (p *Repository) Manifest(ctx context.Context, d trust.Digest) (*Manifest, error) {
+	m, err := p.manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if flaw := m.Flaw(); flaw != "" {
+		return nil, reasonf(flaw, "manifest %s", d)
+	}
+	return m, nil
+}
+
+func (p *Repository) manifest(ctx context.Context, d trust.Digest) (*Manifest, error) {
+	b, err := p.blob(ctx, d, -1, p.root.limits.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return parseManifest(b), nil
+}
+
+// document is any manifest. The pointers and nil slices tell absent (or null)
+// members from empty ones.
+type document struct {
+	MediaType    string               `json:"mediaType"`
+	ArtifactType string               `json:"artifactType"`
+	Config       *ocispec.Descriptor  `json:"config"`
+	Layers       []ocispec.Descriptor `json:"layers"`
+	Manifests    []ocispec.Descriptor `json:"manifests"`
+	Subject      *ocispec.Descriptor  `json:"subject"`
+	Annotations  map[string]string    `json:"annotations"`
+	// Docker's schema 1, of which some readers would take the layers.
+	FSLayers []json.RawMessage `json:"fsLayers"`
+	History  []json.RawMessage `json:"history"`
+}
+
+var manifestRules = strictjson.Rules{
+	Members: []string{
+		"mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations", "fsLayers", "history",
+		"digest", "size", "urls", "data", "platform", "architecture", "os", "os.version", "os.features", "variant",
+	},
+	Maps: []string{"annotations"},
+}
+
+// parseManifest says what b is. It has no error: being malformed is a class.
+func parseManifest(b []byte) *Manifest {
+	m := &Manifest{Kind: Kind{Size: int64(len(b))}}
+	switch err := manifestRules.Check(b); {
+	case err == nil:
+	case errors.Is(err, strictjson.ErrDuplicate):
+		// Classified all the same, so that it can be listed with its reason.
+		m.Ambiguous = true
+	case errors.Is(err, strictjson.ErrSyntax):
+		m.Class = Malformed
+		return m
+	default:
+		m.Class = Excessive
+		return m
+	}
+	var doc document
+	if err := json.Unmarshal(b, &doc); err != nil || len(doc.MediaType) > maxMediaType || !m.take(&doc) {
+		*m = Manifest{Kind: Kind{Class: Malformed, Size: m.Size}}
+		return m
+	}
+	m.classify(&doc)
+	return m
+}
+
+// take copies what is kept of a document and reports whether it is one.
+func (m *Manifest) take(doc *document) bool {
+	m.MediaType, m.ArtifactType = interned(doc.MediaType), doc.ArtifactType
+	m.Layers, m.Annotations = doc.Layers, doc.Annotations
+	if doc.Config != nil {
+		m.ConfigMediaType = doc.Config.MediaType
+	}
+	if doc.Subject != nil {
+		var err error
+		if m.Subject, err = trust.ParseDigest(string(doc.Subject.Digest)); err != nil || m.Subject == (trust.Digest{}) {
+			return false // another algorithm, at best: it cannot be in this storage
+		}
+	}
+	for i := range doc.Manifests {
+		if c, ok := childOf(&doc.Manifests[i]); ok {
+			m.Children = append(m.Children, c)
+		} else {
+			m.Skipped++
+		}
+	}
+	isManifest := doc.Config != nil || doc.Layers != nil
+	if doc.Manifests != nil && isManifest ||
+		(doc.Manifests != nil || isManifest) && (doc.FSLayers != nil || doc.History != nil) ||
+		doc.Manifests != nil && slices.Contains(manifestTypes, doc.MediaType) ||
+		isManifest && slices.Contains(indexTypes, doc.MediaType) {
+		// CVE-2021-41190. Its children are not followed: for other readers it
+		// has none.
+		m.Ambiguous, m.Children, m.Skipped = true, nil, 0
+	}
+	return doc.Manifests != nil || isManifest
+}
+
+func childOf(d *ocispec.Descriptor) (c Child, ok bool) {
+	digest, err := trust.ParseDigest(string(d.Digest))
+	if err != nil || d.Size < 0 || len(d.MediaType) > maxMediaType {
+		return Child{}, false
+	}
+	c = Child{
+		Digest: digest, MediaType: interned(d.MediaType), Size: d.Size,
+		Attestation: d.Annotations[annotationReferenceType] == attestationManifest,
+	}
+	if p := d.Platform; p != nil {
+		c.Platform = p.OS + "/" + p.Architecture
+		if p.Variant != "" {
+			c.Platform += "/" + p.Variant
+		}
+		if len(c.Platform) > maxPlatform {
+			c.Platform = ""
+		}
+	}
+	return c, true
+}
+
+// classify sets the class of a well-formed document. The order matters: a
+// signature is one whatever its layers, and a set of layers that only
+// signatures or attestations have outweighs a plain config.
+func (m *Manifest) classify(doc *document) {
+	m.Class = ImageManifest
+	if doc.Manifests != nil {
+		m.Class = ImageIndex
+	}
+	if m.Subject != (trust.Digest{}) {
+		switch m.Artifact() {
+		case typeCosignSignature:
+			m.Class = CosignSignature
+			return
+		case typeSigstoreBundle:
+			m.Class = SigstoreBundle
+			return
+		case typeNotationSignature:
+			m.Class = NotationSignature
+			return
+		}
+		if m.ArtifactType != "" || doc.Manifests == nil && !slices.Contains(configTypes, m.ConfigMediaType) {
+			m.Class = Referrer
+		}
+	}
+	switch {
+	case m.layersAre(typeSimpleSigning):
+		m.Class = SimpleSigning
+	case m.layersAre(typeDSSE, typeInToto):
+		m.Class = Attestation
+	}
+}
+
+// layersAre reports whether there are layers, all of one of the types.
+func (m *Manifest) layersAre(types ...string) bool {
+	for i := range m.Layers {
+		if !slices.Contains(types, m.Layers[i].MediaType) {
+			return false
+		}
+	}
+	return len(m.Layers) > 0
+}

@@ -1,0 +1,358 @@
+package layout
+
+import (
+	"context"
+	"errors"
+
+	"trust-worker/trust"
+)
+
+// resolver turns one index.json into Contents, in five passes over a graph of
+// digests: entry, discover, compare, images, signatures. The graph has no
+// cycles, since an index holds its children's hashes; it may be deep, wide, or
+// have one child under a million parents, which is what the limits are for.
+type resolver struct {
+	p       *Repository
+	known   func(trust.Digest) (Kind, bool)
+	c       *Contents
+	nodes   map[trust.Digest]*node
+	order   []*node // as discovered: breadth first, in the order of index.json
+	entries []entry
+	tags    map[string]trust.Digest // ordinary, first digest seen
+	edges   int                     // counted against Limits.Descriptors
+}
+
+func newResolver(p *Repository, stamp Stamp, known func(trust.Digest) (Kind, bool)) *resolver {
+	return &resolver{p: p, known: known, nodes: map[trust.Digest]*node{}, tags: map[string]trust.Digest{}, c: &Contents{
+		Stamp:      stamp,
+		Tags:       map[string]trust.Digest{},
+		Images:     map[trust.Digest]*Image{},
+		Signatures: map[trust.Digest][]Reference{},
+		Learned:    map[trust.Digest]Kind{},
+	}}
+}
+
+func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error) {
+	if err := parseIndex(index, r.entry); err != nil {
+		return nil, err
+	}
+	if err := r.discover(ctx); err != nil {
+		return nil, err
+	}
+	r.compare()
+	r.images()
+	r.signatures()
+	return r.c, nil
+}
+
+// node is what is known of one digest in this repository.
+type node struct {
+	digest trust.Digest
+	kind   Kind
+	reason trust.Reason // why kind is not known, or cannot be used here
+	depth  int
+
+	// from index.json
+	listed      bool // has a descriptor there, which alone describes it
+	tagged      bool // ordinary tag
+	subordinate bool // .sig, .att or .sbom tag
+	referrers   bool // referrers tag
+
+	// from the descriptors that name it: index.json's, else its parents'
+	mediaType   string
+	size        int64
+	described   bool // mediaType and size are set
+	agreed      bool // some parent describes it as it is
+	conflicting bool // two descriptors differ, or index.json's differs from it
+	missized    bool // index.json has another size for it
+
+	// from the indexes that list it
+	plain, attested bool // without, with BuildKit's attestation mark
+
+	image bool
+}
+
+// children are the node's, unless something forbids following them.
+func (n *node) children() []Child {
+	if n.reason != "" {
+		return nil
+	}
+	return n.kind.Children
+}
+
+// flaw is why the node's manifest cannot be used as a signature, or is no
+// readable image.
+func (n *node) flaw() trust.Reason {
+	switch {
+	case n.reason != "":
+		return n.reason
+	case n.kind.Flaw() != "":
+		return n.kind.Flaw()
+	case n.missized:
+		return trust.DigestMismatch
+	case n.conflicting:
+		return trust.Ambiguous
+	}
+	return ""
+}
+
+func (r *resolver) node(d trust.Digest, depth int) *node {
+	n, ok := r.nodes[d]
+	if !ok {
+		n = &node{digest: d, depth: depth}
+		r.nodes[d] = n
+		r.order = append(r.order, n)
+	}
+	return n
+}
+
+// entry takes one descriptor of index.json.
+func (r *resolver) entry(raw []byte) error {
+	if r.edges++; r.edges > r.p.root.limits.Descriptors {
+		return reasonf(trust.LimitExceeded, "more than %d descriptors", r.p.root.limits.Descriptors)
+	}
+	e, bad := parseEntry(raw)
+	if bad != nil {
+		r.c.problem(trust.Digest{}, bad.Reason, "%v", bad.Err)
+		return nil
+	}
+	n := r.node(e.digest, 0)
+	n.listed = true
+	r.entries = append(r.entries, e)
+	if e.tag == "" {
+		return nil
+	}
+	switch e.use {
+	case tagMalformed:
+		r.c.problem(e.digest, trust.Malformed, "tag %.128q", e.tag)
+	case tagReferrers:
+		n.referrers = true
+	case tagSignature, tagAttestation, tagSBOM:
+		n.subordinate = true
+	case tagOrdinary:
+		r.tag(e.tag, n)
+	}
+	return nil
+}
+
+// tag takes an ordinary tag. One that names two digests names neither: which of
+// the two another reader takes is not known. Both stay images.
+func (r *resolver) tag(tag string, n *node) {
+	n.tagged = true
+	first, ok := r.tags[tag]
+	switch {
+	case !ok:
+		r.tags[tag], r.c.Tags[tag] = n.digest, n.digest
+	case first != n.digest:
+		if _, ok := r.c.Tags[tag]; ok {
+			r.c.problem(first, trust.Ambiguous, "tag %.128q also names %s", tag, n.digest)
+		}
+		delete(r.c.Tags, tag)
+	}
+}
+
+// discover finds out what every digest is, and what the indexes among them
+// list. r.order grows while it is gone through.
+func (r *resolver) discover(ctx context.Context) error {
+	for i := 0; i < len(r.order); i++ {
+		if i%1024 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		n := r.order[i]
+		if err := r.learn(ctx, n); err != nil {
+			return err
+		}
+		r.follow(n)
+	}
+	return nil
+}
+
+// learn sets n.kind, or n.reason if it cannot. Its error is ctx's.
+func (r *resolver) learn(ctx context.Context, n *node) error {
+	if n.depth > r.p.root.limits.Depth {
+		n.reason = trust.LimitExceeded
+		r.c.problem(n.digest, n.reason, "below more than %d indexes", r.p.root.limits.Depth)
+		return nil
+	}
+	if r.known != nil {
+		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified {
+			n.kind = kind
+			return nil
+		}
+	}
+	r.c.Opened++
+	m, err := r.p.manifest(ctx, n.digest)
+	var re *trust.ReasonError
+	switch {
+	case errors.As(err, &re):
+		n.reason = re.Reason
+		// Digests that do not match may be a file that is being written.
+		r.c.Incomplete = r.c.Incomplete || re.Reason != trust.LimitExceeded
+		r.c.problem(n.digest, re.Reason, "%v", re.Err)
+	case err != nil:
+		return err
+	default:
+		n.kind = m.Kind
+		r.c.Learned[n.digest] = m.Kind
+	}
+	return nil
+}
+
+// follow adds the children of an index, within the limits.
+func (r *resolver) follow(n *node) {
+	if flaw := n.kind.Flaw(); n.reason == "" && flaw != "" {
+		r.c.problem(n.digest, flaw, "manifest")
+	}
+	if n.kind.Skipped > 0 {
+		r.c.problem(n.digest, trust.Malformed, "%d children without a usable digest or size", n.kind.Skipped)
+	}
+	count := len(n.children())
+	switch l := r.p.root.limits; {
+	case count > l.Children:
+		n.reason = trust.LimitExceeded
+		r.c.problem(n.digest, n.reason, "%d children, limit %d", count, l.Children)
+	case r.edges+count > l.Descriptors:
+		n.reason = trust.LimitExceeded
+		r.c.problem(n.digest, n.reason, "%d children are more than the repository's limit of %d descriptors", count, l.Descriptors)
+		// Or the memory would be used all the same.
+		n.kind.Children = nil
+		delete(r.c.Learned, n.digest)
+	}
+	r.edges += len(n.children())
+	for _, c := range n.children() {
+		child := r.node(c.Digest, n.depth+1)
+		child.plain = child.plain || !c.Attestation
+		child.attested = child.attested || c.Attestation
+	}
+}
+
+// compare holds what descriptors say against what the manifests are. What
+// index.json says counts; what an index says of its children does only for
+// children that index.json does not name, and there one right description
+// outweighs all wrong ones, so that nobody can spoil an image by listing it.
+func (r *resolver) compare() {
+	for _, e := range r.entries {
+		n := r.nodes[e.digest]
+		n.describe(e.mediaType, e.size)
+		if n.reason == "" {
+			n.missized = n.missized || e.size != n.kind.Size
+			n.conflicting = n.conflicting || differ(e.mediaType, n.kind.MediaType)
+		}
+	}
+	for _, parent := range r.order {
+		for _, c := range parent.children() {
+			n := r.nodes[c.Digest]
+			if n.listed {
+				continue
+			}
+			n.describe(c.MediaType, c.Size)
+			n.agreed = n.agreed || n.reason != "" || c.Size == n.kind.Size && !differ(c.MediaType, n.kind.MediaType)
+		}
+	}
+	for _, n := range r.order {
+		if !n.listed {
+			// With a media type in the body, that decides between parents.
+			n.conflicting = !n.agreed || n.conflicting && n.kind.MediaType == ""
+			if n.kind.MediaType != "" {
+				n.mediaType = n.kind.MediaType
+			}
+		}
+		if n.reason == "" && (n.missized || n.conflicting) {
+			r.c.problem(n.digest, n.flaw(), "descriptor and manifest differ in size or media type")
+		}
+		if n.reason == "" {
+			n.size = n.kind.Size
+		}
+		if n.mediaType == "" {
+			n.mediaType = n.kind.MediaType
+		}
+	}
+}
+
+func (n *node) describe(mediaType string, size int64) {
+	if !n.described {
+		n.described, n.size = true, size
+	}
+	if n.mediaType == "" {
+		n.mediaType = mediaType
+	}
+	n.conflicting = n.conflicting || differ(mediaType, n.mediaType)
+}
+
+// differ reports whether two media types contradict each other; none is no
+// contradiction.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
+
+// images decides what is an image: what has an ordinary tag; what is one by
+// itself and has no other role; and the children of those. BuildKit's mark hides
+// a child only if every index that lists it agrees and it has no tag: a pusher
+// can hide an untagged image of the same repository, as by deleting it.
+func (r *resolver) images() {
+	var queue []*node
+	mark := func(n *node) {
+		if !n.image {
+			n.image = true
+			queue = append(queue, n)
+		}
+	}
+	for _, n := range r.order {
+		index := n.kind.Class == ImageIndex
+		if n.tagged || n.listed && n.kind.imageByItself() && !n.subordinate &&
+			!(n.referrers && index) && !(n.attested && !n.plain) {
+			mark(n)
+		}
+	}
+	for len(queue) > 0 {
+		n := queue[0]
+		queue = queue[1:]
+		for _, c := range n.children() {
+			if child := r.nodes[c.Digest]; child.kind.imageAsChild() && !(child.attested && !child.plain) {
+				mark(child)
+			}
+		}
+	}
+	for _, n := range r.order {
+		if n.image {
+			r.c.Images[n.digest] = r.image(n)
+		}
+	}
+	for _, d := range r.c.Tags {
+		r.c.Images[d].Untagged = false
+	}
+}
+
+func (r *resolver) image(n *node) *Image {
+	image := &Image{Digest: n.digest, MediaType: n.mediaType, Size: n.size, Untagged: true}
+	switch flaw := n.flaw(); flaw {
+	case trust.Ambiguous:
+		image.Ambiguous = true
+	default:
+		image.Unreadable = flaw
+	}
+	for _, c := range n.children() {
+		if r.nodes[c.Digest].image {
+			image.Children = append(image.Children, c)
+		}
+	}
+	return image
+}
+
+// signatures collects the carriers.
+func (r *resolver) signatures() {
+	add := func(subject trust.Digest, n *node, c Carrier) {
+		r.c.Signatures[subject] = append(r.c.Signatures[subject], Reference{Digest: n.digest, Carrier: c, Unreadable: n.flaw()})
+	}
+	for _, n := range r.order {
+		if c := n.kind.Class.carrier(); c != "" {
+			add(n.kind.Subject, n, c)
+		}
+	}
+	for _, e := range r.entries { // after: see Reference.Carrier
+		if e.use == tagSignature {
+			add(e.subject, r.nodes[e.digest], CosignTag)
+		}
+	}
+	r.c.sortReferences()
+}

@@ -1,0 +1,71 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stamp tells one state of a file from another without reading it. It is
+// comparable. The zero Stamp is no file's.
+type Stamp struct {
+	Mtime, Ctime int64 // ns since 1970
+	Size         int64
+	Inode        uint64
+}
+
+// ErrStamp is returned for text that no Stamp has.
+var ErrStamp = errors.New("not a stamp")
+
+// String returns the text form, "mtime.ctime.size.inode".
+func (s Stamp) String() string {
+	return fmt.Sprintf("%d.%d.%d.%d", s.Mtime, s.Ctime, s.Size, s.Inode)
+}
+
+// ParseStamp is the inverse of [Stamp.String]: it accepts nothing else.
+func ParseStamp(text string) (Stamp, error) {
+	var s Stamp
+	if _, err := fmt.Sscanf(text, "%d.%d.%d.%d", &s.Mtime, &s.Ctime, &s.Size, &s.Inode); err != nil || s.String() != text {
+		return Stamp{}, fmt.Errorf("%w: %.100q", ErrStamp, text)
+	}
+	return s, nil
+}
+
+func stampOf(st *unix.Stat_t) (Stamp, error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Stamp{}, errIrregular
+	}
+	return Stamp{Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Size: st.Size, Inode: st.Ino}, nil
+}
+
+// Stamp returns the stamp of a repository's index.json, by one fstatat. An
+// error wraps [fs.ErrNotExist] when there is none.
+//
+// The path is relative to the open root and its name has been parsed; a symlink
+// put on the way since the last Walk would be followed, which os.Root would
+// prevent for three times the price. All that a stamp decides is whether to
+// look: [Root.Repository], which does the looking, does not follow it.
+func (r *Root) Stamp(name string) (Stamp, error) {
+	if !r.serves(name) {
+		return Stamp{}, fmt.Errorf("stat index of %.*q: %w", maxName, name, ErrName)
+	}
+	conn, err := r.file.SyscallConn()
+	if err != nil {
+		return Stamp{}, fmt.Errorf("stat index of %s: %w", name, err)
+	}
+	var st unix.Stat_t
+	cerr := conn.Control(func(at uintptr) {
+		err = ignoringEINTR(func() error {
+			return unix.Fstatat(int(at), name+"/"+indexFile, &st, unix.AT_SYMLINK_NOFOLLOW)
+		})
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return Stamp{}, fmt.Errorf("stat index of %s: %w", name, err)
+	}
+	s, err := stampOf(&st)
+	if err != nil {
+		return Stamp{}, fmt.Errorf("stat index of %s: %w", name, err)
+	}
+	return s, nil
+}

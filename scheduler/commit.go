@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"errors"
+
+	"trust-worker/cache"
+)
+
+// result is what one turn found, to be committed.
+type result struct {
+	item item
+	// batches are committed together.
+	batches []cache.Batch
+	// then is called after the commit, before the item's turn ends. outdated
+	// says that some facts were left out: a signer came meanwhile.
+	then func(outdated bool)
+	// again is what to owe when the commit fails.
+	again *work
+}
+
+// maxBatch is how many rows and facts one transaction takes.
+const maxBatch = 1000
+
+func (r *result) size() int {
+	n := 1
+	for i := range r.batches {
+		n += len(r.batches[i].Rows) + len(r.batches[i].Facts) + len(r.batches[i].Kinds) + len(r.batches[i].Tags)
+	}
+	return n
+}
+
+// commitLoop writes results in batches until the channel is closed. Whatever
+// has come while one transaction was written goes into the next, so that a
+// single change is written at once and a bulk scan in large batches.
+func (s *Scheduler) commitLoop() error {
+	var fatal error
+	for first := range s.results {
+		batch := []result{first}
+		size := first.size()
+	fill:
+		for size < maxBatch {
+			select {
+			case r, ok := <-s.results:
+				if !ok {
+					break fill
+				}
+				batch = append(batch, r)
+				size += r.size()
+			default:
+				break fill
+			}
+		}
+		if fatal != nil {
+			s.drop(batch)
+			continue
+		}
+		if err := s.commit(batch); errors.Is(err, cache.ErrDamaged) {
+			fatal = err
+			s.agenda.queue.ShutDown()
+		}
+	}
+	return fatal
+}
+
+func (s *Scheduler) drop(results []result) {
+	for _, r := range results {
+		s.agenda.done(r.item)
+	}
+}
+
+// commit writes the results. One that cannot be written is owed again.
+func (s *Scheduler) commit(results []result) error {
+	var batches []cache.Batch
+	owner := []int{}
+	for i := range results {
+		for range results[i].batches {
+			owner = append(owner, i)
+		}
+		batches = append(batches, results[i].batches...)
+	}
+	outdated := map[int]bool{}
+	if len(batches) > 0 {
+		late, err := s.cfg.Store.Commit(batches...)
+		if err != nil {
+			s.commitFailed(results, err)
+			return err
+		}
+		for _, b := range late {
+			outdated[owner[b]] = true
+		}
+		s.counters.commits.Add(1)
+	}
+	for i, r := range results {
+		s.agenda.succeeded(r.item)
+		if r.then != nil {
+			r.then(outdated[i])
+		}
+		s.agenda.done(r.item)
+	}
+	return nil
+}
+
+// commitFailed owes everything again, after a pause: the disk may be full.
+func (s *Scheduler) commitFailed(results []result, err error) {
+	s.counters.errors.Add(1)
+	s.state.setProblem("cannot write the cache: " + err.Error())
+	for _, r := range results {
+		if r.again != nil && !errors.Is(err, cache.ErrDamaged) {
+			again := *r.again
+			i := r.item
+			d := s.agenda.failed(i)
+			s.log.Error("cannot commit; will retry", "repository", i.repository, "error", err, "in", d)
+			s.later(d, func() { s.agenda.add(i, again.level, func(w *work) { w.merge(&again) }) })
+		}
+		s.agenda.done(r.item)
+	}
+}

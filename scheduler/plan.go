@@ -1,0 +1,137 @@
+package scheduler
+
+import (
+	"context"
+	"slices"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// plan is what a scan makes of a repository: its rows, with what could be
+// verified in this turn.
+type plan struct {
+	rows     []cache.Row
+	facts    []cache.Fact
+	left     int // references still to be verified
+	notation bool
+}
+
+// plan builds the rows and verifies up to turnSize new references, those whose
+// subject had signatures before first: a co-signature that replaces the .sig
+// manifest must not make a trusted image flicker (S7).
+func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents) (*plan, error) {
+	pl := &plan{rows: rowsOf(c)}
+	in := s.trust.Load()
+	type open struct {
+		row, ref int
+	}
+	var replaced, others []open
+	for i := range pl.rows {
+		row := &pl.rows[i]
+		if len(row.References) == 0 {
+			continue
+		}
+		old, _, err := s.cfg.Store.Row(name, row.Digest)
+		if err != nil {
+			return nil, err
+		}
+		had := map[trust.Digest]*cache.Reference{}
+		for k := range old.References {
+			had[old.References[k].Digest] = &old.References[k]
+		}
+		for k := range row.References {
+			ref := &row.References[k]
+			pl.notation = pl.notation || kindOf(ref.Carrier) == verifier.Notation
+			was := had[ref.Digest]
+			if was != nil {
+				ref.Attempts = was.Attempts
+			}
+			if len(ref.Problems) > 0 { // what reading the manifest just said
+				s.apply(ref, whole(ref.Problems[0].Reason))
+				continue
+			}
+			needs, err := s.needs(in, name, row, ref)
+			if err != nil {
+				return nil, err
+			}
+			switch {
+			case !needs && (was == nil || len(was.Problems) == 0):
+				continue
+			case len(old.References) > 0:
+				replaced = append(replaced, open{i, k})
+			default:
+				others = append(others, open{i, k})
+			}
+		}
+	}
+	for n, o := range append(replaced, others...) {
+		row := &pl.rows[o.row]
+		if !row.Present {
+			continue
+		}
+		if n >= turnSize {
+			pl.left++
+			continue
+		}
+		old, _, err := s.cfg.Store.Row(name, row.Digest)
+		if err != nil {
+			return nil, err
+		}
+		prior, err := s.prior(in, row.Digest, old.References)
+		if err != nil {
+			return nil, err
+		}
+		l, err := s.look(ctx, in, p, name, row, &row.References[o.ref], prior)
+		if err != nil {
+			return nil, err
+		}
+		s.apply(&row.References[o.ref], l)
+		if l.fact != nil {
+			pl.facts = append(pl.facts, *l.fact)
+		}
+	}
+	return pl, nil
+}
+
+// rowsOf turns the contents of a repository into rows, in digest order.
+func rowsOf(c *layout.Contents) []cache.Row {
+	rows := make(map[trust.Digest]*cache.Row, len(c.Images))
+	children := map[trust.Digest]bool{}
+	for d, img := range c.Images {
+		row := &cache.Row{Digest: d, MediaType: img.MediaType, Size: img.Size, Present: true,
+			Ambiguous: img.Ambiguous, Tagged: !img.Untagged}
+		for _, child := range img.Children {
+			children[child.Digest] = true
+			row.Children = append(row.Children, cache.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size})
+		}
+		rows[d] = row
+	}
+	for subject, refs := range c.Signatures {
+		row := rows[subject]
+		if row == nil {
+			row = &cache.Row{Digest: subject}
+			rows[subject] = row
+		}
+		for _, ref := range refs {
+			r := cache.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
+			unusable := ref.Unreadable
+			if img := c.Images[subject]; unusable == "" && img != nil {
+				unusable = img.Unreadable
+			}
+			if unusable != "" {
+				r.Problems = []cache.Problem{{Layer: -1, Reason: unusable}}
+			}
+			row.References = append(row.References, r)
+		}
+	}
+	out := make([]cache.Row, 0, len(rows))
+	for d, row := range rows {
+		row.Child = children[d]
+		out = append(out, *row)
+	}
+	slices.SortFunc(out, func(a, b cache.Row) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
+	return out
+}

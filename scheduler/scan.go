@@ -1,0 +1,340 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+)
+
+// scanLoop walks storage at each interval, and looks at what the watcher hints
+// at in between.
+func (s *Scheduler) scanLoop(ctx context.Context) error {
+	var hints <-chan struct{}
+	if s.cfg.Repositories != nil {
+		hints = s.cfg.Repositories.C()
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	lastSlow := s.now()
+	for {
+		force, walk := false, true
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-s.rescan:
+			force = true
+		case <-hints:
+			h := s.cfg.Repositories.Take()
+			walk = h.All || h.Walk
+			for _, name := range h.Names {
+				s.oweScan(name, false)
+			}
+		}
+		if !walk {
+			continue
+		}
+		if err := s.walk(ctx, force); errors.Is(err, cache.ErrDamaged) {
+			return err
+		} else if err != nil && ctx.Err() == nil {
+			s.counters.errors.Add(1)
+			s.log.Error("pass over storage failed", "error", err)
+		}
+		if s.cfg.SlowInterval > 0 && s.now().Sub(lastSlow) >= s.cfg.SlowInterval {
+			lastSlow = s.now()
+			s.oweRehash()
+		}
+		timer.Reset(s.cfg.ScanInterval)
+	}
+}
+
+func (s *Scheduler) oweScan(name string, force bool) {
+	s.agenda.add(item{repository: name}, fresh, func(w *work) { w.scan, w.force = true, w.force || force })
+}
+
+// walk lists the repositories, owes a scan of each that is new or whose
+// index.json has changed, and takes those that are gone out of the answers.
+// With force every repository is read.
+func (s *Scheduler) walk(ctx context.Context, force bool) error {
+	start := s.now()
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	known := make(map[string]*cache.Place, len(places))
+	for i := range places {
+		known[places[i].Name] = &places[i]
+	}
+	l := &listing{found: map[string]bool{}, dirs: map[string]string{}}
+	for _, storage := range s.cfg.Storage {
+		err := storage.Root.Walk(ctx, func(v layout.Visit) error { return l.visit(storage.Dir, v) })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.log.Error("storage cannot be listed; its answers read unknown", "error", err)
+		}
+	}
+	for name := range l.found {
+		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
+			s.oweScan(name, force)
+		}
+	}
+	if err := s.missing(places, l); err != nil {
+		return err
+	}
+	if s.cfg.Repositories != nil {
+		s.cfg.Repositories.Set(l.dirs)
+	}
+	s.state.setWalk(l, s.now(), s.now().Sub(start))
+	s.counters.walks.Add(1)
+	return nil
+}
+
+// listing is what one walk found.
+type listing struct {
+	found     map[string]bool   // repository names
+	dirs      map[string]string // absolute directory → repository name, or "" for a namespace
+	unlisted  []string          // names below which nothing is known; "" is everything
+	refused   []string
+	unlistErr error
+}
+
+func (l *listing) visit(root string, v layout.Visit) error {
+	switch {
+	case v.Refused != "":
+		l.refused = append(l.refused, v.Dir+": "+v.Refused)
+	case v.Err != nil:
+		l.unlistErr = v.Err
+		l.unlisted = append(l.unlisted, v.Name)
+	case v.IsRepository:
+		l.found[v.Name] = true
+	}
+	if v.Refused == "" {
+		name := ""
+		if v.IsRepository {
+			name = v.Name
+		}
+		l.dirs[filepath.Join(root, v.Dir)] = name
+	}
+	return nil
+}
+
+// hidden reports whether a repository that was not found may only not have
+// been listed.
+func (l *listing) hidden(name string) bool {
+	return slices.ContainsFunc(l.unlisted, func(above string) bool {
+		return above == "" || above == name || strings.HasPrefix(name, above+"/")
+	})
+}
+
+// missing removes the places that are gone and marks those that were not
+// listed.
+func (s *Scheduler) missing(places []cache.Place, l *listing) error {
+	yes := true
+	for _, p := range places {
+		if l.found[p.Name] {
+			continue
+		}
+		i := item{repository: p.Name}
+		if !l.hidden(p.Name) {
+			s.agenda.add(i, fresh, func(w *work) { w.scan = true }) // the turn finds it gone
+			continue
+		}
+		if !p.Unlisted {
+			if _, err := s.cfg.Store.Commit(cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unlisted: &yes}}); err != nil {
+				return err
+			}
+			s.log.Warn("repository cannot be listed; its answers read unknown", "repository", p.Name, "error", l.unlistErr)
+		}
+	}
+	return nil
+}
+
+// stamp returns the state of a repository's index.json as text, "" when it
+// cannot be told.
+func (s *Scheduler) stamp(name string) string {
+	for _, storage := range s.cfg.Storage {
+		if stamp, err := storage.Root.Stamp(name); err == nil {
+			return stamp.String()
+		}
+	}
+	return ""
+}
+
+// open opens a repository in whichever root serves it.
+func (s *Scheduler) open(name string) (*layout.Repository, error) {
+	err := fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
+	for _, storage := range s.cfg.Storage {
+		var p *layout.Repository
+		p, err = storage.Root.Repository(name)
+		if err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, layout.ErrName) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+}
+
+// scanTurn compares a repository with what is remembered of it.
+func (s *Scheduler) scanTurn(ctx context.Context, name string, w *work) (result, error) {
+	s.counters.scanned.Add(1)
+	place, known, err := s.cfg.Store.Place(name)
+	if err != nil {
+		return result{}, err
+	}
+	p, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && s.stamp(name) == "" && s.gone(name) {
+		if err == nil {
+			err = p.Close()
+		}
+		if !known {
+			return result{}, nil
+		}
+		return result{again: w, batches: []cache.Batch{{Place: name, Remove: true}}}, nil
+	}
+	if err != nil {
+		return s.unlisted(name, w, err), nil
+	}
+	r, err := s.scan(ctx, p, name, place, known, w)
+	return r, errors.Join(err, p.Close())
+}
+
+// gone reports whether index.json is not there, as opposed to not readable.
+func (s *Scheduler) gone(name string) bool {
+	for _, storage := range s.cfg.Storage {
+		if _, err := storage.Root.Stamp(name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, layout.ErrName) {
+			return false
+		}
+	}
+	return true
+}
+
+// unlisted is the result for a repository whose index cannot be read: its rows
+// stay, its answers read unknown, and it is tried again at the next pass.
+func (s *Scheduler) unlisted(name string, w *work, cause error) result {
+	yes, none := true, ""
+	s.counters.errors.Add(1)
+	s.log.Warn("repository cannot be read; its answers read unknown", "repository", name, "error", cause)
+	return result{again: w, batches: []cache.Batch{{Place: name, Update: &cache.PlaceUpdate{Unlisted: &yes, Stamp: &none}}}}
+}
+
+func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place cache.Place, known bool, w *work) (result, error) {
+	if known && !w.force && !place.Unlisted && place.Stamp != "" && place.Stamp == s.stamp(name) {
+		return s.rest(item{repository: name}, w, result{}), nil
+	}
+	var kindErr error
+	contents, err := p.Contents(ctx, func(d trust.Digest) (layout.Kind, bool) {
+		k, ok, err := s.cfg.Store.Kind(d)
+		kindErr = errors.Join(kindErr, err)
+		return layoutKind(k), ok && err == nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return result{}, ctx.Err()
+	case kindErr != nil:
+		return result{}, kindErr
+	case err != nil:
+		return s.rest(item{repository: name}, w, s.unlisted(name, w, err)), nil
+	}
+	s.counters.opened.Add(int64(contents.Opened))
+	for _, problem := range contents.Problems {
+		s.log.Debug("passed over in storage", "repository", name, "digest", problem.Digest.String(), "reason", string(problem.Reason), "detail", problem.Detail)
+	}
+	plan, err := s.plan(ctx, p, name, contents)
+	if err != nil {
+		return result{}, err
+	}
+	return s.rest(item{repository: name}, w, s.scanned(name, contents, plan, w)), nil
+}
+
+// scanned makes the batch of a whole repository.
+func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work) result {
+	no, stamp := false, ""
+	if c.Stamp != (layout.Stamp{}) && !c.Incomplete {
+		stamp = c.Stamp.String()
+	}
+	kinds := make(map[trust.Digest]cache.Kind, len(c.Learned))
+	for d, k := range c.Learned {
+		kinds[d] = cacheKind(k)
+	}
+	unsettled := plan.left > 0
+	return result{
+		again: w,
+		batches: []cache.Batch{{
+			Place: name, Kinds: kinds, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
+			Update: &cache.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation},
+		}},
+		then: func(outdated bool) {
+			poke(s.wakeup)
+			if unsettled || outdated {
+				s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+			}
+			s.lookAgain(name, stamp == "")
+		},
+	}
+}
+
+// lookAgain owes another scan soon to a repository that was changing, or had a
+// manifest that could not be read. It has no stamp then, so that each pass
+// looks again; the first few times it does not wait for the pass.
+func (s *Scheduler) lookAgain(name string, unstable bool) {
+	tries := s.state.unstable(name, unstable)
+	if unstable && tries <= 5 {
+		s.later(backoff(uint32(tries), 500*time.Millisecond, time.Minute), func() { s.oweScan(name, false) })
+	}
+}
+
+// rest owes what else was owed to a repository besides its scan.
+func (s *Scheduler) rest(i item, w *work, r result) result {
+	other := *w
+	other.scan, other.force = false, false
+	if !other.settle && !other.rehash && len(other.due) == 0 {
+		return r
+	}
+	then := r.then
+	r.then = func(outdated bool) {
+		if then != nil {
+			then(outdated)
+		}
+		s.agenda.add(i, other.level, func(w *work) { w.merge(&other) })
+	}
+	return r
+}
+
+func layoutKind(k cache.Kind) layout.Kind {
+	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
+	for _, c := range k.Children {
+		child := layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
+		child.Platform, child.Attestation = strings.CutPrefix(c.Platform, attestationMark)
+		out.Children = append(out.Children, child)
+	}
+	return out
+}
+
+// attestationMark keeps an index's word that a child is an attestation in the
+// cache's platform field; no platform begins so.
+const attestationMark = "\x00attestation "
+
+func cacheKind(k layout.Kind) cache.Kind {
+	out := cache.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
+	for _, c := range k.Children {
+		child := cache.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
+		if c.Attestation {
+			child.Platform = attestationMark + c.Platform
+		}
+		out.Children = append(out.Children, child)
+	}
+	return out
+}

@@ -1,0 +1,322 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/verifier"
+	"trust-worker/watcher"
+)
+
+// turnSize is how many signature manifests one turn verifies.
+const turnSize = 64
+
+// Storage is one root with the directory that it was opened from.
+type Storage struct {
+	Root *layout.Root
+	Dir  string
+}
+
+// Config is what a Scheduler works on. Storage, Loader and Store are required.
+type Config struct {
+	// Storage are the roots, each of which serves its own repository names.
+	Storage []Storage
+	Loader  *verifier.Loader
+	Store   *cache.Store
+
+	// Trust tells of changes in the trust directories; nil: only the periodic
+	// look, at least every 10 s. Repositories is the hint for storage.
+	Trust        *watcher.Trust
+	Repositories *watcher.Repositories
+
+	// Workers is how many turns run at once; 0 means one for each processor,
+	// and at least two, so that reading overlaps with verifying.
+	Workers int
+	// ScanInterval is the time between passes over storage, 60 s by default.
+	ScanInterval time.Duration
+	// ConfirmInterval is the longest time between two looks at the trust
+	// directories, 10 s by default.
+	ConfirmInterval time.Duration
+	// SlowInterval is the time between passes that re-read signature bytes;
+	// 0 means 24 h, negative never.
+	SlowInterval time.Duration
+	// MirrorPolicy allows writing the default trust policy beside the stores.
+	MirrorPolicy bool
+
+	Log *slog.Logger
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Scheduler keeps a cache in step with storage and trust directories.
+type Scheduler struct {
+	cfg Config
+	log *slog.Logger
+	now func() time.Time
+
+	agenda  *agenda
+	results chan result
+
+	trust atomic.Pointer[trustInUse]
+	// trustMu serialises reloads; changes of what is owed because of them are
+	// made under it.
+	trustMu   sync.Mutex
+	firstPass chan struct{} // closed once the first pass over storage is queued and worked off
+	passOnce  sync.Once
+
+	rescan chan struct{}
+	reload chan struct{}
+	wakeup chan struct{} // the retry timer looks again
+
+	counters counters
+	state    stateOfScan
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Scheduler, error) {
+	if len(cfg.Storage) == 0 || cfg.Loader == nil || cfg.Store == nil {
+		return nil, errors.New("scheduler: storage, loader and store are required")
+	}
+	if cfg.Workers <= 0 {
+		cfg.Workers = max(2, runtime.GOMAXPROCS(0))
+	}
+	setDefault(&cfg.ScanInterval, time.Minute)
+	setDefault(&cfg.ConfirmInterval, 10*time.Second)
+	setDefault(&cfg.SlowInterval, 24*time.Hour)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Scheduler{
+		cfg: cfg, log: cfg.Log, now: cfg.Now,
+		agenda:    newAgenda(),
+		results:   make(chan result, 4*cfg.Workers),
+		firstPass: make(chan struct{}),
+		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
+	}, nil
+}
+
+func setDefault(d *time.Duration, def time.Duration) {
+	if *d == 0 {
+		*d = def
+	}
+}
+
+// Rescan asks for a pass over storage that believes no stamp.
+func (s *Scheduler) Rescan() { poke(s.rescan) }
+
+// Reload asks for a look at the trust directories.
+func (s *Scheduler) Reload() { poke(s.reload) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// FirstPass is closed once everything found by the first pass over storage has
+// been decided or reads unknown, and is published.
+func (s *Scheduler) FirstPass() <-chan struct{} { return s.firstPass }
+
+// Run works until ctx ends, then finishes the turns in progress, commits them
+// and returns nil. It returns an error when nothing more can be done here: an
+// error that is cache.ErrDamaged asks for a new Store.
+func (s *Scheduler) Run(ctx context.Context) error {
+	return s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
+		if s.cfg.Trust != nil {
+			g.Go(func() error { return s.cfg.Trust.Run(ctx) })
+		}
+		if s.cfg.Repositories != nil {
+			g.Go(func() error { return s.cfg.Repositories.Run(ctx) })
+		}
+		g.Go(func() error { return s.trustLoop(ctx) })
+		g.Go(func() error { return s.scanLoop(ctx) })
+		g.Go(func() error { return s.retryLoop(ctx) })
+		g.Go(func() error { return s.watchFirstPass(ctx) })
+	})
+}
+
+// Scan does one full pass: it loads the trust directories, looks at every
+// repository, verifies what is new, publishes, and returns. believe says
+// whether unchanged stamps are believed.
+func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
+	finished := errors.New("finished")
+	err := s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
+		g.Go(func() error {
+			if err := s.walk(ctx, !believe); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.agenda.quiet():
+				return finished
+			}
+		})
+	})
+	if errors.Is(err, finished) {
+		err = nil
+	}
+	if err == nil && ctx.Err() == nil {
+		err = s.cfg.Store.Publish(ctx)
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// run publishes the trust in force, then starts the workers, the committer,
+// the publisher and whatever start adds, and waits for all of them.
+func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgroup.Group)) error {
+	if err := s.reloadTrust(ctx); err != nil && !errors.Is(err, errTrustNotPublished) {
+		return err
+	}
+	if err := s.cfg.Store.Publish(ctx); err != nil {
+		s.log.Error("cannot publish at start; will retry", "error", err)
+	}
+	if err := s.resume(); err != nil {
+		return err
+	}
+	outer := ctx
+	g, ctx := errgroup.WithContext(ctx)
+	workers, wctx := errgroup.WithContext(ctx)
+	for range s.cfg.Workers {
+		workers.Go(func() error { return s.work(wctx) })
+	}
+	// The committer and the publisher outlive the workers, so that the turns
+	// in progress at shutdown are kept.
+	g.Go(func() error {
+		defer close(s.results)
+		return workers.Wait()
+	})
+	g.Go(func() error { return s.commitLoop() })
+	g.Go(func() error { return s.cfg.Store.Run(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		s.agenda.queue.ShutDown()
+		return nil
+	})
+	start(ctx, g)
+	err := g.Wait()
+	if outer.Err() != nil && !errors.Is(err, cache.ErrDamaged) {
+		return nil
+	}
+	return err
+}
+
+// work takes turns until the queue is shut down.
+func (s *Scheduler) work(ctx context.Context) error {
+	for {
+		i, w, shutdown := s.agenda.get()
+		if shutdown {
+			return nil
+		}
+		if ctx.Err() != nil {
+			s.agenda.done(i)
+			continue
+		}
+		r, err := s.turn(ctx, i, w)
+		if errors.Is(err, cache.ErrDamaged) {
+			s.agenda.done(i)
+			return err
+		}
+		if err != nil {
+			s.postpone(ctx, i, w, err)
+			s.agenda.done(i)
+			continue
+		}
+		r.item = i
+		s.results <- r // the committer reads until this channel is closed
+	}
+}
+
+// turn does one turn of an item. A panic costs the turn, not the process.
+func (s *Scheduler) turn(ctx context.Context, i item, w *work) (r result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.counters.panics.Add(1)
+			s.log.Error("turn panicked", "repository", i.repository, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	switch {
+	case !i.isRepository():
+		return s.signerTurn(ctx, i, w)
+	case w.scan:
+		return s.scanTurn(ctx, i.repository, w)
+	case len(w.due) > 0:
+		return s.retryTurn(ctx, i.repository, w)
+	case w.settle:
+		return s.settleTurn(ctx, i.repository, w)
+	default:
+		return s.rehashTurn(ctx, i.repository, w)
+	}
+}
+
+// later calls f after d, unless the process ends first: what is owed is marked
+// in the store, or found again by the next pass.
+func (s *Scheduler) later(d time.Duration, f func()) { time.AfterFunc(d, f) }
+
+// postpone owes the same work again later.
+func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	d := s.agenda.failed(i)
+	s.counters.errors.Add(1)
+	s.log.Error("turn failed; will retry", "repository", i.repository, "error", err, "in", d)
+	again := *w
+	time.AfterFunc(d, func() {
+		if ctx.Err() == nil {
+			s.agenda.add(i, again.level, func(w *work) { w.merge(&again) })
+		}
+	})
+}
+
+// merge owes what other owed as well.
+func (w *work) merge(other *work) {
+	w.scan = w.scan || other.scan
+	w.force = w.force || other.force
+	if other.settle && !w.settle {
+		w.settle, w.after = true, other.after
+	}
+	w.rehash = w.rehash || other.rehash
+	w.due = append(w.due, other.due...)
+	if w.pass == nil {
+		w.pass = other.pass
+	}
+}
+
+// watchFirstPass notices when the first pass is over.
+func (s *Scheduler) watchFirstPass(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.agenda.quiet():
+		}
+		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 {
+			if err := s.cfg.Store.Publish(ctx); err == nil {
+				s.passOnce.Do(func() { close(s.firstPass) })
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

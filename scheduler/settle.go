@@ -1,0 +1,308 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+)
+
+// rowsAtOnce is how many rows a settling turn reads from the store at a time.
+const rowsAtOnce = 256
+
+// settleTurn goes through a repository's rows from w.after on and verifies up
+// to turnSize references that need it. When it reaches the end the repository
+// is settled.
+func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (result, error) {
+	i := item{repository: name}
+	p, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.oweScan(name, false) // finds it gone
+		return result{}, nil
+	}
+	if err != nil {
+		return s.unlisted(name, w, err), nil
+	}
+	in := s.trust.Load()
+	batch := cache.Batch{Place: name}
+	after, left := w.after, turnSize
+	for left > 0 {
+		rows, err := s.cfg.Store.Rows(name, after, rowsAtOnce)
+		if err != nil {
+			return result{}, errors.Join(err, p.Close())
+		}
+		for k := range rows {
+			if left <= 0 {
+				break
+			}
+			n, more, err := s.settleRow(ctx, in, p, name, &rows[k], left, &batch)
+			if err != nil {
+				return result{}, errors.Join(err, p.Close())
+			}
+			if left -= n; !more {
+				after = rows[k].Digest
+			}
+		}
+		if len(rows) < rowsAtOnce && left > 0 {
+			no := false
+			batch.Update = &cache.PlaceUpdate{Unsettled: &no}
+			break
+		}
+	}
+	done := batch.Update != nil
+	other := *w
+	other.settle = !done
+	other.after = after
+	r := result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
+		poke(s.wakeup)
+		if outdated {
+			other.settle, other.after = true, trust.Digest{}
+		}
+		if other.settle || other.rehash || len(other.due) > 0 {
+			s.agenda.add(i, other.level, func(w *work) { w.merge(&other) })
+		}
+	}}
+	return r, p.Close()
+}
+
+// settleRow verifies up to left references of a row that need it; more is set
+// when some are still to be done.
+func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, left int, batch *cache.Batch) (n int, more bool, err error) {
+	changed := false
+	for k := range row.References {
+		ref := &row.References[k]
+		needs, err := s.needs(in, name, row, ref)
+		if err != nil {
+			return n, false, err
+		}
+		if !needs {
+			continue
+		}
+		if n == left {
+			more = true
+			break
+		}
+		n++
+		prior, err := s.prior(in, row.Digest, row.References)
+		if err != nil {
+			return n, false, err
+		}
+		l, err := s.look(ctx, in, p, name, row, ref, prior)
+		if err != nil {
+			return n, false, err
+		}
+		if l.fact != nil {
+			batch.Facts = append(batch.Facts, *l.fact)
+		}
+		if len(l.problems) > 0 || l.retry {
+			s.apply(ref, l)
+			changed = true
+		}
+	}
+	if changed {
+		batch.Rows = append(batch.Rows, *row)
+	}
+	return n, more, nil
+}
+
+// retryTurn looks again at the references of the given subjects whose time has
+// come.
+func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result, error) {
+	i := item{repository: name}
+	p, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.oweScan(name, false)
+		return result{}, nil
+	}
+	if err != nil {
+		return s.unlisted(name, w, err), nil
+	}
+	in := s.trust.Load()
+	batch := cache.Batch{Place: name}
+	left := turnSize
+	var rest []trust.Digest
+	for _, subject := range w.due {
+		if left <= 0 {
+			rest = append(rest, subject)
+			continue
+		}
+		n, err := s.retryRow(ctx, in, p, name, subject, &batch)
+		if err != nil {
+			return result{}, errors.Join(err, p.Close())
+		}
+		left -= n
+	}
+	other := *w
+	other.due = rest
+	return result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
+		poke(s.wakeup)
+		if outdated {
+			other.settle, other.after = true, trust.Digest{}
+		}
+		if other.settle || other.rehash || len(other.due) > 0 {
+			s.agenda.add(i, other.level, func(w *work) { w.merge(&other) })
+		}
+	}}, p.Close()
+}
+
+func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, subject trust.Digest, batch *cache.Batch) (n int, err error) {
+	row, ok, err := s.cfg.Store.Row(name, subject)
+	if err != nil || !ok {
+		return 0, err
+	}
+	now := s.now().Unix()
+	changed := false
+	for k := range row.References {
+		ref := &row.References[k]
+		if ref.NextTry == 0 || ref.NextTry > now {
+			continue
+		}
+		n++
+		changed = true
+		if !row.Present {
+			ref.NextTry = 0 // looked at when the image comes
+			continue
+		}
+		// The image itself first: it may be what was missing.
+		if _, err := p.Manifest(ctx, subject); err != nil {
+			if ctx.Err() != nil {
+				return n, ctx.Err()
+			}
+			s.apply(ref, whole(reasonOf(err)))
+			continue
+		}
+		l, err := s.look(ctx, in, p, name, &row, ref, nil)
+		if err != nil {
+			return n, err
+		}
+		s.apply(ref, l)
+		if l.fact != nil {
+			batch.Facts = append(batch.Facts, *l.fact)
+		}
+	}
+	if changed {
+		batch.Rows = append(batch.Rows, row)
+	}
+	return n, nil
+}
+
+// retryLoop owes the references whose next try has come.
+func (s *Scheduler) retryLoop(ctx context.Context) error {
+	const atOnce = 1024
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-s.wakeup:
+		}
+		due, next, err := s.cfg.Store.DueNow(s.now(), atOnce)
+		if errors.Is(err, cache.ErrDamaged) {
+			return err
+		}
+		for _, d := range due {
+			if d.Repository == "" {
+				continue
+			}
+			s.agenda.add(item{repository: d.Repository}, retry, func(w *work) {
+				if !slices.Contains(w.due, d.Subject) {
+					w.due = append(w.due, d.Subject)
+				}
+			})
+		}
+		wait := time.Minute // a wall clock that jumped is noticed by then
+		if !next.IsZero() {
+			wait = min(wait, next.Sub(s.now()))
+		}
+		timer.Reset(max(wait, 200*time.Millisecond))
+	}
+}
+
+// oweRehash owes the slow pass: signature bytes are read again and hashed, so
+// that rot is found within its interval.
+func (s *Scheduler) oweRehash() {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		s.log.Error("cannot list repositories", "error", err)
+		return
+	}
+	for _, p := range places {
+		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.rehash = true })
+	}
+}
+
+// rehashTurn re-reads the signatures of some rows. One that cannot be read any
+// more gets a problem, which is retried like any other.
+func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (result, error) {
+	p, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.oweScan(name, false)
+		return result{}, nil
+	}
+	if err != nil {
+		return s.unlisted(name, w, err), nil
+	}
+	rows, err := s.cfg.Store.Rows(name, w.after, turnSize)
+	batch := cache.Batch{Place: name}
+	for k := range rows {
+		row := &rows[k]
+		changed := false
+		for n := range row.References {
+			ref := &row.References[n]
+			if len(ref.Problems) > 0 || !row.Present {
+				continue
+			}
+			if reason := s.reread(ctx, p, ref); reason != "" && ctx.Err() == nil {
+				s.log.Warn("stored signature has changed", "repository", name, "subject", row.Digest.String(), "signature", ref.Digest.String(), "reason", string(reason))
+				s.apply(ref, whole(reason))
+				changed = true
+			}
+		}
+		if changed {
+			batch.Rows = append(batch.Rows, *row)
+		}
+	}
+	if err = errors.Join(err, ctx.Err(), p.Close()); err != nil {
+		return result{}, err
+	}
+	other := *w
+	other.rehash = len(rows) == turnSize
+	if other.rehash {
+		other.after = rows[len(rows)-1].Digest
+	}
+	return result{again: w, batches: []cache.Batch{batch}, then: func(bool) {
+		poke(s.wakeup)
+		if other.rehash {
+			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other); w.after = other.after })
+		}
+	}}, nil
+}
+
+// reread reads a signature manifest and its layers, and says what is wrong.
+func (s *Scheduler) reread(ctx context.Context, p *layout.Repository, ref *cache.Reference) trust.Reason {
+	s.counters.reread.Add(1)
+	m, err := p.Manifest(ctx, ref.Digest)
+	if err != nil {
+		return reasonOf(err)
+	}
+	for i, l := range m.Layers {
+		if i == 1000 {
+			break
+		}
+		d, err := trust.ParseDigest(l.Digest.String())
+		if err != nil {
+			continue // read as malformed already
+		}
+		if _, err := p.Blob(ctx, d, l.Size, 1<<20); err != nil {
+			return reasonOf(err)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,265 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// pass is what is left to do about one signer that came or went: the index
+// rows to go through.
+type pass struct {
+	came  bool
+	hints []cache.Hint
+	after uint64
+	// pairs are complete when the pass is: every unmatched signature of the
+	// class has been filed for them.
+	pairs []verifier.CurveHash
+}
+
+// Kinds of hint in the index: cache.HintSigner, and the verifier's above it.
+func hintSigner(s trust.Signer) cache.Hint {
+	sum := trust.SumOf([]byte(markApplied(s)))
+	return hint(cache.HintSigner, sum[:8])
+}
+
+func hint(kind uint8, value []byte) cache.Hint {
+	h := cache.Hint{kind}
+	copy(h[1:], value)
+	return h
+}
+
+func hintOf(h verifier.Hint) cache.Hint {
+	kind := cache.HintSigner + uint8(h.Kind)
+	switch h.Kind {
+	case verifier.HintClass:
+		return hint(kind, binary.BigEndian.AppendUint16(nil, uint16(h.Class)))
+	case verifier.HintTimestamp:
+		return hint(kind, nil)
+	default:
+		return hint(kind, h.Fingerprint[:8])
+	}
+}
+
+// oweSigner queues the pass of a signer.
+func (s *Scheduler) oweSigner(in *trustInUse, signer trust.Signer, came bool, marks map[string]bool) {
+	p := &pass{came: came}
+	switch {
+	case !came:
+		p.hints = []cache.Hint{hintSigner(signer)}
+	case signer.Tool == trust.Notation && signer.StoreType == "tsa":
+		p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintTimestamp})}
+	case signer.Tool == trust.Notation:
+		p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintCertificate, Fingerprint: signer.Fingerprint})}
+	default:
+		class, pairs := in.store.Filing(signer)
+		complete := len(pairs) > 0
+		for _, pair := range pairs {
+			complete = complete && marks[markPair(pair)]
+		}
+		if complete {
+			p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintCandidate, Fingerprint: signer.Fingerprint})}
+		} else {
+			p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintClass, Class: class})}
+			p.pairs = pairs
+		}
+	}
+	level := fresh
+	if !came {
+		level = urgent
+	}
+	s.agenda.add(item{signer: signer}, level, func(w *work) { w.pass = p })
+}
+
+// signerTurn verifies up to turnSize of the signatures that a signer's pass
+// leads to.
+func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, error) {
+	in := s.trust.Load()
+	if w.pass == nil || in.inForce().Has(i.signer) != w.pass.came {
+		return result{}, nil // it has changed again: another pass is owed or done
+	}
+	next := *w.pass // what is owed changes only with the commit
+	p := &next
+	r := result{again: w}
+	left := turnSize
+	for len(p.hints) > 0 && left > 0 {
+		facts, after, err := s.cfg.Store.Candidates(p.hints[0], p.after, left)
+		if err != nil {
+			return result{}, err
+		}
+		for k := range facts {
+			if !s.concerns(in, &facts[k], i.signer, p.came) {
+				continue
+			}
+			batches, err := s.verifyAgain(ctx, in, &facts[k], !p.came)
+			if err != nil {
+				return result{}, err
+			}
+			r.batches = append(r.batches, batches...)
+		}
+		left -= len(facts)
+		if p.after = after; after == 0 {
+			p.hints = p.hints[1:]
+		}
+	}
+	done := len(p.hints) == 0
+	if done {
+		r.batches = append(r.batches, cache.Batch{Marks: p.marks(i.signer)})
+	}
+	r.then = func(outdated bool) {
+		switch {
+		case outdated:
+			// Signers came while these were verified: begin again.
+			s.trustMu.Lock()
+			defer s.trustMu.Unlock()
+			if marks, err := s.cfg.Store.Marks(); err == nil {
+				s.oweSigner(s.trust.Load(), i.signer, p.came, marks)
+			}
+		case !done:
+			s.agenda.add(i, w.level, func(w *work) { w.pass = p })
+		case p.came:
+			s.oweOverflow()
+		}
+	}
+	return r, nil
+}
+
+// marks records the end of a pass.
+func (p *pass) marks(signer trust.Signer) map[string]bool {
+	m := map[string]bool{markApplied(signer): p.came}
+	for _, pair := range p.pairs {
+		m[markPair(pair)] = true
+	}
+	return m
+}
+
+// concerns reports whether verifying a fact again could change it.
+func (s *Scheduler) concerns(in *trustInUse, f *cache.Fact, signer trust.Signer, came bool) bool {
+	if f.Attachment {
+		return false
+	}
+	for i := range f.Verdicts {
+		v := &f.Verdicts[i]
+		if came && !restsOn(v, signer) {
+			return true
+		}
+		if !came && !v.Lives(in.inForce().Has) {
+			return true
+		}
+	}
+	return false
+}
+
+func restsOn(v *trust.Verdict, signer trust.Signer) bool {
+	for _, g := range v.Grounds {
+		if slices.Contains(g.Signers, signer) {
+			return true
+		}
+	}
+	return false
+}
+
+// verifyAgain verifies the signature of a fact wherever it is, once for each
+// context (statement and media type) among its places. With keep, verdicts
+// that now match nothing stay as they were: they read signer-removed, and hold
+// again without verification should the signer come back.
+func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fact, keep bool) ([]cache.Batch, error) {
+	names, err := s.cfg.Store.Repositories(f.Subject)
+	if err != nil {
+		return nil, err
+	}
+	var batches []cache.Batch
+	seen := map[cache.Context]bool{}
+	for _, name := range names {
+		row, ok, err := s.cfg.Store.Row(name, f.Subject)
+		if err != nil {
+			return nil, err
+		}
+		k := slices.IndexFunc(row.References, func(r cache.Reference) bool { return r.Digest == f.Signature })
+		if !ok || !row.Present || k < 0 {
+			continue
+		}
+		c, reason := s.context(in, name, &row, &row.References[k])
+		if reason != "" || seen[c] {
+			continue
+		}
+		repository, err := s.open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		l, err := s.look(ctx, in, repository, name, &row, &row.References[k], nil)
+		err = errors.Join(err, repository.Close())
+		if err != nil {
+			return nil, err
+		}
+		if l.fact != nil && len(l.problems) == 0 {
+			seen[c] = true
+			if keep {
+				if err := s.keepDead(l.fact); err != nil {
+					return nil, err
+				}
+			}
+			batches = append(batches, cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}})
+		}
+	}
+	return batches, nil
+}
+
+// keepDead restores the grounds of what was matched before and is not now.
+func (s *Scheduler) keepDead(f *cache.Fact) error {
+	old, ok, err := s.cfg.Store.Fact(f.Subject, f.Signature, f.Context)
+	if err != nil || !ok || len(old.Verdicts) != len(f.Verdicts) || old.Epoch != f.Epoch {
+		return err
+	}
+	for i := range f.Verdicts {
+		if f.Verdicts[i].Matched() || !old.Verdicts[i].Matched() {
+			continue
+		}
+		f.Verdicts[i] = old.Verdicts[i]
+		for _, g := range old.Verdicts[i].Grounds {
+			for _, signer := range g.Signers {
+				f.Hints = append(f.Hints, hintSigner(signer))
+			}
+		}
+	}
+	sortHints(f.Hints)
+	f.Hints = slices.Compact(f.Hints)
+	return nil
+}
+
+func sortHints(h []cache.Hint) {
+	slices.SortFunc(h, func(a, b cache.Hint) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// oweOverflow owes a pass at low priority over the repositories that have more
+// unmatched signatures than the index takes (invariant I4).
+func (s *Scheduler) oweOverflow() {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		s.log.Error("cannot list repositories", "error", err)
+		return
+	}
+	for _, p := range places {
+		if p.Overflow {
+			s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+		}
+	}
+}
+
+func cutPair(mark string) (verifier.CurveHash, bool) {
+	rest, ok := strings.CutPrefix(mark, "pair ")
+	n, err := strconv.ParseUint(rest, 10, 8)
+	return verifier.CurveHash(n), ok && err == nil
+}

@@ -1,0 +1,131 @@
+package scheduler
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"trust-worker/verifier"
+	"trust-worker/watcher"
+)
+
+// counters count work done since the start.
+type counters struct {
+	walks, scanned, opened  atomic.Int64
+	verified, calls, reread atomic.Int64
+	commits, errors, panics atomic.Int64
+}
+
+// Work is what a Scheduler has done since it was made.
+type Work struct {
+	Walks    int64 // passes over storage
+	Scanned  int64 // looks at one repository
+	Opened   int64 // manifests opened to see what they are
+	Verified int64 // signature manifests verified
+	Calls    int64 // verifications by cosign or notation-go
+	Reread   int64 // signature manifests re-hashed by the slow pass
+	Commits  int64
+	Errors   int64
+	Panics   int64
+}
+
+// Work returns the counters.
+func (s *Scheduler) Work() Work {
+	c := &s.counters
+	return Work{Walks: c.walks.Load(), Scanned: c.scanned.Load(), Opened: c.opened.Load(),
+		Verified: c.verified.Load(), Calls: c.calls.Load(), Reread: c.reread.Load(),
+		Commits: c.commits.Load(), Errors: c.errors.Load(), Panics: c.panics.Load()}
+}
+
+// Status is a Scheduler's condition: what `trust-worker status` shows.
+type Status struct {
+	// Problem is what keeps the answers from being kept up to date, or "".
+	Problem string
+	// Confirmed is when the trust directories were last found to be what is
+	// published.
+	Confirmed time.Time
+	Loaded    []verifier.File
+	Refused   []verifier.Refusal
+	Ignored   int
+	Policy    string
+	// LastPass and PassTook are of the last pass over storage.
+	LastPass     time.Time
+	PassTook     time.Duration
+	FirstPass    bool // over
+	Repositories int
+	RefusedDirs  []string // directories in storage that were not entered
+	Unlisted     []string // directories in storage that could not be listed
+	Queue        int      // repositories and signers with work owed
+	Trust        *watcher.Status
+	Storage      *watcher.Status
+	Work         Work
+}
+
+// stateOfScan is the part of Status that loops leave behind.
+type stateOfScan struct {
+	mu sync.Mutex
+	st Status
+	// unstableTries counts, by repository, the scans in a row that found it
+	// changing or incomplete. Bounded: see unstable.
+	unstableTries map[string]int
+}
+
+func (st *stateOfScan) setProblem(p string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.st.Problem = p
+}
+
+func (st *stateOfScan) setTrust(t *verifier.TrustStore, now time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.st.Confirmed, st.st.Loaded, st.st.Refused = now, t.Loaded(), t.Refused()
+	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
+}
+
+func (st *stateOfScan) setWalk(l *listing, now time.Time, took time.Duration) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	const enough = 100
+	st.st.LastPass, st.st.PassTook, st.st.Repositories = now, took, len(l.found)
+	st.st.RefusedDirs = l.refused[:min(len(l.refused), enough)]
+	st.st.Unlisted = l.unlisted[:min(len(l.unlisted), enough)]
+}
+
+// unstable counts how often in a row a repository was found so. With too many
+// of them the count is given up: the passes still look at each.
+func (st *stateOfScan) unstable(name string, is bool) int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !is {
+		delete(st.unstableTries, name)
+		return 0
+	}
+	if st.unstableTries == nil || len(st.unstableTries) > 1000 {
+		st.unstableTries = map[string]int{}
+	}
+	st.unstableTries[name]++
+	return st.unstableTries[name]
+}
+
+// Status returns the present condition.
+func (s *Scheduler) Status() Status {
+	s.state.mu.Lock()
+	st := s.state.st
+	s.state.mu.Unlock()
+	st.Queue, st.Work = s.agenda.size(), s.Work()
+	select {
+	case <-s.firstPass:
+		st.FirstPass = true
+	default:
+	}
+	if s.cfg.Trust != nil {
+		t := s.cfg.Trust.Status()
+		st.Trust = &t
+	}
+	if s.cfg.Repositories != nil {
+		r := s.cfg.Repositories.Status()
+		st.Storage = &r
+	}
+	return st
+}

@@ -1,0 +1,232 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+	"trust-worker/watcher"
+)
+
+// trustInUse is the trust store that workers verify under, with the
+// generation of the signers that it stands for.
+type trustInUse struct {
+	store      *verifier.TrustStore
+	verifier   *verifier.Verifier
+	generation uint64
+	published  bool
+}
+
+func (t *trustInUse) inForce() *trust.InForce { return t.store.InForce() }
+
+// errTrustNotPublished: the trust in force could not be published; answers are
+// withdrawn, and the trust loop tries again.
+var errTrustNotPublished = errors.New("trust is not published")
+
+// trustLoop keeps what is published in step with the trust directories.
+func (s *Scheduler) trustLoop(ctx context.Context) error {
+	var notices <-chan watcher.Notice
+	if s.cfg.Trust != nil {
+		notices = s.cfg.Trust.C()
+	}
+	timer := time.NewTimer(s.cfg.ConfirmInterval)
+	defer timer.Stop()
+	fails := uint32(0)
+	for {
+		var notice watcher.Notice
+		select {
+		case <-ctx.Done():
+			return nil
+		case notice = <-notices:
+		case <-s.reload:
+		case <-timer.C:
+		}
+		next := s.cfg.ConfirmInterval
+		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrDamaged) {
+			return err
+		} else if err != nil && ctx.Err() == nil {
+			fails++
+			next = min(next, backoff(fails, 250*time.Millisecond, next))
+			s.counters.errors.Add(1)
+			s.log.Error("cannot bring the published trust up to date; will retry", "error", err, "in", next)
+		} else {
+			fails = 0
+			if s.cfg.Trust != nil {
+				s.cfg.Trust.Reconciled(notice)
+			}
+		}
+		if at, ok := s.cfg.Loader.RetryAt(s.now()); ok {
+			next = max(min(next, at.Sub(s.now())), 10*time.Millisecond)
+		}
+		timer.Reset(next)
+	}
+}
+
+// reloadTrust loads the trust directories, publishes what differs, and owes
+// the passes that follow. Publication comes first (S1).
+func (s *Scheduler) reloadTrust(ctx context.Context) error {
+	s.trustMu.Lock()
+	defer s.trustMu.Unlock()
+	store, err := s.cfg.Loader.Load(ctx, s.now())
+	if err != nil {
+		return fmt.Errorf("load trust directories: %w", err)
+	}
+	was := s.trust.Load()
+	if was != nil && was.published && was.store.ID() == store.ID() {
+		return s.confirm(store)
+	}
+	change, err := s.cfg.Store.SetTrust(store.InForce())
+	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(), published: err == nil,
+		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log})}
+	s.trust.Store(in)
+	if err != nil {
+		s.state.setProblem("cannot publish trust: " + err.Error())
+		if errors.Is(err, cache.ErrDamaged) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errTrustNotPublished, err)
+	}
+	s.state.setProblem("")
+	s.logTrust(store, change)
+	if err := s.owePasses(in, change); err != nil {
+		return err
+	}
+	return s.confirm(store)
+}
+
+// confirm renews the lease and mirrors the default policy: store is what is
+// published.
+func (s *Scheduler) confirm(store *verifier.TrustStore) error {
+	s.state.setTrust(store, s.now())
+	if s.cfg.MirrorPolicy {
+		if err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
+			s.log.Debug("default trust policy not mirrored", "error", err)
+		}
+	}
+	return s.cfg.Store.Confirm()
+}
+
+func (s *Scheduler) logTrust(store *verifier.TrustStore, change cache.TrustChange) {
+	s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials), "added", len(change.Added),
+		"removed", len(change.Removed), "policy", store.Policy().String(), "refused", len(store.Refused()))
+	for _, r := range store.Refused() {
+		s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
+	}
+}
+
+// Marks in the store. Each says that work is done, so that what is owed can be
+// told after a crash by what has no mark.
+func markApplied(s trust.Signer) string {
+	return "applied " + string(s.Tool) + " " + s.StoreType + " " + s.StoreName + " " + s.Fingerprint.Hex()
+}
+
+func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
+
+func parseApplied(mark string) (s trust.Signer, ok bool) {
+	f := strings.Split(mark, " ")
+	if len(f) != 5 || f[0] != "applied" {
+		return s, false
+	}
+	d, err := trust.ParseHex(f[4])
+	return trust.Signer{Tool: trust.Tool(f[1]), StoreType: f[2], StoreName: f[3], Fingerprint: d}, err == nil
+}
+
+// owePasses queues what a change of trust makes necessary: a pass for each
+// signer that came or went and has not been applied, and the repositories with
+// notation signatures when statements changed meaning. trustMu is held.
+func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	f := in.inForce()
+	unpair := map[string]bool{}
+	inUse := in.store.InUse()
+	for mark := range marks {
+		if signer, ok := parseApplied(mark); ok && !f.Has(signer) {
+			s.oweSigner(in, signer, false, marks)
+		}
+		if n, ok := cutPair(mark); ok && !slices.Contains(inUse, n) {
+			unpair[mark] = false
+		}
+	}
+	if len(unpair) > 0 {
+		// From now on nothing is filed for these curves and hashes.
+		if _, err := s.cfg.Store.Commit(cache.Batch{Marks: unpair}); err != nil {
+			return err
+		}
+		for mark := range unpair {
+			delete(marks, mark)
+		}
+	}
+	for _, m := range f.Terms().Materials {
+		if !marks[markApplied(m.Signer)] {
+			s.oweSigner(in, m.Signer, true, marks)
+		}
+	}
+	if change.Policies {
+		return s.oweNotation(change.First)
+	}
+	return nil
+}
+
+// oweNotation owes a pass over every repository that has notation signatures.
+// At the first load of a process that is needed only if the policies changed
+// while it was not running; the pass finds nothing to do otherwise.
+func (s *Scheduler) oweNotation(first bool) error {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	yes := true
+	var batches []cache.Batch
+	for _, p := range places {
+		if !p.HasNotation {
+			continue
+		}
+		if !p.Unsettled && !first {
+			batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+		}
+		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+	}
+	if len(batches) == 0 {
+		return nil
+	}
+	_, err = s.cfg.Store.Commit(batches...)
+	return err
+}
+
+// resume owes what an earlier run left unfinished.
+func (s *Scheduler) resume() error {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	epoch := "epoch " + strconv.Itoa(int(verifier.Epoch))
+	for _, p := range places {
+		if p.Unsettled || !marks[epoch] {
+			s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle = true })
+		}
+	}
+	if marks[epoch] {
+		return nil
+	}
+	yes := true
+	batches := []cache.Batch{{Marks: map[string]bool{epoch: true}}}
+	for _, p := range places {
+		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+	}
+	_, err = s.cfg.Store.Commit(batches...)
+	return err
+}

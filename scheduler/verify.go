@@ -1,0 +1,231 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// Carriers by number, as the cache keeps them.
+var carriers = map[layout.Carrier]uint8{
+	layout.CosignTag: 1, layout.CosignReferrer: 2, layout.CosignBundle: 3, layout.NotationReferrer: 4,
+}
+
+func kindOf(carrier uint8) verifier.Kind {
+	switch carrier {
+	case 1, 2:
+		return verifier.Simple
+	case 3:
+		return verifier.Bundle
+	default:
+		return verifier.Notation
+	}
+}
+
+// trialReferences is how many signatures of one subject may have their key
+// guessed (RSA, Ed25519), the first by digest: what is tried depends on what
+// is stored and not on its history.
+const trialReferences = 1000
+
+// looked is what a look at one reference gave.
+type looked struct {
+	fact     *cache.Fact // nil: nothing is known but the problems
+	problems []cache.Problem
+	// retry is set when looking again later may tell more.
+	retry bool
+}
+
+// context returns what a fact about the reference depends on here, or the
+// reason why it is not verified: no statement governs it, or none verifies.
+func (s *Scheduler) context(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (cache.Context, trust.Reason) {
+	tool := kindOf(ref.Carrier).Tool()
+	policy, reason := in.inForce().Policy(repository, tool)
+	if reason == "" && !in.inForce().Enabled(tool) {
+		reason = trust.NoPolicy
+	}
+	c := cache.Context{Tool: tool, Policy: policy}
+	if tool == trust.Notation {
+		c.MediaType = row.MediaType
+	}
+	return c, reason
+}
+
+// needs reports whether a reference has to be verified: nothing is known of it
+// under the statement in force, or only by another epoch, or a signer has come
+// that the index could not propose it for.
+func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (bool, error) {
+	if !row.Present || ref.NextTry != 0 || len(ref.Problems) > 0 {
+		return false, nil // not yet, or the retry timer's
+	}
+	c, reason := s.context(in, repository, row, ref)
+	if reason != "" {
+		return false, nil
+	}
+	f, ok, err := s.cfg.Store.Fact(row.Digest, ref.Digest, c)
+	if err != nil || !ok {
+		return true, err
+	}
+	if f.Epoch != verifier.Epoch {
+		return true, nil
+	}
+	for i := range f.Verdicts {
+		v := &f.Verdicts[i]
+		if !v.Matched() && v.Reason == "" {
+			return true, nil // decided elsewhere but for a blob that was missing there
+		}
+		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported
+		if curable && !f.Filed && f.Trust < in.generation {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// look verifies one reference. prior are verdicts on layers that may be used
+// again. An error means that the turn cannot go on; what is wrong with this
+// reference alone is in the problems.
+func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (looked, error) {
+	s.counters.verified.Add(1)
+	manifest, err := p.Manifest(ctx, ref.Digest)
+	if ctx.Err() != nil {
+		return looked{}, ctx.Err()
+	}
+	if err != nil {
+		return whole(reasonOf(err)), nil
+	}
+	if flaw := manifest.Flaw(); flaw != "" && flaw != trust.Ambiguous {
+		return whole(flaw), nil
+	}
+	o, err := in.verifier.Verify(ctx, verifier.Request{
+		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
+		Signature: verifier.Signature{Digest: ref.Digest, Kind: kindOf(ref.Carrier), Layers: manifest.Layers,
+			Ambiguous: manifest.Ambiguous},
+		Fetch:    p.Blob,
+		Prior:    prior,
+		NoTrials: !firstByDigest(row, ref),
+	})
+	if err != nil {
+		return looked{}, err
+	}
+	s.counters.panics.Add(int64(o.Panics))
+	if o.Skipped != "" {
+		return looked{}, nil
+	}
+	return s.record(in, row, ref, &o), nil
+}
+
+// record turns an outcome into a fact and what belongs to the place.
+func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference, o *verifier.Outcome) looked {
+	l := looked{fact: &cache.Fact{
+		Subject: row.Digest, Signature: ref.Digest,
+		Context:    cache.Context{Tool: o.Tool, Policy: o.Policy, MediaType: o.MediaType},
+		Attachment: o.Attachment, Trust: in.generation, Epoch: verifier.Epoch,
+	}}
+	hints := map[cache.Hint]bool{}
+	for n, lo := range o.Layers {
+		v := lo.Verdict
+		s.counters.calls.Add(int64(lo.Calls))
+		if lo.Problem != "" {
+			l.problems = append(l.problems, cache.Problem{Layer: n, Reason: lo.Problem})
+			l.retry = l.retry || lo.Problem.Undecided() || lo.Problem == trust.DigestMismatch
+			v = trust.Verdict{Format: v.Format, Policy: v.Policy}
+		}
+		l.retry = l.retry || lo.Incomplete != ""
+		l.fact.Verdicts = append(l.fact.Verdicts, v)
+		for _, h := range lo.Hints {
+			hints[hintOf(h)] = true
+		}
+		for _, g := range v.Grounds {
+			for _, signer := range g.Signers {
+				hints[hintSigner(signer)] = true
+			}
+		}
+	}
+	for h := range hints {
+		l.fact.Hints = append(l.fact.Hints, h)
+	}
+	sortHints(l.fact.Hints)
+	return l
+}
+
+// whole is a look that ended before the first layer.
+func whole(r trust.Reason) looked {
+	return looked{problems: []cache.Problem{{Layer: -1, Reason: r}}, retry: r.Undecided() || r == trust.DigestMismatch}
+}
+
+// reasonOf says which reason an error of package layout stands for.
+func reasonOf(err error) trust.Reason {
+	var re *trust.ReasonError
+	switch {
+	case errors.As(err, &re):
+		return re.Reason
+	case errors.Is(err, fs.ErrNotExist):
+		return trust.BlobMissing
+	}
+	return trust.IOError
+}
+
+func firstByDigest(row *cache.Row, ref *cache.Reference) bool {
+	n := 0
+	for i := range row.References {
+		if row.References[i].Digest == ref.Digest {
+			return n < trialReferences
+		}
+		n++
+	}
+	return n < trialReferences
+}
+
+// maxPrior is how many earlier signature manifests of a subject are looked at
+// for layers that need not be verified again.
+const maxPrior = 16
+
+// prior collects the verdicts on cosign layers of a subject that still say
+// what verifying again would.
+func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Reference) (map[trust.LayerID]trust.Verdict, error) {
+	var verdicts map[trust.LayerID]trust.Verdict
+	n := 0
+	for _, ref := range old {
+		if kindOf(ref.Carrier) != verifier.Simple {
+			continue
+		}
+		if n++; n > maxPrior {
+			break
+		}
+		f, ok, err := s.cfg.Store.Fact(subject, ref.Digest, cache.Context{Tool: trust.Cosign})
+		if err != nil {
+			return nil, err
+		}
+		if !ok || f.Epoch != verifier.Epoch {
+			continue
+		}
+		for _, v := range f.Verdicts {
+			decided := v.Reason != "" && f.Trust == in.generation
+			if v.Lives(in.inForce().Has) || decided {
+				if verdicts == nil {
+					verdicts = map[trust.LayerID]trust.Verdict{}
+				}
+				verdicts[v.Layer] = v
+			}
+		}
+	}
+	return verdicts, nil
+}
+
+// apply writes what a look gave into the reference: problems, and when to look
+// again, with back-off from a second to an hour.
+func (s *Scheduler) apply(ref *cache.Reference, l looked) {
+	ref.Problems = l.problems
+	if !l.retry {
+		ref.Attempts, ref.NextTry = 0, 0
+		return
+	}
+	ref.Attempts++
+	ref.NextTry = s.now().Add(backoff(ref.Attempts, time.Second, time.Hour)).Unix() + 1
+}

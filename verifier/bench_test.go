@@ -1,0 +1,137 @@
+package verifier
+
+import (
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"trust-worker/internal/signtest"
+)
+
+// The benchmarks print the cost of one verification as a multiple of its floor, a
+// bare ecdsa.VerifyASN1 on P-256, timed in turn with it in the same run. The
+// targets are in the design, section 8. Run with
+//
+//	go test -run '^$' -bench . -benchmem ./verifier/
+func benchmark(b *testing.B, ts *TrustStore, trusted bool, requests []*request) {
+	b.Helper()
+	k := signtest.NewKey(signtest.P256)
+	digest := sha256.Sum256([]byte("floor"))
+	sig := k.Sign([]byte("floor"), k.CosignHash())
+	pub := k.Public().(*ecdsa.PublicKey)
+	v := New(ts, Options{})
+	var floors, costs []time.Duration
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r := requests[i%len(requests)]
+		t0 := time.Now()
+		ok := ecdsa.VerifyASN1(pub, digest[:], sig)
+		t1 := time.Now()
+		o, err := v.Verify(b.Context(), r.Request)
+		t2 := time.Now()
+		if !ok || err != nil || o.Layers[0].Verdict.Matched() != trusted {
+			b.Fatal(ok, err, o.Layers[0])
+		}
+		floors, costs = append(floors, t1.Sub(t0)), append(costs, t2.Sub(t1))
+	}
+	floor, cost := median(floors), median(costs) // other work on the machine shows in the mean
+	b.ReportMetric(cost/floor, "×bare")
+	b.ReportMetric(floor, "ns/bare")
+	b.ReportMetric(cost, "ns/verification")
+}
+
+func median(d []time.Duration) float64 {
+	slices.Sort(d)
+	return float64(d[len(d)/2])
+}
+
+const samples = 64
+
+// benchKeys is a trust store of n keys, cached: making them takes longer than
+// the benchmark.
+var benchKeys = sync.OnceValue(func() []*signtest.Key {
+	keys := make([]*signtest.Key, 1000)
+	for i := range keys {
+		keys[i] = signtest.NewKey(signtest.P256)
+	}
+	return keys
+})
+
+func BenchmarkCosign(b *testing.B) {
+	for _, format := range []string{"simple", "bundle"} {
+		for _, n := range []int{1, 1000} {
+			for _, trusted := range []bool{true, false} {
+				b.Run(fmt.Sprintf("%s/keys=%d/trusted=%v", format, n, trusted), func(b *testing.B) {
+					d := newDirs(b)
+					keys := benchKeys()[:n]
+					for i, k := range keys {
+						d.key(fmt.Sprint(i), k)
+					}
+					signers := keys
+					if !trusted {
+						signers = []*signtest.Key{signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P256)}
+					}
+					var requests []*request
+					for i := range samples {
+						s, k := image(fmt.Sprint(i)), signers[i*7%len(signers)]
+						if format == "simple" {
+							requests = append(requests, simple(s, k, signtest.CosignOptions{}))
+						} else {
+							requests = append(requests, bundled(s, k, signtest.CosignOptions{}))
+						}
+					}
+					benchmark(b, d.load(), trusted, requests)
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkNotation(b *testing.B) {
+	for _, cose := range []bool{false, true} {
+		for _, n := range []int{1, 1000} {
+			for _, trusted := range []bool{true, false} {
+				format := map[bool]string{false: "jws", true: "cose"}[cose]
+				b.Run(fmt.Sprintf("%s/certificates=%d/trusted=%v", format, n, trusted), func(b *testing.B) {
+					d := newDirs(b)
+					roots := make([]*signtest.Chain, n)
+					for i := range roots {
+						roots[i] = signtest.NewRoot(signtest.CertOptions{Key: benchKeys()[i], CommonName: fmt.Sprint("Root ", i)})
+						d.cert("ca/acme", fmt.Sprint(i, ".pem"), roots[i].Cert())
+					}
+					root := roots[n/2]
+					if !trusted {
+						root = signtest.NewRoot(signtest.CertOptions{})
+					}
+					leaf := root.Leaf(signtest.CertOptions{})
+					var requests []*request
+					for i := range samples {
+						requests = append(requests, notated(image(fmt.Sprint(i)), leaf, signtest.NotationOptions{COSE: cose}))
+					}
+					benchmark(b, d.load(), trusted, requests)
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkLoad is a reload with nothing changed, which stands between the removal
+// of a key and the end of its trust.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			d := newDirs(b)
+			for i := range n {
+				d.key(fmt.Sprint(i), benchKeys()[i])
+			}
+			l := d.loader()
+			for b.Loop() {
+				load(b, l, time.Now())
+			}
+		})
+	}
+}

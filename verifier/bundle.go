@@ -1,0 +1,143 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"strconv"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+
+	"trust-worker/internal/strictjson"
+	"trust-worker/trust"
+)
+
+const (
+	bundleMediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	bundleVersion   = "v0.3"
+	// signPredicate is what cosign sign says. Everything else that shares the
+	// carrier (SBOMs, provenance, scan results) is an attestation about the
+	// image, not a signature over it, though the same key may have made it.
+	signPredicate = "https://sigstore.dev/cosign/sign/v1"
+
+	// sigstore-go's limits; beyond them it errs, here they have a name.
+	maxTlogEntries    = 32
+	maxSubjects       = 1024
+	maxSubjectDigests = 32
+)
+
+// bundleRules: the decoder is protojson, which refuses unknown, doubled and
+// case-variant fields by itself; these refuse them in what it takes for maps.
+var (
+	bundleRules    = strictjson.Rules{}
+	statementRules = strictjson.Rules{Maps: []string{"predicate", "annotations"}}
+)
+
+// bundle verifies a sigstore bundle v0.3 made by cosign sign with a key.
+func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
+	if d.MediaType != bundleMediaType {
+		lo.Verdict.Reason = trust.Malformed
+		return
+	}
+	if lo.Verdict.Reason = jsonReason(bundleRules, blob); lo.Verdict.Reason != "" {
+		return
+	}
+	var b bundle.Bundle
+	if err := b.UnmarshalJSON(blob); err != nil {
+		lo.Verdict.Reason = trust.Malformed
+		if b.Bundle != nil && len(b.GetVerificationMaterial().GetTlogEntries()) > maxTlogEntries {
+			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+		}
+		return
+	}
+	dsse := b.GetDsseEnvelope()
+	version, err := b.Version()
+	switch {
+	case err != nil || version != bundleVersion, dsse == nil:
+		lo.Verdict.Reason = trust.Malformed
+		return
+	case len(dsse.GetSignatures()) == 0 || dsse.GetPayloadType() != bundle.IntotoMediaType:
+		lo.Verdict.Reason = trust.Malformed
+		return
+	case len(dsse.GetSignatures()) > 1: // which one is meant?
+		lo.Verdict.Reason = trust.Ambiguous
+		return
+	}
+	isSignature := v.statement(r, &b, dsse.GetPayload(), lo)
+	if !isSignature {
+		o.Attachment = true
+		return
+	}
+	if lo.Verdict.Reason != "" || lo.Problem != "" {
+		return
+	}
+	// sigstore-go would verify with a certificate that came in the bundle. It
+	// never gets there: with a key to verify with it refuses certificates, and
+	// here it is not even asked (S4).
+	if b.GetVerificationMaterial().GetPublicKey() == nil {
+		lo.Verdict.Reason = trust.KeylessNotSupported
+		return
+	}
+	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
+	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), lo, func(w way) error {
+		_, err := cosign.VerifyNewBundle(ctx, w.bundle, subject, &b)
+		return err
+	})
+}
+
+// statement checks the in-toto statement that the bundle's envelope carries, and
+// reports whether it is a signature's at all.
+func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *LayerOutcome) (isSignature bool) {
+	if lo.Verdict.Reason = jsonReason(statementRules, payload); lo.Verdict.Reason != "" {
+		return true
+	}
+	lo.Verdict.Reason = trust.Malformed
+	envelope, err := b.Envelope()
+	if err != nil {
+		return true
+	}
+	// The very reading that sigstore-go verifies with.
+	s, err := envelope.Statement()
+	if err != nil || s.GetType() != "https://in-toto.io/Statement/v1" && s.GetType() != "https://in-toto.io/Statement/v0.1" {
+		return true
+	}
+	if p := s.GetPredicateType(); p != signPredicate {
+		return p == "" // nothing in particular: a broken signature
+	}
+	if len(s.GetSubject()) > maxSubjects {
+		lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+		return true
+	}
+	found := false
+	for _, subject := range s.GetSubject() {
+		if len(subject.GetDigest()) > maxSubjectDigests {
+			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+			return true
+		}
+		for algorithm, text := range subject.GetDigest() {
+			digest, err := hex.DecodeString(text)
+			if err != nil {
+				return true
+			}
+			found = found || algorithm == "sha256" && bytes.Equal(digest, r.Subject.Digest[:])
+		}
+	}
+	if lo.Verdict.Reason = ""; !found {
+		lo.Verdict.Reason = trust.SubjectMismatch
+	}
+	return true
+}
+
+// pae is DSSE's pre-authentication encoding (DSSE protocol.md, Signature
+// Definition): what the signature is over.
+func pae(payloadType string, payload []byte) []byte {
+	b := make([]byte, 0, len(payload)+len(payloadType)+48)
+	b = append(b, "DSSEv1 "...)
+	b = strconv.AppendInt(b, int64(len(payloadType)), 10)
+	b = append(append(append(b, ' '), payloadType...), ' ')
+	b = strconv.AppendInt(b, int64(len(payload)), 10)
+	return append(append(b, ' '), payload...)
+}

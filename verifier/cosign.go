@@ -1,0 +1,208 @@
+package verifier
+
+import (
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+	"github.com/sigstore/cosign/v2/pkg/oci/static"
+	"github.com/sigstore/sigstore/pkg/signature/payload"
+
+	"trust-worker/internal/strictjson"
+	"trust-worker/trust"
+	"trust-worker/verifier/recovery"
+)
+
+// layerID names a cosign layer by what decides about it: the payload, the
+// signature, and whether a certificate came along.
+func layerID(d ocispec.Descriptor) trust.LayerID {
+	h := sha256.New()
+	digest, _ := trust.ParseDigest(string(d.Digest)) // one that is none is malformed before its ID matters
+	h.Write(digest[:])
+	h.Write([]byte{0})
+	h.Write([]byte(d.Annotations[static.SignatureAnnotationKey]))
+	h.Write([]byte{0})
+	if hasCertificate(d) {
+		h.Write([]byte{1})
+	}
+	var id trust.LayerID
+	copy(id[:], h.Sum(nil))
+	return id
+}
+
+func hasCertificate(d ocispec.Descriptor) bool {
+	return strings.TrimSpace(d.Annotations[static.CertificateAnnotationKey]) != ""
+}
+
+// checkAnnotation refuses a layer without a signature before its blob is read.
+func checkAnnotation(d ocispec.Descriptor) trust.Reason {
+	text := d.Annotations[static.SignatureAnnotationKey]
+	if len(text) == 0 || len(text) > maxSigText {
+		return trust.Malformed
+	}
+	if sig, err := base64.StdEncoding.DecodeString(text); err != nil || len(sig) == 0 {
+		return trust.Malformed
+	}
+	return ""
+}
+
+// payloadRules are cosign's SIGNATURE_SPEC, section Payload: what is in optional
+// is the signer's own.
+var payloadRules = strictjson.Rules{
+	Members: []string{"critical", "identity", "docker-reference", "image", "docker-manifest-digest", "type", "optional"},
+	Maps:    []string{"optional"},
+}
+
+// jsonReason is what the document b reads under rules: "" when it is one that all
+// readers take for the same.
+func jsonReason(rules strictjson.Rules, b []byte) trust.Reason {
+	switch err := rules.Check(b); {
+	case err == nil:
+		return ""
+	case errors.Is(err, strictjson.ErrDuplicate):
+		return trust.Ambiguous
+	default:
+		return trust.Malformed
+	}
+}
+
+// simple verifies one simple signing layer (cosign SIGNATURE_SPEC). The cheap
+// checks come first: none of them can make anything trusted, and most forgeries
+// fail them.
+func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
+	if lo.Verdict.Reason = jsonReason(payloadRules, blob); lo.Verdict.Reason != "" {
+		return
+	}
+	var p payload.SimpleContainerImage
+	if err := json.Unmarshal(blob, &p); err != nil || p.Critical.Type != payload.CosignSignatureType {
+		lo.Verdict.Reason = trust.Malformed
+		return
+	}
+	if p.Critical.Image.DockerManifestDigest != r.Subject.Digest.String() {
+		lo.Verdict.Reason = trust.SubjectMismatch
+		return
+	}
+	text := d.Annotations[static.SignatureAnnotationKey]
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		lo.Verdict.Reason = trust.Malformed
+		return
+	}
+	// Neither certificate, chain nor bundle of the layer is handed over: keys
+	// come from the trust directory alone, and a certificate beside a key
+	// would only add its own expiry.
+	sig, err := static.NewSignature(blob, text)
+	if err != nil {
+		lo.Verdict.Reason = trust.Malformed
+		return
+	}
+	subject := v1.Hash{Algorithm: "sha256", Hex: r.Subject.Digest.Hex()}
+	v.match(r, blob, raw, lo, func(w way) error {
+		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.simple)
+		return err
+	})
+	if lo.Verdict.Reason == trust.NoTrustedKey && hasCertificate(d) {
+		lo.Verdict.Reason = trust.KeylessNotSupported
+	}
+}
+
+// match finds the trusted keys under which raw is a signature over message, and
+// sets lo's verdict. The candidates are only proposals; accept asks cosign, and
+// the one Ground of this package's cosign side is made right where it has said
+// yes. Everything else about the signature has been checked by the caller.
+func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, accept func(way) error) {
+	try := func(k *key) {
+		for _, w := range k.ways {
+			lo.Calls++
+			if accept(w) == nil {
+				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.Signer{k.signer()}})
+				return
+			}
+		}
+	}
+	ring := &v.store.keys
+	skipped := false
+	for _, class := range recovery.Classify(raw) {
+		lo.Hints = append(lo.Hints, Hint{Kind: HintClass, Class: class})
+		keys := ring.byClass[class]
+		switch {
+		case lo.Verdict.Matched() || len(keys) == 0:
+		case class == recovery.ECDSA256 || class == recovery.ECDSA384 || class == recovery.ECDSA521:
+			if len(keys) == 1 {
+				// Verifying costs no more than finding out whether to.
+				if try(keys[0]); lo.Verdict.Matched() {
+					continue
+				}
+				lo.Hints = append(lo.Hints, candidates(keys[0], message, raw)...)
+				continue
+			}
+			for _, h := range candidates(keys[0], message, raw) {
+				lo.Hints = append(lo.Hints, h)
+				if k := ring.byPrint[h.Fingerprint]; k != nil {
+					try(k)
+				}
+			}
+		case r.NoTrials:
+			skipped = true
+		default:
+			// One is enough: nobody can make a signature that two keys
+			// accept, and when this key is removed the rest are tried.
+			for _, k := range keys {
+				if rk, ok := k.public.(*rsa.PublicKey); ok && !recovery.RSAFits(rk, raw) {
+					continue
+				}
+				before := lo.Calls
+				try(k)
+				lo.Trials += lo.Calls - before
+				if lo.Verdict.Matched() {
+					break
+				}
+			}
+		}
+	}
+	switch {
+	case lo.Verdict.Matched():
+		lo.Hints = nil
+	case skipped:
+		lo.Problem = trust.LimitExceeded
+	default:
+		lo.Verdict.Reason = trust.NoTrustedKey
+	}
+}
+
+// candidates recovers the keys on like's curve that could have made an ECDSA
+// signature, under each hash that is accepted there. All keys of one class are
+// on one curve, since smaller ones are refused.
+func candidates(like *key, message, raw []byte) []Hint {
+	digests := make([][]byte, len(like.curves))
+	for i, c := range like.curves {
+		digests[i] = sum(c.hash(), message)
+	}
+	prints, err := recovery.Candidates(like.curves[0].curve(), raw, digests...)
+	if err != nil {
+		panic(err) // only for curves that parseKey refuses
+	}
+	hints := make([]Hint, len(prints))
+	for i, fp := range prints {
+		hints[i] = Hint{Kind: HintCandidate, Fingerprint: trust.Digest(fp)}
+	}
+	return hints
+}
+
+func sum(h crypto.Hash, b []byte) []byte {
+	if h == crypto.SHA256 {
+		s := sha256.Sum256(b)
+		return s[:]
+	}
+	w := h.New()
+	w.Write(b)
+	return w.Sum(nil)
+}

@@ -1,0 +1,2 @@
+// Package verifier decides which signers a signature verifies under.
+package verifier

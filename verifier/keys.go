@@ -1,0 +1,179 @@
+package verifier
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"trust-worker/trust"
+	"trust-worker/verifier/recovery"
+)
+
+const (
+	minRSABits = 2048
+	maxRSABits = 16384 // beyond, one verification would take tens of milliseconds
+)
+
+// key is a trusted public key with everything cosign needs to verify under it,
+// built once. It is immutable and shared between goroutines.
+type key struct {
+	fingerprint trust.Digest
+	pem         string // the file's text, as it is
+	algorithm   string
+	public      crypto.PublicKey
+	class       recovery.Class // of its signatures
+	curves      []CurveHash    // one per element of ways; none for RSA and Ed25519
+	ways        []way
+}
+
+// way is one algorithm under which a key's signatures are accepted.
+type way struct{ simple, bundle *cosign.CheckOpts }
+
+// hashes returns the two hashes accepted on a curve, the one that cosign sign
+// chooses first. Never SHA-1; nothing else either.
+func (c CurveHash) hash() crypto.Hash {
+	switch c {
+	case P384SHA384:
+		return crypto.SHA384
+	case P521SHA512:
+		return crypto.SHA512
+	}
+	return crypto.SHA256
+}
+
+func (c CurveHash) curve() elliptic.Curve {
+	switch c {
+	case P256SHA256:
+		return elliptic.P256()
+	case P384SHA384, P384SHA256:
+		return elliptic.P384()
+	case P521SHA512, P521SHA256:
+		return elliptic.P521()
+	}
+	return nil
+}
+
+// String is for logs: "P-384/SHA-256".
+func (c CurveHash) String() string {
+	if c.curve() == nil {
+		return "none"
+	}
+	return c.curve().Params().Name + "/" + c.hash().String()
+}
+
+// parseKey reads a cosign key file: exactly one PEM public key. The error is a
+// *fileError and never quotes the content.
+func parseKey(b []byte) (*key, error) {
+	if bytes.Contains(b, []byte("PRIVATE KEY-----")) {
+		return nil, refusef("holds a PRIVATE key; remove it at once and put the public key here (cosign public-key --key FILE)")
+	}
+	block, rest := pem.Decode(b)
+	switch {
+	case block == nil:
+		return nil, unfinishedf("is not a PEM public key")
+	case block.Type != string(cryptoutils.PublicKeyPEMType) && block.Type != string(cryptoutils.PKCS1PublicKeyPEMType):
+		return nil, refusef("is a PEM block of another type (%.40q); a public key is expected", block.Type)
+	case bytes.Contains(rest, []byte("-----BEGIN")):
+		return nil, refusef("holds more than one PEM block; put each key in its own file")
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, unfinishedf("has something after the public key; remove it")
+	}
+	pub, err := cryptoutils.UnmarshalPEMToPublicKey(b)
+	if err != nil {
+		return nil, refusef("is not a usable public key (%v)", err)
+	}
+	k, err := newKey(pub)
+	if err != nil {
+		return nil, err
+	}
+	k.pem = string(b)
+	return k, nil
+}
+
+// newKey prepares pub for verification, or refuses it.
+func newKey(pub crypto.PublicKey) (*key, error) {
+	k := &key{public: pub}
+	var verifiers []signature.Verifier
+	add := func(v signature.Verifier, err error) error {
+		verifiers = append(verifiers, v)
+		return err
+	}
+	var err error
+	switch p := pub.(type) {
+	case *ecdsa.PublicKey:
+		k.algorithm = p.Params().Name
+		switch p.Curve {
+		case elliptic.P256():
+			k.curves = []CurveHash{P256SHA256}
+		case elliptic.P384():
+			k.curves = []CurveHash{P384SHA384, P384SHA256}
+		case elliptic.P521():
+			k.curves = []CurveHash{P521SHA512, P521SHA256}
+		default:
+			return nil, refusef("is a key on curve %s; use P-256, P-384 or P-521", p.Params().Name)
+		}
+		for _, c := range k.curves {
+			if err == nil {
+				err = add(signature.LoadVerifier(p, c.hash()))
+			}
+		}
+	case *rsa.PublicKey:
+		k.algorithm = fmt.Sprintf("RSA %d", p.N.BitLen())
+		switch {
+		case p.N.BitLen() < minRSABits:
+			return nil, refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), minRSABits)
+		case p.N.BitLen() > maxRSABits:
+			return nil, refusef("is an RSA key of %d bits; use at most %d", p.N.BitLen(), maxRSABits)
+		case p.E < 3 || p.E%2 == 0:
+			return nil, refusef("is an RSA key with exponent %d, which anyone can sign for", p.E)
+		}
+		err = add(signature.LoadVerifier(p, crypto.SHA256))
+	case ed25519.PublicKey:
+		k.algorithm = "Ed25519"
+		if err = add(signature.LoadVerifier(p, crypto.SHA256)); err == nil {
+			err = add(signature.LoadED25519phVerifier(p))
+		}
+	default:
+		return nil, refusef("is a key of an unsupported kind (%s); use ECDSA, RSA or Ed25519", strings.TrimPrefix(fmt.Sprintf("%T", pub), "*"))
+	}
+	if err != nil {
+		return nil, refusef("is not a usable public key (%v)", err)
+	}
+	fp, err := recovery.FingerprintOf(pub)
+	if err != nil {
+		return nil, refusef("is not a usable public key (%v)", err)
+	}
+	k.fingerprint, k.class = trust.Digest(fp), recovery.ClassesFor(pub)[0]
+	for _, v := range verifiers {
+		k.ways = append(k.ways, way{
+			simple: &cosign.CheckOpts{SigVerifier: v, ClaimVerifier: cosign.SimpleClaimVerifier,
+				IgnoreTlog: true, IgnoreSCT: true, Offline: true},
+			bundle: &cosign.CheckOpts{SigVerifier: v, TrustedMaterial: &root.BaseTrustedMaterial{},
+				IgnoreTlog: true, IgnoreSCT: true, Offline: true, NewBundleFormat: true},
+		})
+	}
+	return k, nil
+}
+
+func (k *key) signer() trust.Signer {
+	return trust.Signer{Tool: trust.Cosign, Fingerprint: k.fingerprint}
+}
+
+// keyring is the set of trusted keys, arranged for finding the few that could
+// have made a signature.
+type keyring struct {
+	byPrint map[trust.Digest]*key
+	byClass map[recovery.Class][]*key
+	inUse   []CurveHash
+}

@@ -1,0 +1,201 @@
+package verifier
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/goleak"
+
+	"trust-worker/internal/signtest"
+	"trust-worker/trust"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	repo              = "team/app"
+	manifestMediaType = ocispec.MediaTypeImageManifest
+)
+
+// trustDirs are the trust directories of one test.
+type trustDirs struct {
+	t   testing.TB
+	dir string
+	cfg Config
+}
+
+func newDirs(t testing.TB) *trustDirs {
+	t.Helper()
+	d := t.TempDir()
+	for _, sub := range []string{"_cosign", "_notation"} {
+		if err := os.Mkdir(filepath.Join(d, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &trustDirs{t: t, dir: d, cfg: Config{CosignDir: filepath.Join(d, "_cosign"), NotationDir: filepath.Join(d, "_notation"),
+		Cosign: true, Notation: true, Revocation: RevocationOffline}}
+}
+
+func (d *trustDirs) write(name string, b []byte) {
+	d.t.Helper()
+	p := filepath.Join(d.dir, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, b, 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *trustDirs) key(name string, k *signtest.Key) *trustDirs {
+	d.t.Helper()
+	d.write("_cosign/"+name, k.PEM())
+	return d
+}
+
+func (d *trustDirs) cert(store, name string, certs ...*x509.Certificate) *trustDirs {
+	d.t.Helper()
+	d.write("_notation/truststore/x509/"+store+"/"+name, signtest.CertPEM(certs...))
+	return d
+}
+
+func (d *trustDirs) policy(doc string) *trustDirs {
+	d.t.Helper()
+	d.write("_notation/trustpolicy.json", []byte(doc))
+	return d
+}
+
+func (d *trustDirs) loader() *Loader {
+	d.t.Helper()
+	l, err := NewLoader(d.cfg)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return l
+}
+
+func (d *trustDirs) load() *TrustStore {
+	d.t.Helper()
+	return load(d.t, d.loader(), time.Now())
+}
+
+func load(t testing.TB, l *Loader, now time.Time) *TrustStore {
+	t.Helper()
+	ts, err := l.Load(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ts
+}
+
+// blobs is a blob store for Fetch.
+type blobs map[trust.Digest][]byte
+
+func (b blobs) put(content []byte) trust.Digest {
+	d := trust.SumOf(content)
+	b[d] = content
+	return d
+}
+
+func (b blobs) fetch(_ context.Context, d trust.Digest, _, limit int64) ([]byte, error) {
+	c, ok := b[d]
+	switch {
+	case !ok:
+		return nil, &trust.ReasonError{Reason: trust.BlobMissing, Err: errors.New("no such blob")}
+	case int64(len(c)) > limit:
+		return nil, &trust.ReasonError{Reason: trust.LimitExceeded, Err: errors.New("too large")}
+	}
+	return c, nil
+}
+
+// image is some manifest.
+func image(content string) Subject {
+	return Subject{Repository: repo, Digest: trust.SumOf([]byte(content)), MediaType: manifestMediaType, Size: int64(len(content))}
+}
+
+
+// request builds requests and keeps their blobs.
+type request struct {
+	Request
+	blobs blobs
+}
+
+func newRequest(s Subject, kind Kind) *request {
+	r := &request{blobs: blobs{}}
+	r.Request = Request{Subject: s, Signature: Signature{Digest: trust.SumOf([]byte("signature manifest")), Kind: kind}, Fetch: r.blobs.fetch}
+	return r
+}
+
+func (r *request) layer(d ocispec.Descriptor, blob []byte) *request {
+	r.blobs.put(blob)
+	r.Signature.Layers = append(r.Signature.Layers, d)
+	return r
+}
+
+func (r *request) blob(mediaType string, b []byte) *request {
+	return r.layer(ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}, b)
+}
+
+func simple(s Subject, k *signtest.Key, o signtest.CosignOptions) *request {
+	d, b := signtest.SimpleLayer(s.Digest, k, o)
+	return newRequest(s, Simple).layer(d, b)
+}
+
+func bundled(s Subject, k *signtest.Key, o signtest.CosignOptions) *request {
+	return newRequest(s, Bundle).blob(signtest.BundleMediaType, signtest.BundleJSON(s.Digest, k, o))
+}
+
+func notated(s Subject, c *signtest.Chain, o signtest.NotationOptions) *request {
+	return newRequest(s, Notation).blob(signtest.Envelope(s.descriptor(), c, o))
+}
+
+func verify1(t testing.TB, ts *TrustStore, r *request) Outcome {
+	t.Helper()
+	o, err := New(ts, Options{}).Verify(t.Context(), r.Request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// one verifies a request with one signature.
+func one(t testing.TB, ts *TrustStore, r *request) LayerOutcome {
+	t.Helper()
+	o := verify1(t, ts, r)
+	if len(o.Layers) != 1 {
+		t.Fatalf("%d layers, skipped %q, attachment %v; want one layer", len(o.Layers), o.Skipped, o.Attachment)
+	}
+	return o.Layers[0]
+}
+
+// says is a layer's reason or problem, or "trusted" when it has a ground.
+func says(lo LayerOutcome) string {
+	switch {
+	case lo.Problem != "":
+		return "problem " + string(lo.Problem)
+	case lo.Verdict.Matched() && lo.Verdict.Reason == "":
+		return "trusted"
+	case lo.Verdict.Matched():
+		return "BOTH " + string(lo.Verdict.Reason)
+	}
+	return string(lo.Verdict.Reason)
+}
+
+func want(t testing.TB, lo LayerOutcome, want string) {
+	t.Helper()
+	if got := says(lo); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// decide joins a layer with the trust store, as a reader does.
+func decide(ts *TrustStore, r *request, lo LayerOutcome, now time.Time) trust.Decision {
+	return ts.InForce().Decide(r.Subject.Repository, r.Signature.Kind.Tool(), &lo.Verdict, now)
+}

@@ -1,0 +1,357 @@
+package verifier
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/notaryproject/notation-core-go/signature"
+	"github.com/notaryproject/notation-go"
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	"github.com/notaryproject/notation-go/verifier/truststore"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"trust-worker/trust"
+)
+
+// notation verifies one JWS or COSE envelope under the statement that governs the
+// repository. What needs no cryptography comes first; notation-go decides.
+func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
+	join, reason := v.store.inForce.Statement(r.Subject.Repository)
+	if reason != "" { // Verify has asked already; never without a statement
+		lo.Verdict.Reason = reason
+		return
+	}
+	var c claims
+	switch lo.Verdict.Format {
+	case trust.JWS:
+		c, lo.Verdict.Reason = readJWS(blob)
+	case trust.COSE:
+		c, lo.Verdict.Reason = readCOSE(blob)
+	default:
+		lo.Verdict.Reason = trust.Malformed
+	}
+	if lo.Verdict.Reason != "" {
+		return
+	}
+	if len(c.prints) > MaxChain || c.chainSize > maxChainDER {
+		lo.Problem = trust.LimitExceeded
+		return
+	}
+	for _, fp := range c.prints {
+		lo.Hints = append(lo.Hints, Hint{Kind: HintCertificate, Fingerprint: fp})
+	}
+	signed, reason := c.target()
+	if reason != "" {
+		lo.Verdict.Reason = reason
+		return
+	}
+	if want := r.Subject.descriptor(); signed.Digest != want.Digest || signed.Size != want.Size || signed.MediaType != want.MediaType {
+		lo.Verdict.Reason = trust.SubjectMismatch
+		return
+	}
+	anchors := v.store.anchors.of(&c)
+	if len(anchors) == 0 {
+		lo.Calls++
+		lo.Verdict.Reason = stranger(d.MediaType, blob)
+		return
+	}
+	if c.plugin {
+		lo.Verdict.Reason = trust.PluginRequired
+		return
+	}
+	e := examination{v: v, r: r, lo: lo, mediaType: d.MediaType, blob: blob, claims: &c,
+		statement: v.store.statements[join.Name]}
+	e.judge(ctx, anchors)
+}
+
+// stranger tells an envelope that is broken from one that nothing trusted vouches
+// for.
+func stranger(mediaType string, blob []byte) trust.Reason {
+	env, err := signature.ParseEnvelope(mediaType, blob)
+	if err != nil {
+		return integrityReason(err, nil)
+	}
+	if _, err = env.Verify(); err == nil {
+		return trust.NoTrustedKey
+	}
+	var chain []*x509.Certificate
+	if content, err := parseOnly(env).Content(); err == nil {
+		chain = content.SignerInfo.CertificateChain
+	}
+	return integrityReason(err, chain)
+}
+
+func (s *Subject) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: s.MediaType, Digest: ociDigest(s.Digest), Size: s.Size}
+}
+
+// of returns the trusted certificates in an envelope's chain: those in the stores
+// of the type that its signing scheme wants, whether or not the statement names
+// the store, since that is applied when an answer is read.
+func (a *anchorage) of(c *claims) []*anchor {
+	var st truststore.Type
+	switch c.scheme {
+	case signature.SigningSchemeX509:
+		st = truststore.TypeCA
+	case signature.SigningSchemeX509SigningAuthority:
+		st = truststore.TypeSigningAuthority
+	default:
+		return nil
+	}
+	var found []*anchor
+	for _, fp := range c.prints {
+		if an := a.byPrint[st][fp]; an != nil && !slices.Contains(found, an) {
+			found = append(found, an)
+		}
+	}
+	return found
+}
+
+// examination is one envelope under one statement, and what comes of it.
+type examination struct {
+	v         *Verifier
+	r         *Request
+	lo        *LayerOutcome
+	mediaType string
+	blob      []byte
+	claims    *claims
+	statement *statement
+	// reason is why the run that came furthest gave no ground, problem why it
+	// was not decided.
+	reason, problem trust.Reason
+	notChecked      bool                  // revocation applied to a ground and was not asked
+	verified        *signature.SignerInfo // of a run that gave a ground
+}
+
+// judge asks notation-go about every anchor, once without and, where the statement
+// has a use for countersignatures, once with each TSA certificate.
+func (e *examination) judge(ctx context.Context, anchors []*anchor) {
+	s := e.statement
+	// Whether the statement looks at countersignatures (trust-store-trust-policy,
+	// "Signature verification details", authentic timestamp).
+	stamped := s.tsa && s.enforces(trustpolicy.TypeAuthenticTimestamp) &&
+		e.claims.scheme == signature.SigningSchemeX509
+	e.reason = trust.NoTrustedKey
+	runs := 0
+	for _, a := range anchors {
+		plain := e.run(ctx, a, nil, s.identities)
+		if reason := e.authenticity(ctx, a, plain); reason != "" {
+			e.reason = reason
+			continue
+		}
+		if !stamped || !s.always {
+			e.accept(plain, a, nil)
+		}
+		if stamped {
+			e.stamped(ctx, a, &runs)
+		}
+	}
+	lo := e.lo
+	switch {
+	case lo.Verdict.Matched():
+		lo.Incomplete = e.problem
+		lo.Verdict.Author = e.verified.CertificateChain[0].Subject.String()
+		lo.Verdict.RevocationNotChecked = e.notChecked
+		if expiry := e.verified.SignedAttributes.Expiry; !expiry.IsZero() && !s.enforces(trustpolicy.TypeExpiry) {
+			lo.Verdict.LoggedExpiry = unixBound(expiry)
+		}
+	case e.problem != "" && e.reason != trust.Revoked:
+		lo.Problem = e.problem
+	default:
+		lo.Verdict.Reason = e.reason
+	}
+}
+
+// stamped looks for grounds that rest on the countersignature. All TSA
+// certificates are asked about together first, since most envelopes have no
+// countersignature that any of them vouches for; then one by one, because a
+// ground names its signers.
+func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
+	found := false
+	if tsa := e.v.store.anchors.tsa; e.claims.stamped && len(tsa) > 0 {
+		together := e.run(ctx, a, tsa, e.statement.identities)
+		switch {
+		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
+			if together.stamp.unknown {
+				e.problem = trust.RevocationUnknown
+				return
+			}
+		case len(tsa) == 1:
+			found = e.accept(together, a, tsa[0])
+		default:
+			for _, t := range tsa {
+				if *runs++; *runs > maxTSARuns {
+					e.problem = trust.LimitExceeded
+					return
+				}
+				one := e.run(ctx, a, []*anchor{t}, e.statement.identities)
+				found = e.accept(one, a, t) || found
+			}
+		}
+		if !found && e.problem == "" {
+			e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
+		}
+	} else if e.claims.stamped {
+		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
+	}
+	if !found && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
+		e.reason = trust.TimestampInvalid
+	}
+}
+
+// authenticity returns "" when a run found the envelope intact and its signer
+// authentic under a, else why not.
+func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) trust.Reason {
+	switch {
+	case run.outcome == nil: // our own document was refused: nothing about the signature
+		e.problem = trust.IOError
+		return trust.NoTrustedKey
+	case run.failed(trustpolicy.TypeIntegrity):
+		return stranger(e.mediaType, e.blob) // for its reason; it is broken
+	case run.failed(trustpolicy.TypeAuthenticity):
+		// Either the chain or the identity: notation-go has one result for both.
+		if anyone := e.run(ctx, a, nil, []string{"*"}); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
+			return trust.IdentityNotTrusted
+		}
+		return trust.NoTrustedKey
+	case run.err != nil: // the descriptor, or something that is not ours to name
+		return trust.SubjectMismatch
+	}
+	return ""
+}
+
+// accept reads the results of a run that found the signer authentic, and records
+// its grounds: one for each store that holds the anchor, and the TSA's when one
+// was needed. It is the only place that makes a Ground for notation. Dates are
+// not judged here but become the ground's bounds, so that time needs no new run.
+func (e *examination) accept(run *run, a, tsa *anchor) bool {
+	s, now := e.statement, time.Now()
+	if run.err != nil || run.outcome == nil || run.outcome.Error != nil || run.outcome.EnvelopeContent == nil {
+		return false
+	}
+	for _, t := range []trustpolicy.ValidationType{trustpolicy.TypeIntegrity, trustpolicy.TypeAuthenticity} {
+		if run.failed(t) {
+			return false
+		}
+	}
+	if run.result(trustpolicy.TypeExpiry) == nil || run.result(trustpolicy.TypeAuthenticTimestamp) == nil {
+		return false
+	}
+	if s.enforces(trustpolicy.TypeRevocation) && run.failed(trustpolicy.TypeRevocation) {
+		if run.code.revoked {
+			e.reason = trust.Revoked
+		} else {
+			e.problem = trust.RevocationUnknown
+		}
+		return false
+	}
+	info := &run.outcome.EnvelopeContent.SignerInfo
+	if needsPlugin(info) || !slices.ContainsFunc(info.CertificateChain, a.cert.Equal) {
+		e.reason = trust.PluginRequired
+		return false
+	}
+	isX509 := info.SignedAttributes.SigningScheme == signature.SigningSchemeX509
+	stampEnforced := s.enforces(trustpolicy.TypeAuthenticTimestamp)
+	byDates := isX509 && stampEnforced && tsa == nil
+	if stampEnforced && !byDates && run.failed(trustpolicy.TypeAuthenticTimestamp) {
+		if e.reason = trust.TimestampInvalid; run.stamp.unknown {
+			e.problem = trust.RevocationUnknown
+		}
+		return false
+	}
+	var b bounds
+	if s.enforces(trustpolicy.TypeExpiry) {
+		b.end(info.SignedAttributes.Expiry, trust.SignatureExpired)
+	}
+	if byDates {
+		for _, c := range info.CertificateChain {
+			b.begin(c.NotBefore)
+			b.end(c.NotAfter, trust.CertificateExpired)
+		}
+	}
+	// notation-go has judged the same dates by the clock. Where ours allow, its
+	// results must not object: a disagreement is a mistake in one of them.
+	if b.contain(run.began) && b.contain(now) {
+		if s.enforces(trustpolicy.TypeExpiry) && run.failed(trustpolicy.TypeExpiry) ||
+			stampEnforced && run.failed(trustpolicy.TypeAuthenticTimestamp) {
+			e.reason = trust.TimestampInvalid
+			return false
+		}
+	}
+	if run.code.notChecked || run.stamp.notChecked || run.code.unknown {
+		e.notChecked = true
+	}
+	e.verified = info
+	stamps := [][]trust.Signer{nil}
+	if tsa != nil {
+		stamps = nil
+		for _, t := range tsa.signers() {
+			stamps = append(stamps, []trust.Signer{t})
+		}
+	}
+	for _, signer := range a.signers() {
+		for _, stamp := range stamps {
+			e.lo.Verdict.Grounds = append(e.lo.Verdict.Grounds, trust.Ground{
+				Signers: append([]trust.Signer{signer}, stamp...), From: b.from, Until: b.until, Limit: b.limit})
+		}
+	}
+	return true
+}
+
+// bounds are a ground's dates in Unix seconds, 0 for none.
+type bounds struct {
+	from, until int64
+	limit       trust.Reason
+}
+
+// unixBound is t in seconds, never 0, which would be no bound. Fractions are cut
+// off: an end comes early rather than late.
+func unixBound(t time.Time) int64 {
+	if u := t.Unix(); u != 0 {
+		return u
+	}
+	return -1
+}
+
+func (b *bounds) begin(t time.Time) {
+	if u := t.Unix(); b.from == 0 || u > b.from {
+		b.from = u
+	}
+}
+
+func (b *bounds) end(t time.Time, limit trust.Reason) {
+	if u := unixBound(t); !t.IsZero() && (b.until == 0 || u < b.until) {
+		b.until, b.limit = u, limit
+	}
+}
+
+func (b *bounds) contain(t time.Time) bool {
+	u := t.Unix()
+	return (b.from == 0 || u >= b.from) && (b.until == 0 || u < b.until)
+}
+
+// failed reports whether a check has no result, more than one, or an error.
+func (r *run) failed(t trustpolicy.ValidationType) bool {
+	res := r.result(t)
+	return res == nil || res.Error != nil
+}
+
+// result returns the one result of a check, or nil.
+func (r *run) result(t trustpolicy.ValidationType) *notation.ValidationResult {
+	if r.outcome == nil {
+		return nil
+	}
+	var found *notation.ValidationResult
+	for _, res := range r.outcome.VerificationResults {
+		if res == nil || res.Type != t {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = res
+	}
+	return found
+}

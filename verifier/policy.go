@@ -1,0 +1,147 @@
+package verifier
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	"github.com/notaryproject/notation-go/verifier/truststore"
+
+	"trust-worker/internal/strictjson"
+	"trust-worker/trust"
+)
+
+const (
+	policyFile  = "trustpolicy.json"
+	defaultName = "default-config" // zot's name for the default statement
+)
+
+// policyDoc is a parsed trustpolicy.json.
+type policyDoc struct {
+	doc trustpolicy.Document
+	// isDefault is set for the default shape; only its verifyTimestamp counts.
+	isDefault bool
+}
+
+// policyRules name every member that notation knows: in another spelling it would
+// take them for the same, other readers would not.
+var policyRules = strictjson.Rules{
+	Members: []string{"version", "trustPolicies", "name", "registryScopes", "signatureVerification", "level",
+		"override", "verifyTimestamp", "trustStores", "trustedIdentities"},
+}
+
+// parsePolicy reads trustpolicy.json. Every member is honoured or the document is
+// refused: a member that was silently ignored would be a restriction that is not
+// there (Z12). Only bytes that are not JSON at all count as unfinished.
+func parsePolicy(b []byte) (*policyDoc, error) {
+	switch err := policyRules.Check(b); {
+	case errors.Is(err, strictjson.ErrSyntax):
+		return nil, unfinishedf("is not JSON")
+	case err != nil:
+		return nil, refusef("cannot be used (%v)", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	p := &policyDoc{}
+	if err := d.Decode(&p.doc); err != nil {
+		return nil, refusef("is not a trust policy that is understood in full (%v)", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, refusef("has something after the document")
+	}
+	if p.isDefault = hasDefaultShape(&p.doc); p.isDefault {
+		return p, nil
+	}
+	if err := p.doc.Validate(); err != nil {
+		return nil, refusef("%v", err)
+	}
+	return p, nil
+}
+
+// hasDefaultShape: one statement default-config, scope *, level strict without
+// overrides, identities *, any stores, any verifyTimestamp.
+func hasDefaultShape(d *trustpolicy.Document) bool {
+	if d.Version != "1.0" || len(d.TrustPolicies) != 1 {
+		return false
+	}
+	s := &d.TrustPolicies[0]
+	ts := s.SignatureVerification.VerifyTimestamp
+	return s.Name == defaultName && slices.Equal(s.RegistryScopes, []string{"*"}) &&
+		s.SignatureVerification.VerificationLevel == trustpolicy.LevelStrict.Name &&
+		len(s.SignatureVerification.Override) == 0 && slices.Equal(s.TrustedIdentities, []string{"*"}) &&
+		(ts == "" || ts == trustpolicy.OptionAlways || ts == trustpolicy.OptionAfterCertExpiry)
+}
+
+// defaultPolicy is the policy in force when the operator has written none: all
+// stores that hold a certificate. An empty directory is not yet a store, or
+// making one for a TSA would at once demand countersignatures.
+func defaultPolicy(stores []string, ts trustpolicy.TimestampOption) trustpolicy.Document {
+	if stores == nil {
+		stores = []string{}
+	}
+	return trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+		Name:           defaultName,
+		RegistryScopes: []string{"*"},
+		SignatureVerification: trustpolicy.SignatureVerification{
+			VerificationLevel: trustpolicy.LevelStrict.Name, VerifyTimestamp: ts},
+		TrustStores:       stores,
+		TrustedIdentities: []string{"*"},
+	}}}
+}
+
+// statement is one policy statement, ready to verify under.
+type statement struct {
+	name       string
+	identities []string
+	level      *trustpolicy.VerificationLevel // the effective one
+	tsa        bool                           // names a tsa store
+	always     bool                           // verifyTimestamp
+	verifies   bool                           // level strict or permissive, as written
+	id         trust.PolicyID
+}
+
+// enforces reports whether the operator's statement enforces a check.
+func (s *statement) enforces(t trustpolicy.ValidationType) bool {
+	return s.level.Enforcement[t] == trustpolicy.ActionEnforce
+}
+
+// newStatement prepares a statement of a valid document, for verifying and for
+// the join.
+func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, trust.Statement, error) {
+	level, err := p.SignatureVerification.GetVerificationLevel()
+	if err != nil {
+		return nil, trust.Statement{}, err
+	}
+	written := p.SignatureVerification.VerificationLevel
+	s := &statement{
+		name:       p.Name,
+		identities: p.TrustedIdentities,
+		level:      level,
+		tsa: slices.ContainsFunc(p.TrustStores, func(s string) bool {
+			return strings.HasPrefix(s, string(truststore.TypeTSA)+":")
+		}),
+		always: p.SignatureVerification.VerifyTimestamp != trustpolicy.OptionAfterCertExpiry,
+		// audit and skip never make anything trusted, whatever they override.
+		verifies: written == trustpolicy.LevelStrict.Name || written == trustpolicy.LevelPermissive.Name,
+	}
+	m := trust.Meaning{
+		Enforcement:     map[string]string{},
+		VerifyTimestamp: string(trustpolicy.OptionAfterCertExpiry),
+		TSA:             s.tsa,
+		Identities:      p.TrustedIdentities,
+		Revocation:      string(mode),
+	}
+	if s.always {
+		m.VerifyTimestamp = string(trustpolicy.OptionAlways)
+	}
+	for t, a := range level.Enforcement {
+		m.Enforcement[string(t)] = string(a)
+	}
+	s.id = m.ID()
+	return s, trust.Statement{Name: p.Name, Scopes: p.RegistryScopes, Stores: p.TrustStores,
+		Policy: s.id, Verifies: s.verifies}, nil
+}

@@ -1,0 +1,99 @@
+package verifier
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/notaryproject/notation-go"
+	nverifier "github.com/notaryproject/notation-go/verifier"
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	"github.com/notaryproject/notation-go/verifier/truststore"
+	"github.com/opencontainers/go-digest"
+
+	"trust-worker/trust"
+)
+
+// run is one call of notation-go's verifier with exactly one anchor, and at most
+// one TSA certificate when its result is to make a ground.
+type run struct {
+	outcome     *notation.VerificationOutcome // may be nil
+	err         error
+	began       time.Time
+	code, stamp *revocationCheck // of the signer's chain, of the TSA's
+}
+
+// The store names within one run. They stand for the certificates handed over,
+// not for the stores they come from.
+const anchorStore, tsaStore = "anchor", "stamp"
+
+// run asks notation-go whether the envelope is good under one anchor. The document
+// has one statement for everything; checks that depend on the clock or on the
+// network are logged rather than enforced, so that their results come back next
+// to the others, to be read against the operator's statement.
+func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identities []string) *run {
+	out := &run{began: time.Now(),
+		code: &revocationCheck{mode: e.v.store.revocation}, stamp: &revocationCheck{mode: e.v.store.revocation}}
+	e.lo.Calls++
+	revocation := trustpolicy.ActionLog
+	if e.statement.level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
+		revocation = trustpolicy.ActionSkip
+	}
+	stores := memoryStore{a.storeType: {a.cert}}
+	names := []string{string(a.storeType) + ":" + anchorStore}
+	if len(tsa) > 0 {
+		names = append(names, string(truststore.TypeTSA)+":"+tsaStore)
+		for _, t := range tsa {
+			stores[truststore.TypeTSA] = append(stores[truststore.TypeTSA], t.cert)
+		}
+	}
+	doc := &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+		Name:           e.statement.name,
+		RegistryScopes: []string{"*"},
+		SignatureVerification: trustpolicy.SignatureVerification{
+			VerificationLevel: trustpolicy.LevelStrict.Name,
+			VerifyTimestamp:   trustpolicy.OptionAlways,
+			Override: map[trustpolicy.ValidationType]trustpolicy.ValidationAction{
+				trustpolicy.TypeExpiry:             trustpolicy.ActionLog,
+				trustpolicy.TypeAuthenticTimestamp: trustpolicy.ActionLog,
+				trustpolicy.TypeRevocation:         revocation,
+			},
+		},
+		TrustStores:       names,
+		TrustedIdentities: identities,
+	}}}
+	// The plugin manager is nil: an envelope may name a program to run before
+	// anything about it is authenticated (N5).
+	nv, err := nverifier.NewWithOptions(doc, stores, nil, nverifier.VerifierOptions{
+		RevocationCodeSigningValidator: out.code, RevocationTimestampingValidator: out.stamp})
+	if err != nil {
+		out.err = err
+		return out
+	}
+	out.outcome, out.err = nv.Verify(ctx, e.r.Subject.descriptor(), e.blob, notation.VerifierVerifyOptions{
+		// Selects the statement, whose scope is *; the real repository has
+		// selected it already.
+		ArtifactReference:  "registry.invalid/subject@" + e.r.Subject.Digest.String(),
+		SignatureMediaType: e.mediaType,
+	})
+	if out.outcome == nil && out.err == nil {
+		out.err = errors.New("no outcome")
+	}
+	return out
+}
+
+// memoryStore serves exactly the certificates of one run: notation-go's own store
+// reads the directory each time, and fails whole on one bad file.
+type memoryStore map[truststore.Type][]*x509.Certificate
+
+// GetCertificates implements truststore.X509TrustStore.
+func (s memoryStore) GetCertificates(_ context.Context, t truststore.Type, name string) ([]*x509.Certificate, error) {
+	if certs := s[t]; len(certs) > 0 && (name == anchorStore) == (t != truststore.TypeTSA) {
+		return certs, nil
+	}
+	return nil, fmt.Errorf("no certificates in %s:%s", t, name)
+}
+
+func ociDigest(d trust.Digest) digest.Digest { return digest.Digest(d.String()) }

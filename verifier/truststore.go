@@ -1,0 +1,140 @@
+package verifier
+
+import (
+	"slices"
+	"time"
+
+	"github.com/notaryproject/notation-go/verifier/truststore"
+
+	"trust-worker/trust"
+	"trust-worker/verifier/recovery"
+)
+
+// CurveHash is a curve together with a hash that a trusted key uses on it. The
+// values are stored: never renumber them.
+type CurveHash uint8
+
+// The pairs: every curve with SHA-256, and with the hash that cosign sign
+// chooses for it.
+const (
+	P256SHA256 CurveHash = 1
+	P384SHA384 CurveHash = 2
+	P384SHA256 CurveHash = 3
+	P521SHA512 CurveHash = 4
+	P521SHA256 CurveHash = 5
+)
+
+// File is one piece of trust material that was loaded.
+type File struct {
+	// Path is relative to the parent of the trust directory, for example
+	// "_cosign/a.pub".
+	Path   string
+	Signer trust.Signer
+	// Kind is "public key" or "certificate".
+	Kind string
+	// Algorithm is "P-256", "RSA 2048", "Ed25519".
+	Algorithm string
+	// Subject, NotBefore and NotAfter are a certificate's.
+	Subject             string
+	NotBefore, NotAfter time.Time
+}
+
+// Refusal is one file or directory that was not loaded, or only from memory.
+type Refusal struct {
+	Path string
+	// Reason says what is wrong and what to do, in one sentence.
+	Reason string
+	// Grace is set while the file's last good content is still in force.
+	Grace bool
+}
+
+// PolicySource says whose notation policy is in force.
+type PolicySource string
+
+// The sources.
+const (
+	PolicyDefault  PolicySource = "default" // computed from the stores on disk
+	PolicyOperator PolicySource = "operator"
+	PolicyInvalid  PolicySource = "invalid"
+	PolicyOff      PolicySource = "off" // notation is switched off
+)
+
+// PolicySummary says where the notation policy in force comes from.
+type PolicySummary struct {
+	Source PolicySource
+	// Problem is why an operator's policy cannot be used, or why the last good
+	// one still stands in.
+	Problem string
+}
+
+// String is "default (computed)", "operator", "invalid: …" or "off".
+func (p PolicySummary) String() string {
+	switch p.Source {
+	case PolicyDefault:
+		return "default (computed)"
+	case PolicyInvalid:
+		return "invalid: " + p.Problem
+	}
+	return string(p.Source)
+}
+
+// TrustStore is the trust material and the policy at one moment. It is immutable.
+type TrustStore struct {
+	inForce *trust.InForce
+	loaded  []File
+	refused []Refusal
+	policy  PolicySummary
+	ignored int
+	id      trust.Digest
+
+	keys       keyring
+	anchors    anchorage
+	statements map[string]*statement // by name
+	revocation RevocationMode
+}
+
+// emptyStore trusts nothing.
+func emptyStore() *TrustStore {
+	return &TrustStore{
+		inForce:    trust.NewInForce(trust.Terms{}),
+		policy:     PolicySummary{Source: PolicyOff},
+		keys:       newKeyring(),
+		anchors:    anchorage{byPrint: map[truststore.Type]map[trust.Digest]*anchor{}},
+		statements: map[string]*statement{},
+		revocation: RevocationOffline,
+	}
+}
+
+// InForce returns the signers and statements in force, for the join.
+func (t *TrustStore) InForce() *trust.InForce { return t.inForce }
+
+// ID hashes everything that a verdict under t can depend on: two loads with the
+// same ID need no verification between them.
+func (t *TrustStore) ID() trust.Digest { return t.id }
+
+// Loaded returns the material in force, by path.
+func (t *TrustStore) Loaded() []File { return slices.Clone(t.loaded) }
+
+// Refused returns what was not loaded and why, by path.
+func (t *TrustStore) Refused() []Refusal { return slices.Clone(t.refused) }
+
+// Ignored counts the names that are never loaded: hidden ones, backups,
+// editors' and package managers' leftovers.
+func (t *TrustStore) Ignored() int { return t.ignored }
+
+// Policy says where the notation policy comes from.
+func (t *TrustStore) Policy() PolicySummary { return t.policy }
+
+// InUse returns the curves and hashes of the trusted ECDSA keys, sorted.
+func (t *TrustStore) InUse() []CurveHash { return slices.Clone(t.keys.inUse) }
+
+// Filing returns how signatures by a cosign key are filed: their class and, for
+// ECDSA, the key's curve with each hash. Both are zero for notation signers and
+// for keys that are not in force.
+func (t *TrustStore) Filing(s trust.Signer) (recovery.Class, []CurveHash) {
+	k := t.keys.byPrint[s.Fingerprint]
+	if k == nil || s != k.signer() {
+		return 0, nil
+	}
+	return k.class, slices.Clone(k.curves)
+}

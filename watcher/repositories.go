@@ -1,0 +1,279 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
+)
+
+// Repositories watches repository directories, each by itself: index.json is
+// replaced by a rename, which is an event of its directory. Its methods are
+// safe for concurrent use.
+type Repositories struct {
+	opts    Options
+	open    func() (*feed, error) // tests replace it before Run
+	running atomic.Bool
+	intake  intake
+	hints   *hints
+
+	mu sync.Mutex
+	// want maps directories to the repositories in them, "" for a directory
+	// that only leads to some. It is replaced, never changed.
+	want    map[string]string
+	changed bool // want, since watches were last placed
+
+	// Owned by Run's goroutine.
+	mode    Mode
+	checked time.Time
+	watches *watches
+}
+
+// NewRepositories returns an idle watcher of nothing, see Set.
+func NewRepositories(opts Options) *Repositories {
+	opts = opts.forRepositories()
+	return &Repositories{
+		opts:   opts,
+		open:   openNotify,
+		intake: intake{wake: make(chan struct{}, 1)},
+		hints:  newHints(opts),
+	}
+}
+
+// C receives a value when Take has something to say; always the same channel,
+// never closed.
+func (r *Repositories) C() <-chan struct{} { return r.hints.signal }
+
+// Take returns the hints since it was last called, and forgets them. There may
+// be none.
+func (r *Repositories) Take() Hint { return r.hints.take() }
+
+// Status returns the watcher's condition. Dirs may lag behind Set for a moment.
+func (r *Repositories) Status() Status { return r.intake.get() }
+
+// Set replaces what is watched: absolute directory → repository name, or "" for
+// one that only leads to repositories (the root above all). Call it after each
+// walk. A directory that was not watched before, or is another one than before,
+// is hinted at once its watch is in place, so that what happened there between
+// the walk and the watch is not missed.
+func (r *Repositories) Set(dirs map[string]string) {
+	want := make(map[string]string, len(dirs))
+	for dir, name := range dirs {
+		want[filepath.Clean(dir)] = name
+	}
+	r.mu.Lock()
+	r.want, r.changed = want, true
+	r.mu.Unlock()
+	r.intake.poke()
+}
+
+// Run watches until ctx ends and then returns nil. It returns an error for
+// unusable options only: what goes wrong with the system is in Status. It must
+// not run twice at a time.
+func (r *Repositories) Run(ctx context.Context) error {
+	if !r.running.CompareAndSwap(false, true) {
+		return errors.New("watcher: Repositories runs already")
+	}
+	defer r.running.Store(false)
+	if err := r.opts.validate(); err != nil {
+		return err
+	}
+	var pumps errgroup.Group
+	r.watches = &watches{open: r.open, rest: r.opts.PollWithoutEvents}
+	r.watches.start = func(f *feed) {
+		pumps.Go(func() error { f.pump(r.event, r.intake.fault); return nil })
+	}
+	r.loop(ctx)
+	r.watches.discard(false) // ends the pump
+	r.intake.update(func(s *Status) { s.Mode, s.Reason, s.Dirs = ModeOff, "", 0 })
+	return pumps.Wait()
+}
+
+func (r *Repositories) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	r.check()
+	for ctx.Err() == nil {
+		now := time.Now()
+		next := r.nextCheck(now)
+		if !next.After(now) {
+			r.check()
+			continue
+		}
+		due, news := r.hints.flush(now)
+		if news {
+			r.intake.update(func(s *Status) { s.LastNotice = now })
+		}
+		if !due.IsZero() && due.Before(next) {
+			next = due
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.intake.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// nextCheck says when all watches are to be looked after: at once after Set,
+// soon after trouble (but a storm of overflows must not keep us busy with
+// nothing else), otherwise at the poll.
+func (r *Repositories) nextCheck(now time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.changed:
+		return now
+	case r.intake.troubled():
+		return r.checked.Add(r.opts.MaxDelay)
+	case r.watches.feed == nil:
+		return r.checked.Add(r.opts.PollWithoutEvents)
+	}
+	return r.checked.Add(r.opts.Poll)
+}
+
+// check places the watches that are missing and hints at what they are on.
+func (r *Repositories) check() {
+	r.checked = time.Now()
+	r.mu.Lock()
+	want := r.want
+	r.changed = false // a Set from here on leads to another check
+	r.mu.Unlock()
+	lost, died := r.intake.take()
+	if lost || died {
+		r.opts.Log.Warn("repository watcher: events lost, watching anew", "died", died)
+		r.watches.discard(died)
+	}
+	old, first := r.watches.feed, r.mode == ""
+	added, reason := r.settle(want)
+	fresh := r.watches.feed != old
+	if fresh && !first {
+		r.intake.update(func(s *Status) { s.Restarts++ })
+	}
+	degraded := r.report(reason) && reason != ""
+	if lost || degraded || fresh && len(added) > 0 {
+		r.hints.everything()
+		r.intake.update(func(s *Status) { s.LastNotice = time.Now() })
+		return
+	}
+	for _, dir := range added {
+		if name, ok := want[dir]; ok {
+			r.hints.touch(name, time.Now())
+		}
+	}
+}
+
+func (r *Repositories) settle(want map[string]string) (added []string, reason string) {
+	if err := r.watches.ensure(); err != nil {
+		if errors.Is(err, errResting) {
+			return nil, r.Status().LastError
+		}
+		r.intake.update(func(s *Status) { s.LastError = err.Error() })
+		return nil, err.Error()
+	}
+	s := r.survey(want)
+	added, err := r.watches.apply(s.places)
+	if err != nil && s.reason == "" {
+		return added, err.Error()
+	}
+	return added, s.reason
+}
+
+// survey looks up the directories that are wanted and exist. Those that only
+// lead to repositories come first, in case not all can be watched: a new
+// repository is harder to find than a new tag.
+func (r *Repositories) survey(want map[string]string) *survey {
+	s := &survey{max: r.opts.MaxDirs}
+	dirs := slices.SortedFunc(maps.Keys(want), func(a, b string) int {
+		if (want[a] == "") != (want[b] == "") {
+			if want[a] == "" {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	for _, dir := range dirs {
+		if len(s.places) >= s.max {
+			s.fail("more than %d directories", s.max)
+			break
+		}
+		// Stat, not Lstat: whether a repository may be reached by a link is for
+		// the walk to decide. What is missing has an event in its parent.
+		fi, err := os.Stat(dir)
+		if err != nil || !fi.IsDir() {
+			continue
+		}
+		s.places = append(s.places, &place{path: dir, info: fi})
+		s.needEvents(dir)
+	}
+	return s
+}
+
+func (r *Repositories) report(reason string) (changed bool) {
+	r.mode = ModeEvents
+	if reason != "" {
+		r.mode = ModePolling
+	}
+	changed = r.intake.setMode(r.mode, reason, r.opts.Poll, len(r.watches.have))
+	if changed {
+		r.opts.Log.Info("repository watcher: mode", "mode", r.mode, "reason", reason, "dirs", len(r.watches.have))
+	}
+	return changed
+}
+
+// event is called by the pump.
+func (r *Repositories) event(ev fsnotify.Event) {
+	path := filepath.Clean(ev.Name)
+	r.mu.Lock()
+	want := r.want
+	r.mu.Unlock()
+
+	walk := false
+	name, known := want[path]
+	if known {
+		// An event for a directory itself, from its own watch or its parent's.
+		walk = name == "" || ev.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename)
+	} else {
+		name, known = want[filepath.Dir(path)]
+		walk = known && ev.Has(fsnotify.Create) && mayBeRepository(path, name != "")
+	}
+	if !known || name == "" && !walk {
+		return
+	}
+	now := time.Now()
+	if walk {
+		r.hints.touch("", now)
+	}
+	if name != "" {
+		r.hints.touch(name, now)
+	}
+	r.intake.event()
+}
+
+// mayBeRepository says whether something that has just appeared is worth a
+// walk: a directory or a link that layout would enter or, unless its directory
+// is known as a repository (where each push replaces index.json), one of the
+// files that make it one.
+func mayBeRepository(path string, inRepository bool) bool {
+	switch base := filepath.Base(path); {
+	case base == "index.json" || base == "oci-layout":
+		return !inRepository
+	case base == "blobs" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, "."):
+		return false
+	}
+	fi, err := os.Lstat(path)
+	return err == nil && (fi.IsDir() || fi.Mode()&fs.ModeSymlink != 0)
+}

@@ -1,0 +1,424 @@
+package watcher
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// storage is a registry's root with repositories, and their watcher. Its Set is
+// what a walk would give.
+type storage struct {
+	t     *testing.T
+	root  string
+	p     *puppet
+	repos *Repositories
+	start time.Time
+}
+
+func newStorage(t *testing.T, opts Options, names ...string) *storage {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &storage{t: t, root: root, p: &puppet{}, repos: NewRepositories(opts)}
+	for _, name := range names {
+		s.create(name)
+	}
+	return s
+}
+
+func (s *storage) create(name string) {
+	s.t.Helper()
+	dir := filepath.Join(s.root, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	s.push(name, "{}")
+}
+
+// push replaces index.json as zot does.
+func (s *storage) push(name, content string) {
+	s.t.Helper()
+	dir := filepath.Join(s.root, name)
+	if err := os.WriteFile(dir+"/.staging", []byte(content), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(dir+"/.staging", dir+"/index.json"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// walk is the scanner's: repositories, and directories that lead to some.
+func (s *storage) walk() map[string]string {
+	dirs := map[string]string{}
+	filepath.WalkDir(s.root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		if path != s.root && (strings.ContainsAny(d.Name()[:1], "._") || d.Name() == "blobs") {
+			return filepath.SkipDir
+		}
+		name, _ := filepath.Rel(s.root, path)
+		if _, err := os.Stat(path + "/index.json"); err != nil {
+			name = ""
+		}
+		dirs[path] = name
+		return nil
+	})
+	return dirs
+}
+
+// run starts the watcher, with the puppet if in a bubble, until the test ends.
+func (s *storage) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.repos.Run(ctx); err != nil {
+			s.t.Errorf("Run: %v", err)
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// bubble runs f in synctest with the watcher on the puppet, after the first
+// hints.
+func (s *storage) bubble(f func()) {
+	s.t.Helper()
+	names := s.walk()
+	opts := s.repos.opts
+	synctest.Test(s.t, func(t *testing.T) {
+		s.t, s.repos = t, NewRepositories(opts)
+		s.repos.open = s.p.open
+		s.repos.Set(names)
+		defer s.run()()
+		s.start = time.Now()
+		s.expect(0, Hint{All: true, Walk: true})
+		f()
+	})
+}
+
+func (s *storage) expect(at time.Duration, want Hint) {
+	s.t.Helper()
+	<-s.repos.C()
+	got, after := s.repos.Take(), time.Since(s.start)
+	if !reflect.DeepEqual(got, want) || after != at {
+		s.t.Errorf("%+v after %v, want %+v after %v", got, after, want, at)
+	}
+}
+
+func (s *storage) silent(until time.Duration) {
+	s.t.Helper()
+	time.Sleep(until - time.Since(s.start))
+	synctest.Wait()
+	select {
+	case <-s.repos.C():
+		s.t.Errorf("%+v, want no hint", s.repos.Take())
+	default:
+	}
+}
+
+const ms = time.Millisecond
+
+func TestRepositoriesEvents(t *testing.T) {
+	s := newStorage(t, Options{}, "a", "a/b", "team/app")
+	if err := os.MkdirAll(s.root+"/team/new", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/_cosign", "/a/blobs", "/a/.uploads", "/a/c"} {
+		if err := os.Mkdir(s.root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.bubble(func() {
+		s.repos.mu.Lock()
+		delete(s.repos.want, s.root+"/team/new") // as if it came after the walk
+		delete(s.repos.want, s.root+"/a/c")
+		s.repos.mu.Unlock()
+		for i, c := range []struct {
+			path string
+			op   fsnotify.Op
+			want Hint
+		}{
+			{"/a/index.json", fsnotify.Create, Hint{Names: []string{"a"}}},
+			{"/a/b/index.json", fsnotify.Create, Hint{Names: []string{"a/b"}}},
+			{"/team/app/index.json", fsnotify.Write, Hint{Names: []string{"team/app"}}},
+			{"/a/blobs", fsnotify.Create, Hint{Names: []string{"a"}}},
+			{"/a/.uploads", fsnotify.Create, Hint{Names: []string{"a"}}},
+			{"/a/c", fsnotify.Create, Hint{Walk: true, Names: []string{"a"}}},
+			{"/a/b", fsnotify.Remove, Hint{Walk: true, Names: []string{"a/b"}}},
+			{"/a/b", fsnotify.Chmod, Hint{Names: []string{"a/b"}}},
+			{"/team", fsnotify.Rename, Hint{Walk: true}},
+			{"/team/new", fsnotify.Create, Hint{Walk: true}},
+			{"/team/index.json", fsnotify.Create, Hint{Walk: true}},
+			{"/_cosign", fsnotify.Create, Hint{}},
+			{"/meta.db", fsnotify.Write, Hint{}},
+			{"/team/app/unknown/index.json", fsnotify.Write, Hint{}},
+		} {
+			at := time.Duration(i+1) * time.Second
+			time.Sleep(at - time.Since(s.start))
+			s.p.say(s.root+c.path, c.op)
+			if reflect.DeepEqual(c.want, Hint{}) {
+				s.silent(at + 500*ms)
+			} else {
+				s.expect(at+10*ms, c.want)
+			}
+		}
+	})
+}
+
+func TestRepositoriesDebounce(t *testing.T) {
+	s := newStorage(t, Options{}, "busy", "quiet")
+	s.bubble(func() {
+		var pushes sync.WaitGroup
+		defer pushes.Wait()
+		pushes.Go(func() {
+			for range 500 {
+				s.p.say(s.root+"/busy/index.json", fsnotify.Create)
+				time.Sleep(ms)
+			}
+		})
+		time.Sleep(50*ms + ms/2)
+		s.p.say(s.root+"/quiet/index.json", fsnotify.Create)
+		s.expect(60*ms+ms/2, Hint{Names: []string{"quiet"}})
+		s.expect(200*ms, Hint{Names: []string{"busy"}})
+	})
+}
+
+// A directory that is new to Set is hinted once it is watched; Set without news
+// says nothing.
+func TestRepositoriesSet(t *testing.T) {
+	s := newStorage(t, Options{}, "a", "b")
+	s.bubble(func() {
+		time.Sleep(time.Second)
+		s.repos.Set(s.walk())
+		s.silent(1500 * ms)
+
+		s.create("c")
+		s.repos.Set(s.walk())
+		s.expect(1510*ms, Hint{Names: []string{"c"}})
+
+		s.create("team/d")
+		s.repos.Set(s.walk())
+		s.expect(1520*ms, Hint{Walk: true, Names: []string{"team/d"}})
+		if got, want := s.watched(), s.wanted(); !slices.Equal(got, want) {
+			t.Errorf("watched %q, want %q", got, want)
+		}
+
+		if err := os.RemoveAll(s.root + "/b"); err != nil {
+			t.Fatal(err)
+		}
+		s.repos.Set(s.walk())
+		s.silent(2 * time.Second)
+		if got, want := s.watched(), s.wanted(); !slices.Equal(got, want) {
+			t.Errorf("watched %q, want %q", got, want)
+		}
+
+		// Another directory by the same name.
+		if err := os.Rename(s.root+"/a", s.root+"/c/x"); err != nil {
+			t.Fatal(err)
+		}
+		s.create("a")
+		s.repos.Set(s.walk())
+		s.expect(2010*ms, Hint{Names: []string{"a", "c/x"}})
+	})
+}
+
+func (s *storage) watched() []string { return slices.Sorted(slices.Values(s.p.current().WatchList())) }
+func (s *storage) wanted() []string  { return slices.Sorted(maps.Keys(s.walk())) }
+
+// W6: lost events mean everything, from a new source with all watches.
+func TestRepositoriesOverflow(t *testing.T) {
+	s := newStorage(t, Options{}, "a", "b")
+	s.bubble(func() {
+		time.Sleep(time.Second)
+		old := s.p.current()
+		for range 5 {
+			old.fail(fsnotify.ErrEventOverflow)
+		}
+		s.expect(time.Second, Hint{All: true, Walk: true})
+		if got, want := s.watched(), s.wanted(); !slices.Equal(got, want) {
+			t.Errorf("watched %q, want %q", got, want)
+		}
+		if st := s.repos.Status(); st.Overflows == 0 || st.Mode != ModeEvents || st.Restarts == 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// W7: beyond the limit it stops adding, says so, hints once at everything, and
+// tries again at the poll.
+func TestRepositoriesLimit(t *testing.T) {
+	s := newStorage(t, Options{}, "a", "b", "c")
+	s.p.limit = 2
+	s.bubble(func() {
+		if st := s.repos.Status(); st.Mode != ModePolling || !strings.Contains(st.Reason, "no space left") || st.Dirs != 2 {
+			t.Errorf("%+v", st)
+		}
+		if !s.p.watches(t, s.root) {
+			t.Error("the root is not watched first")
+		}
+		s.silent(59 * time.Second)
+		s.p.set(func(p *puppet) { p.limit = 0 })
+		s.expect(60*time.Second+10*ms, Hint{Names: []string{"b", "c"}})
+		if st := s.repos.Status(); st.Mode != ModeEvents {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestRepositoriesMaxDirs(t *testing.T) {
+	s := newStorage(t, Options{MaxDirs: 2}, "a", "b", "c")
+	s.bubble(func() {
+		if st := s.repos.Status(); st.Mode != ModePolling || st.Reason != "more than 2 directories" || st.Dirs != 2 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// W17.
+func TestRepositoriesDeath(t *testing.T) {
+	s := newStorage(t, Options{}, "a")
+	s.bubble(func() {
+		time.Sleep(10 * time.Second)
+		s.p.current().Close()
+		s.expect(10*time.Second, Hint{All: true, Walk: true})
+		s.p.current().Close()
+		s.expect(10*time.Second+200*ms, Hint{All: true, Walk: true})
+		if st := s.repos.Status(); st.Mode != ModePolling || st.Reason != "event source ended" {
+			t.Errorf("%+v", st)
+		}
+		s.expect(12*time.Second+200*ms, Hint{All: true, Walk: true})
+		if st := s.repos.Status(); st.Mode != ModeEvents {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestRepositoriesRefused(t *testing.T) {
+	if err := NewRepositories(Options{Poll: -1}).Run(t.Context()); err == nil {
+		t.Error("a negative poll is accepted")
+	}
+}
+
+// scanner follows hints as the real one would, and collects what it knows.
+type scanner struct {
+	*storage
+	mu    sync.Mutex
+	index map[string]string // repository → content of index.json
+}
+
+func (s *scanner) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.repos.C():
+		}
+		h := s.repos.Take()
+		s.mu.Lock()
+		if h.Walk || h.All {
+			dirs := s.walk()
+			s.repos.Set(dirs)
+			maps.DeleteFunc(s.index, func(name, _ string) bool { return dirs[filepath.Join(s.root, name)] != name })
+			for _, name := range dirs {
+				if _, known := s.index[name]; name != "" && (!known || h.All) {
+					s.scan(name)
+				}
+			}
+		}
+		for _, name := range h.Names {
+			s.scan(name)
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *scanner) scan(name string) {
+	content, err := os.ReadFile(filepath.Join(s.root, name, "index.json"))
+	if err != nil {
+		delete(s.index, name)
+		return
+	}
+	s.index[name] = string(content)
+}
+
+func (s *scanner) converge() {
+	s.t.Helper()
+	want := map[string]string{}
+	for dir, name := range s.walk() {
+		if name != "" {
+			content, _ := os.ReadFile(dir + "/index.json")
+			want[name] = string(content)
+		}
+	}
+	var got map[string]string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(ms) {
+		s.mu.Lock()
+		got = maps.Clone(s.index)
+		s.mu.Unlock()
+		if maps.Equal(got, want) {
+			return
+		}
+	}
+	s.t.Fatalf("scanner knows %v\non disk %v\n%+v", got, want, s.repos.Status())
+}
+
+// With the real thing, hints alone bring a scanner to what is on disk, for all
+// that a registry does.
+func TestRepositoriesFollowed(t *testing.T) {
+	rounds := 15
+	if torture {
+		rounds = 500
+	}
+	s := &scanner{storage: newStorage(t, Options{Poll: time.Hour}, "a", "a/b", "team/app"), index: map[string]string{}}
+	s.repos.Set(s.walk())
+	stop := s.run()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.follow(ctx) })
+	defer func() { cancel(); stop(); wg.Wait() }()
+	s.converge()
+	for i := range rounds {
+		text := fmt.Sprint("round ", i)
+		s.push("a", text)
+		s.push("a/b", text)
+		s.converge()
+		s.create(fmt.Sprintf("new/deep/r%d", i)) // walked before index.json is there, or after
+		s.create(fmt.Sprintf("a/n%d", i))
+		s.converge()
+		s.push(fmt.Sprintf("a/n%d", i), text)
+		s.converge()
+		for _, name := range []string{"new", fmt.Sprintf("a/n%d", i), "team/app"} {
+			if err := os.RemoveAll(filepath.Join(s.root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.create("team/app") // again, likely with the same inode number
+		s.push("team/app", text)
+		s.converge()
+		s.push("team/app", text+" again")
+		s.converge()
+		if err := os.Rename(s.root+"/team", s.root+"/crew"); err != nil {
+			t.Fatal(err)
+		}
+		s.converge()
+		s.push("crew/app", text)
+		s.converge()
+		if err := os.Rename(s.root+"/crew", s.root+"/team"); err != nil {
+			t.Fatal(err)
+		}
+		s.converge()
+	}
+}
