@@ -173,10 +173,8 @@ func (s *Scheduler) stamp(name string) string {
 
 // open opens a repository in whichever root serves it.
 func (s *Scheduler) open(name string) (*layout.Repository, error) {
-	err := fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
 	for _, storage := range s.cfg.Storage {
-		var p *layout.Repository
-		p, err = storage.Root.Repository(name)
+		p, err := storage.Root.Repository(name)
 		if err == nil {
 			return p, nil
 		}
@@ -184,7 +182,7 @@ func (s *Scheduler) open(name string) (*layout.Repository, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	return nil, fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
 }
 
 // scanTurn compares a repository with what is remembered of it.
@@ -195,20 +193,25 @@ func (s *Scheduler) scanTurn(ctx context.Context, name string, w *work) (result,
 		return result{}, err
 	}
 	p, err := s.open(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && s.stamp(name) == "" && s.gone(name) {
-		if err == nil {
-			err = p.Close()
-		}
-		if !known {
-			return result{}, nil
-		}
-		return result{again: w, batches: []cache.Batch{{Place: name, Remove: true}}}, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.removed(name, known, w), nil
 	}
 	if err != nil {
 		return s.unlisted(name, w, err), nil
 	}
-	r, err := s.scan(ctx, p, name, place, known, w)
-	return r, errors.Join(err, p.Close())
+	defer p.Close() // read-only
+	if s.gone(name) {
+		return s.removed(name, known, w), nil
+	}
+	return s.scan(ctx, p, name, place, known, w)
+}
+
+// removed is the result for a repository that is not there any more.
+func (s *Scheduler) removed(name string, known bool, w *work) result {
+	if !known {
+		return result{}
+	}
+	return result{again: w, batches: []cache.Batch{{Place: name, Remove: true}}}
 }
 
 // gone reports whether index.json is not there, as opposed to not readable.

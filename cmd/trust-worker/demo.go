@@ -1,7 +1,110 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"trust-worker/internal/signtest"
+)
 
 func newDemoCommand(s *settings) *cobra.Command {
-	return &cobra.Command{Use: "demo", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return nil }}
+	var keep bool
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Lay out a small sample registry, run the daemon on it, and show the answers",
+		Long: `Lay out a small sample registry with real signatures, run the daemon on it,
+show the answers, and stay up until interrupted. The sample is in a new
+directory below the temporary one and removed at the end, unless --keep.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			dir, err := os.MkdirTemp("", "trust-worker-demo-")
+			if err != nil {
+				return err
+			}
+			if !keep {
+				defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+			}
+			s.root, s.state = filepath.Join(dir, "registry"), filepath.Join(dir, "registry", "_trust")
+			if err := layOutSample(dir); err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("log-level") {
+				s.logLevel = "error" // the table is what is to be read
+			}
+			if err := s.check(true); err != nil {
+				return err
+			}
+			return s.serve(cmd.Context(), func(context.Context) error { return s.showSample(cmd.OutOrStdout(), dir) })
+		},
+	}
+	c.Flags().BoolVar(&keep, "keep", false, "keep the sample when the demo ends")
+	return c
+}
+
+// layOutSample makes the sample: every state once, by both tools.
+func layOutSample(dir string) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // signtest's way to report a full disk and the like
+			err = fmt.Errorf("lay out the sample registry: %v", p)
+		}
+	}()
+	st := signtest.NewStorage(filepath.Join(dir, "registry"))
+	now := time.Now()
+	team, spare := signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P384)
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "Sample Root CA", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(10, 0, 0)})
+	release := root.Leaf(signtest.CertOptions{CommonName: "Release Engineering", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(5, 0, 0)})
+	st.TrustKey("team.pub", team)
+	st.TrustCert("ca:sample", "root.pem", root.Cert())
+	if err := os.WriteFile(filepath.Join(dir, "spare.pub"), spare.PEM(), 0o644); err != nil {
+		return err
+	}
+
+	st.SignSimple(st.Image("library/web", "1.0"), team, signtest.CosignOptions{})
+	both := st.Image("library/web", "1.1")
+	st.SignBundle(both, team, signtest.CosignOptions{})
+	st.SignNotation(both, release, signtest.NotationOptions{})
+	st.SignNotation(st.Image("library/db", "16"), release, signtest.NotationOptions{COSE: true})
+	st.SignNotation(st.Image("library/db", "15"), release, signtest.NotationOptions{
+		Time: now.AddDate(0, -2, 0), Expiry: now.AddDate(0, -1, 0)})
+	st.SignSimple(st.Image("library/api", "2.0"), spare, signtest.CosignOptions{})
+	st.Image("library/tool", "dev")
+	return nil
+}
+
+// showSample prints the table and what to try next.
+func (s *settings) showSample(w io.Writer, dir string) error {
+	r, err := s.reader()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	if err := listImages(w, &output{format: "text"}, snap, ""); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		self = "trust-worker"
+	}
+	fmt.Fprintf(w, `
+The daemon is watching %[1]s. In another terminal, try:
+
+  cp %[2]s %[1]s/_cosign/                              # trust the spare key …
+  %[3]s get --root %[1]s library/api:2.0   # … and its image is trusted
+  rm %[1]s/_cosign/spare.pub                 # take it back, and ask again
+
+Interrupt (Ctrl-C) to end.
+`, s.root, filepath.Join(dir, "spare.pub"), self)
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,9 +27,18 @@ func (o *output) register(c *cobra.Command) {
 func (o *output) print(w io.Writer, v any, text func(*table)) error {
 	switch o.format {
 	case "text":
-		t := &table{w: tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)}
+		var b bytes.Buffer
+		t := &table{w: tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)}
 		text(t)
-		return t.w.Flush()
+		if err := t.w.Flush(); err != nil {
+			return err
+		}
+		for line := range bytes.Lines(b.Bytes()) {
+			if _, err := fmt.Fprintln(w, string(bytes.TrimRight(line, " \n"))); err != nil {
+				return err
+			}
+		}
+		return nil
 	case "json":
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
@@ -53,7 +63,7 @@ func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = inert(c)
 	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
 // inert replaces what a terminal would act on: control and format characters,

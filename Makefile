@@ -1,0 +1,67 @@
+# make help lists the targets.
+SHELL := /bin/bash
+GO ?= go
+export GOFLAGS ?= -mod=readonly
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11
+PACKAGES := ./...
+FUZZTIME ?= 1m
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: bin/trust-worker ## build bin/trust-worker
+
+.PHONY: bin/trust-worker
+bin/trust-worker:
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/trust-worker
+
+.PHONY: run
+run: build ## run on ROOT=DIR; without ROOT on a small sample registry (trust-worker demo)
+ifdef ROOT
+	./bin/trust-worker serve --root '$(ROOT)' $(ARGS)
+else
+	./bin/trust-worker demo $(ARGS)
+endif
+
+.PHONY: test
+test: ## run all tests (race detector, shuffled)
+	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
+
+.PHONY: torture
+torture: ## the long loops: more turns, more cases
+	TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Script|Differential|Kill|Damage' $(PACKAGES)
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet $(PACKAGES)
+	$(GO) run $(STATICCHECK) $(PACKAGES)
+
+.PHONY: vuln
+vuln: ## govulncheck (needs its on-line database)
+	$(GO) run $(GOVULNCHECK) $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## give each fuzz target FUZZTIME
+	@set -e; for pkg in $$($(GO) list $(PACKAGES)); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+.PHONY: bench
+bench: ## benchmarks, each with its floor beside it
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+.PHONY: fixtures
+fixtures: ## remake integration/testdata with the real signing tools
+	integration/fixtures/make.sh
+
+.PHONY: generate
+generate: ## remake generated code (needs protoc)
+	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
+	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/cachepb/cache.proto
