@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"trust-worker/trust"
 )
@@ -103,7 +104,8 @@ func (c *Contents) problem(d trust.Digest, r trust.Reason, format string, args .
 		return
 	}
 	detail := fmt.Sprintf(format, args...)
-	c.Problems = append(c.Problems, Problem{Digest: d, Reason: r, Detail: detail[:min(len(detail), 256)]})
+	detail = strings.ToValidUTF8(detail[:min(len(detail), 256)], "")
+	c.Problems = append(c.Problems, Problem{Digest: d, Reason: r, Detail: detail})
 }
 
 // Contents reads index.json and resolves it. known answers what a digest is

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -137,6 +138,33 @@ func TestBlobsDirectoryElsewhere(t *testing.T) {
 	}
 }
 
+// A FIFO in the place of a directory makes nothing wait.
+func TestFIFOInPlaceOfDirectory(t *testing.T) {
+	for _, name := range []string{"app", "app/blobs", "app/blobs/sha256", "_blobstore", globalBlobs} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t, t.TempDir(), "app")
+			d := r.push(image("x"), "1")
+			must(t, os.Remove(r.path(d)))
+			path := filepath.Join(r.root, name)
+			must(t, os.RemoveAll(path))
+			must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			must(t, unix.Mkfifo(path, 0o644))
+			root, err := Open(r.root, Options{})
+			must(t, err)
+			defer root.Close()
+			must(t, root.Walk(context.Background(), func(Visit) error { return nil }))
+			p, err := root.Repository("app")
+			if err != nil {
+				return
+			}
+			defer p.Close()
+			if _, err := p.Manifest(context.Background(), d); reasonIn(t, err) != trust.IOError {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 func TestBlobHonoursContext(t *testing.T) {
 	r := newRepo(t, t.TempDir(), "app")
 	d := r.push(image("x"), "1")
@@ -175,4 +203,27 @@ func TestClosed(t *testing.T) {
 	if err := root.Walk(context.Background(), func(Visit) error { return nil }); err == nil {
 		t.Error("Walk of a closed root succeeds")
 	}
+}
+
+// A file that changes between the two fstats has no stamp, whatever was read.
+func TestTornRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, indexFile)
+	sparse(t, path, 8<<20)
+	f, err := os.Open(dir)
+	must(t, err)
+	defer f.Close()
+	during(t, func(i int) error { return os.Chmod(path, 0o600+os.FileMode(i%2)) }, func() {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+			b, s, err := readFile(f, indexFile, -1, 8<<20)
+			if errors.Is(err, errTorn) {
+				if b != nil || s != (Stamp{}) {
+					t.Errorf("stamp %v along with %v", s, err)
+				}
+				return
+			}
+			must(t, err)
+		}
+		t.Error("the file was never seen to change")
+	})
 }

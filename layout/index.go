@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,65 +95,33 @@ var (
 )
 
 // parseIndex calls found with each element of the manifests of an index.json,
-// which need not be well-formed themselves; raw is valid until found returns.
-// Unlike a manifest, this file is zot's own, and one bad element in it must
-// not cost the others.
-func parseIndex(b []byte, found func(raw []byte) error) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+// which json.Valid has accepted. Unlike a manifest, this file is zot's own: it
+// is not held to [strictjson.MaxItems], and one bad element in it must not cost
+// the others.
+func parseIndex(valid []byte, found func(raw []byte) error) error {
+	if !bytes.HasPrefix(bytes.TrimLeft(valid, " \t\r\n"), []byte("{")) {
 		return reasonf(trust.Malformed, "%w", errNotIndex)
 	}
-	seen := false
-	var raw json.RawMessage
-	for dec.More() {
-		t, err := dec.Token()
-		name, ok := t.(string)
-		switch {
-		case err != nil || !ok:
-			return reasonf(trust.Malformed, "%w", errNotIndex)
-		case strings.EqualFold(name, "manifests") && (seen || name != "manifests"):
-			return reasonf(trust.Ambiguous, "%w", errAmbiguousIndex)
-		case name != "manifests":
-			if err := dec.Decode(&raw); err != nil {
-				return reasonf(trust.Malformed, "%w: %w", errNotIndex, err)
-			}
+	var manifests []byte
+	for name, value := range strictjson.Members(valid) {
+		if !strings.EqualFold(name, "manifests") {
 			continue
 		}
-		seen = true
-		if err := parseElements(dec, found); err != nil {
-			return err
+		if manifests != nil || name != "manifests" {
+			return reasonf(trust.Ambiguous, "%w", errAmbiguousIndex)
 		}
+		manifests = value
 	}
-	if _, err := dec.Token(); err != nil {
-		return reasonf(trust.Malformed, "%w: %w", errNotIndex, err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return reasonf(trust.Malformed, "%w: trailing data", errNotIndex)
-	}
-	return nil
-}
-
-// parseElements reads an array, or null.
-func parseElements(dec *json.Decoder, found func(raw []byte) error) error {
-	switch t, err := dec.Token(); {
-	case err != nil:
-		return reasonf(trust.Malformed, "%w: %w", errNotIndex, err)
-	case t == nil:
+	switch {
+	case manifests == nil || string(manifests) == "null":
 		return nil
-	case t != json.Delim('['):
+	case manifests[0] != '[':
 		return reasonf(trust.Malformed, "%w: manifests is not an array", errNotIndex)
 	}
-	var raw json.RawMessage
-	for dec.More() {
-		if err := dec.Decode(&raw); err != nil {
-			return reasonf(trust.Malformed, "%w: %w", errNotIndex, err)
-		}
+	for raw := range strictjson.Elements(manifests) {
 		if err := found(raw); err != nil {
 			return err
 		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return reasonf(trust.Malformed, "%w: %w", errNotIndex, err)
 	}
 	return nil
 }
@@ -163,15 +131,9 @@ var descriptorRules = strictjson.Rules{
 	Maps:    []string{"annotations"},
 }
 
-// parseEntry reads one descriptor of index.json.
+// parseEntry reads one descriptor of index.json, valid JSON.
 func parseEntry(raw []byte) (entry, *trust.ReasonError) {
-	var d struct {
-		MediaType   string            `json:"mediaType"`
-		Digest      string            `json:"digest"`
-		Size        int64             `json:"size"`
-		Annotations map[string]string `json:"annotations"`
-	}
-	switch err := descriptorRules.Check(raw); {
+	switch err := descriptorRules.CheckValid(raw); {
 	case errors.Is(err, strictjson.ErrDuplicate):
 		return entry{}, reasonf(trust.Ambiguous, "descriptor: %w", err)
 	case errors.Is(err, strictjson.ErrSyntax):
@@ -179,21 +141,56 @@ func parseEntry(raw []byte) (entry, *trust.ReasonError) {
 	case err != nil:
 		return entry{}, reasonf(trust.LimitExceeded, "descriptor: %w", err)
 	}
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return entry{}, reasonf(trust.Malformed, "descriptor: %w", err)
+	var e entry
+	var digest string
+	for name, value := range strictjson.Members(raw) {
+		ok := true
+		switch name {
+		case "digest":
+			digest, ok = strictjson.String(value)
+		case "mediaType":
+			e.mediaType, ok = stringOrNull(value)
+		case "size":
+			var err error
+			e.size, err = strconv.ParseInt(string(value), 10, 64)
+			ok = err == nil && e.size >= 0
+		case "annotations":
+			e.tag, ok = refName(value)
+		}
+		if !ok {
+			return entry{}, reasonf(trust.Malformed, "descriptor: %s %.100q", name, value)
+		}
 	}
-	digest, err := trust.ParseDigest(d.Digest)
-	switch {
-	case err != nil:
-		return entry{}, reasonf(trust.Malformed, "descriptor: digest %.100q: %w", d.Digest, err)
-	case d.Size < 0:
-		return entry{}, reasonf(trust.Malformed, "descriptor of %s: size %d", digest, d.Size)
-	case len(d.MediaType) > maxMediaType:
-		return entry{}, reasonf(trust.Malformed, "descriptor of %s: media type of %d bytes", digest, len(d.MediaType))
+	var err error
+	if e.digest, err = trust.ParseDigest(digest); err != nil {
+		return entry{}, reasonf(trust.Malformed, "descriptor: digest %.100q: %w", digest, err)
 	}
-	e := entry{digest: digest, mediaType: interned(d.MediaType), size: d.Size, tag: d.Annotations[ocispec.AnnotationRefName]}
+	if len(e.mediaType) > maxMediaType {
+		return entry{}, reasonf(trust.Malformed, "descriptor of %s: media type of %d bytes", e.digest, len(e.mediaType))
+	}
+	e.mediaType = interned(e.mediaType)
 	if e.tag != "" {
 		e.use, e.subject = parseTag(e.tag)
 	}
 	return e, nil
+}
+
+func stringOrNull(value []byte) (string, bool) {
+	if string(value) == "null" {
+		return "", true
+	}
+	return strictjson.String(value)
+}
+
+// refName returns the tag among annotations.
+func refName(annotations []byte) (tag string, ok bool) {
+	if annotations[0] != '{' {
+		return "", string(annotations) == "null"
+	}
+	for name, value := range strictjson.Members(annotations) {
+		if name == ocispec.AnnotationRefName {
+			return strictjson.String(value)
+		}
+	}
+	return "", true
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"trust-worker/trust"
 )
 
@@ -155,8 +157,8 @@ func (r *Root) Repository(name string) (*Repository, error) {
 		return nil, fmt.Errorf("open repository %s: %w", name, err)
 	}
 	// Confined to the repository: a blobs directory that leads elsewhere is an
-	// error for each blob, and other blobs of the storage are not its blobs.
-	if p.blobs, err = dir.Open("blobs/sha256"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// error, since another repository's blobs are not this one's.
+	if p.blobs, err = openDir(dir, "blobs/sha256"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(fmt.Errorf("open blobs of %s: %w", name, err), p.dir.Close())
 	}
 	return p, nil
@@ -193,6 +195,12 @@ func notDirectory(m fs.FileMode) string {
 		return "symlinks are not followed"
 	}
 	return "not a directory"
+}
+
+// openDir opens a directory, and does not wait for the writer of a FIFO that is
+// in its place.
+func openDir(r *os.Root, name string) (*os.File, error) {
+	return r.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
 // Name returns the full repository name.
@@ -232,7 +240,9 @@ func (p *Repository) blob(ctx context.Context, d trust.Digest, size, limit int64
 		b, _, err = readFile(p.blobs, d.Hex(), size, limit)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		b, err = p.root.globalBlob(d, size, limit)
+		if g, gerr := p.root.globalBlob(d, size, limit); !errors.Is(gerr, fs.ErrNotExist) {
+			b, err = g, gerr
+		}
 	}
 	if err != nil {
 		return nil, &trust.ReasonError{Reason: reasonOf(err), Err: fmt.Errorf("read blob %s: %w", d, err)}
@@ -249,7 +259,7 @@ func (p *Repository) blob(ctx context.Context, d trust.Digest, size, limit int64
 const globalBlobs = "_blobstore/blobs/sha256"
 
 func (r *Root) globalBlob(d trust.Digest, size, limit int64) ([]byte, error) {
-	dir, err := r.root.Open(globalBlobs)
+	dir, err := openDir(r.root, globalBlobs)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ var tagGrammar = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 // its suffixes — and is not exact means nothing: read as an ordinary tag it
 // would turn somebody's broken signature into an image.
 func parseTag(tag string) (tagUse, trust.Digest) {
-	if len(tag) > 128 || !tagGrammar.MatchString(tag) {
+	if !tagGrammar.MatchString(tag) {
 		return tagMalformed, trust.Digest{}
 	}
 	rest, algorithm := strings.CutPrefix(tag, "sha256-")

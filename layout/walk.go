@@ -109,7 +109,7 @@ func (r *Root) enter(ctx context.Context, v Visit, visit func(Visit) error) erro
 // list returns the entries of a directory, by name. A part of them would look
 // like the rest being gone, so that an error returns none.
 func (r *Root) list(dir string) ([]fs.DirEntry, error) {
-	f, err := r.root.Open(dir)
+	f, err := openDir(r.root, dir)
 	if err != nil {
 		return nil, err
 	}

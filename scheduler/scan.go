@@ -76,7 +76,12 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	}
 	l := &listing{found: map[string]bool{}, dirs: map[string]string{}}
 	for _, storage := range s.cfg.Storage {
-		err := storage.Root.Walk(ctx, func(v layout.Visit) error { return l.visit(storage.Dir, v) })
+		err := storage.Root.Walk(ctx, func(v layout.Visit) error {
+			if v.Name != "" && s.serving(v.Name) != storage.Root {
+				return nil // zot serves that name from a subPath
+			}
+			return l.visit(storage.Dir, v)
+		})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -163,26 +168,25 @@ func (s *Scheduler) missing(places []cache.Place, l *listing) error {
 // stamp returns the state of a repository's index.json as text, "" when it
 // cannot be told.
 func (s *Scheduler) stamp(name string) string {
-	for _, storage := range s.cfg.Storage {
-		if stamp, err := storage.Root.Stamp(name); err == nil {
+	if root := s.serving(name); root != nil {
+		if stamp, err := root.Stamp(name); err == nil {
 			return stamp.String()
 		}
 	}
 	return ""
 }
 
-// open opens a repository in whichever root serves it.
+// open opens a repository. The error wraps fs.ErrNotExist when there is none.
 func (s *Scheduler) open(name string) (*layout.Repository, error) {
-	for _, storage := range s.cfg.Storage {
-		p, err := storage.Root.Repository(name)
-		if err == nil {
-			return p, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, layout.ErrName) {
-			return nil, err
-		}
+	root := s.serving(name)
+	if root == nil {
+		return nil, fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
 	}
-	return nil, fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
+	p, err := root.Repository(name)
+	if errors.Is(err, layout.ErrName) {
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	return p, err
 }
 
 // scanTurn compares a repository with what is remembered of it.
@@ -216,12 +220,12 @@ func (s *Scheduler) removed(name string, known bool, w *work) result {
 
 // gone reports whether index.json is not there, as opposed to not readable.
 func (s *Scheduler) gone(name string) bool {
-	for _, storage := range s.cfg.Storage {
-		if _, err := storage.Root.Stamp(name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, layout.ErrName) {
-			return false
-		}
+	root := s.serving(name)
+	if root == nil {
+		return true
 	}
-	return true
+	_, err := root.Stamp(name)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // unlisted is the result for a repository whose index cannot be read: its rows

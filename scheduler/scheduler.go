@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,28 @@ const turnSize = 64
 type Storage struct {
 	Root *layout.Root
 	Dir  string
+	// Prefix is the route of a zot subPath: repositories below it are here
+	// and nowhere else. Empty for the main root.
+	Prefix string
+}
+
+// serving returns the root that a repository is in: the longest route wins.
+func (s *Scheduler) serving(name string) *layout.Root {
+	var best *Storage
+	for i := range s.cfg.Storage {
+		st := &s.cfg.Storage[i]
+		prefix := strings.Trim(st.Prefix, "/")
+		if prefix != "" && !strings.HasPrefix(name, prefix+"/") {
+			continue
+		}
+		if best == nil || len(prefix) > len(strings.Trim(best.Prefix, "/")) {
+			best = st
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best.Root
 }
 
 // Config is what a Scheduler works on. Storage, Loader and Store are required.

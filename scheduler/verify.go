@@ -99,9 +99,6 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
-	if flaw := manifest.Flaw(); flaw != "" && flaw != trust.Ambiguous {
-		return whole(flaw), nil
-	}
 	o, err := in.verifier.Verify(ctx, verifier.Request{
 		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Kind: kindOf(ref.Carrier), Layers: manifest.Layers,

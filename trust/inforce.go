@@ -17,9 +17,10 @@ type Meaning struct {
 	Enforcement map[string]string
 	// VerifyTimestamp is "always" or "afterCertExpiry".
 	VerifyTimestamp string
-	// TSA reports whether the statement names any tsa store: with one and
-	// "always", notation-go refuses signatures without a countersignature,
-	// so this bit of the store list changes what verifies (ADR 0002).
+	// TSA is set when the statement names a tsa store and VerifyTimestamp is
+	// "always": notation-go then refuses signatures without a
+	// countersignature, so that this much of the store list changes what
+	// verifies (ADR 0004).
 	TSA bool
 	// Identities are the trusted identities.
 	Identities []string

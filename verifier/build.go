@@ -91,9 +91,15 @@ func (p *pass) computed() trustpolicy.Document {
 		stores = append(stores, c.storeType+":"+c.storeName)
 	}
 	slices.Sort(stores)
-	var ts trustpolicy.TimestampOption
+	// Unless the file says otherwise, a countersignature is wanted only once
+	// the certificates have expired: with "always", notation's own default, the
+	// first certificate in a tsa store would end trust in every signature that
+	// has none (ADR 0004).
+	ts := trustpolicy.OptionAfterCertExpiry
 	if p.policy != nil {
-		ts = p.policy.doc.TrustPolicies[0].SignatureVerification.VerifyTimestamp
+		if written := p.policy.doc.TrustPolicies[0].SignatureVerification.VerifyTimestamp; written != "" {
+			ts = written
+		}
 	}
 	return defaultPolicy(slices.Compact(stores), ts)
 }

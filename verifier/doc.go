@@ -1,2 +1,49 @@
-// Package verifier decides which signers a signature verifies under.
+// Package verifier loads the trust directories into an immutable [TrustStore] and
+// finds out under which of its signers a signature verifies. What it returns are
+// facts; whether an image is trusted is decided by package trust, which joins
+// facts with what is in force.
+//
+// Loading (loader.go, material.go, keys.go, certificates.go, policy.go) is
+// tolerant: one bad file costs that file. Verifying (cosign.go, bundle.go,
+// notation.go) is not: the checks that need no cryptography come first, and cosign
+// or notation-go decides.
+//
+// Invariants:
+//
+//	V1. A [trust.Ground] is made in two places, one in cosign.go and one in
+//	    notation.go, each after the library's own verifier has accepted the very
+//	    bytes fetched, under the very signers that the ground names.
+//	V2. Keys and certificates to verify with come from the trust directories
+//	    alone. What an artifact carries — certificates, chains, public keys,
+//	    hints, bundles — selects candidates at most.
+//	V3. Candidates are proposals. No ground follows from a recovered key, a hint
+//	    or an index; their absence can only lose a ground, never make one.
+//	V4. The digest of every blob is recomputed before it is parsed, its size is
+//	    bounded before it is read, and JSON that two readers could take for
+//	    different things is refused.
+//	V5. Dates are no part of a verdict but bounds of its grounds, and where the
+//	    bounds contain the present, the library's own judgement of them must not
+//	    object. A bound is never later than the library's.
+//	V6. An error means that nothing is known. A verdict has grounds or a decided
+//	    reason, never both; a Problem is neither.
+//	V7. Nothing here opens a connection or runs a program: notation-go is given
+//	    a nil plugin manager and our own revocation validators, cosign is
+//	    offline and has no log to ask.
+//	V8. A panic in a library ends with the one layer: it reads malformed and is
+//	    counted.
+//	V9. The author of a signature is set only beside a ground.
+//	V10. A trust store is one state of each directory, never a mixture: a
+//	    Kubernetes volume is read through the directory that its ..data named,
+//	    and read again when that has changed meanwhile.
+//	V11. A file's last good content stays in force for at most [Grace] after the
+//	    file stops being parsable, and not at all when it is gone or when what
+//	    is there is complete and refused. Nothing else outlives a load.
+//	V12. A directory that is missing, empty or off trusts nothing. A policy that
+//	    cannot be used in full is not used at all.
+//	V13. No message quotes the content of a file of trust material.
+//
+// The package does not find signatures (package layout), store verdicts (package
+// cache) or decide what to verify when (package scheduler). Revocation is not yet
+// asked online: a certificate with an OCSP or CRL address reads
+// revocation-unknown, unless the policy only logs it or the mode is ignore.
 package verifier

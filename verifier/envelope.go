@@ -68,6 +68,10 @@ type claims struct {
 	stamped     bool // has a countersignature
 }
 
+// jwsAlgorithms are those that notation has (signature-specification, "Algorithm
+// Selection"). notation-core-go holds the leaf's key to the one that is named.
+var jwsAlgorithms = []string{"ES256", "ES384", "ES512", "PS256", "PS384", "PS512"}
+
 // understood are the critical attributes that notation processes by itself.
 var understood = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.expiry", "io.cncf.notary.authenticSigningTime"}
 
@@ -100,6 +104,7 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 		return c, reason
 	}
 	var h struct {
+		Alg    string                  `json:"alg"`
 		Type   string                  `json:"cty"`
 		Crit   []string                `json:"crit"`
 		Scheme signature.SigningScheme `json:"io.cncf.notary.signingScheme"`
@@ -107,6 +112,9 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 	}
 	if json.Unmarshal(protected, &h) != nil {
 		return c, trust.Malformed
+	}
+	if !slices.Contains(jwsAlgorithms, h.Alg) {
+		return c, trust.UnsupportedAlgorithm
 	}
 	if c.payload, err = base64.RawURLEncoding.DecodeString(e.Payload); err != nil || len(e.Header.X5c) == 0 {
 		return c, trust.Malformed

@@ -120,7 +120,6 @@ func image(content string) Subject {
 	return Subject{Repository: repo, Digest: trust.SumOf([]byte(content)), MediaType: manifestMediaType, Size: int64(len(content))}
 }
 
-
 // request builds requests and keeps their blobs.
 type request struct {
 	Request

@@ -85,8 +85,9 @@ func NewLoader(cfg Config) (*Loader, error) {
 		return nil, errors.New("no directory of trust material: name one for each tool that is on")
 	}
 	cfg.RegistryNames = slices.Clone(cfg.RegistryNames)
-	l := &Loader{cfg: cfg, cosignLabel: filepath.Base(cfg.CosignDir), notationLabel: filepath.Base(cfg.NotationDir),
-		memory: map[string]memory{}}
+	l := &Loader{cfg: cfg, cosignLabel: filepath.Base(filepath.Clean(cfg.CosignDir)),
+		notationLabel: filepath.Base(filepath.Clean(cfg.NotationDir)),
+		memory:        map[string]memory{}}
 	if l.cosignLabel == l.notationLabel && cfg.Cosign && cfg.Notation {
 		l.cosignLabel, l.notationLabel = filepath.Clean(cfg.CosignDir), filepath.Clean(cfg.NotationDir)
 	}

@@ -49,7 +49,8 @@ func (l *Loader) MirrorDefaultPolicy(ctx context.Context) error {
 	case !was.Mode().IsRegular():
 		return nil // a link into a volume is not ours to replace
 	default:
-		if p.policy != nil && sameSet(p.policy.doc.TrustPolicies[0].TrustStores, doc.TrustPolicies[0].TrustStores) {
+		if p.policy != nil && sameSet(p.policy.doc.TrustPolicies[0].TrustStores, doc.TrustPolicies[0].TrustStores) &&
+			p.policy.doc.TrustPolicies[0].SignatureVerification.VerifyTimestamp == doc.TrustPolicies[0].SignatureVerification.VerifyTimestamp {
 			return nil
 		}
 	}

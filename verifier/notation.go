@@ -129,10 +129,10 @@ type examination struct {
 // has a use for countersignatures, once with each TSA certificate.
 func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	s := e.statement
-	// Whether the statement looks at countersignatures (trust-store-trust-policy,
-	// "Signature verification details", authentic timestamp).
-	stamped := s.tsa && s.enforces(trustpolicy.TypeAuthenticTimestamp) &&
-		e.claims.scheme == signature.SigningSchemeX509
+	// Whether a countersignature can be a ground (trust-store-trust-policy,
+	// "Signature verification details", authentic timestamp). Whether the
+	// statement names the tsa store is the join's to apply.
+	stamped := s.enforces(trustpolicy.TypeAuthenticTimestamp) && e.claims.scheme == signature.SigningSchemeX509
 	e.reason = trust.NoTrustedKey
 	runs := 0
 	for _, a := range anchors {
@@ -141,7 +141,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 			e.reason = reason
 			continue
 		}
-		if !stamped || !s.always {
+		if !stamped || !s.stampRequired() {
 			e.accept(plain, a, nil)
 		}
 		if stamped {
@@ -196,7 +196,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 	} else if e.claims.stamped {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
-	if !found && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
+	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
 		e.reason = trust.TimestampInvalid
 	}
 }
@@ -271,6 +271,11 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 			b.end(c.NotAfter, trust.CertificateExpired)
 		}
 	}
+	if tsa != nil && !s.stampRequired() {
+		// Only then does afterCertExpiry look at the countersignature; until
+		// then a chain that is not yet valid is not saved by one.
+		b.from = firstExpiry(info.CertificateChain)
+	}
 	// notation-go has judged the same dates by the clock. Where ours allow, its
 	// results must not object: a disagreement is a mistake in one of them.
 	if b.contain(run.began) && b.contain(now) {
@@ -298,6 +303,17 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		}
 	}
 	return true
+}
+
+// firstExpiry is when the first certificate of a chain expires.
+func firstExpiry(chain []*x509.Certificate) int64 {
+	first := chain[0].NotAfter
+	for _, c := range chain {
+		if c.NotAfter.Before(first) {
+			first = c.NotAfter
+		}
+	}
+	return unixBound(first)
 }
 
 // bounds are a ground's dates in Unix seconds, 0 for none.

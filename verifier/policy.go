@@ -109,6 +109,11 @@ func (s *statement) enforces(t trustpolicy.ValidationType) bool {
 	return s.level.Enforcement[t] == trustpolicy.ActionEnforce
 }
 
+// stampRequired reports whether a signature without a countersignature is
+// refused: verifyTimestamp is "always" and a tsa store is named. Without one,
+// notation-go never looks at countersignatures, so that "always" means nothing.
+func (s *statement) stampRequired() bool { return s.tsa && s.always }
+
 // newStatement prepares a statement of a valid document, for verifying and for
 // the join.
 func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, trust.Statement, error) {
@@ -131,11 +136,11 @@ func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, 
 	m := trust.Meaning{
 		Enforcement:     map[string]string{},
 		VerifyTimestamp: string(trustpolicy.OptionAfterCertExpiry),
-		TSA:             s.tsa,
+		TSA:             s.stampRequired(),
 		Identities:      p.TrustedIdentities,
 		Revocation:      string(mode),
 	}
-	if s.always {
+	if s.stampRequired() {
 		m.VerifyTimestamp = string(trustpolicy.OptionAlways)
 	}
 	for t, a := range level.Enforcement {

@@ -203,6 +203,9 @@ func New(t *TrustStore, o Options) *Verifier {
 // Verify looks at one signature manifest. An error means that nothing is known
 // (ctx has ended), never that something is wrong with the signature.
 func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
+	if k := r.Signature.Kind; k < Simple || k > Notation {
+		return Outcome{}, fmt.Errorf("verify: no such kind of signature: %d", k)
+	}
 	o := Outcome{Tool: r.Signature.Kind.Tool()}
 	if o.Tool == trust.Notation {
 		o.MediaType = r.Subject.MediaType
@@ -221,10 +224,9 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 		return v.manifest(ctx, &r, o)
 	case Bundle:
 		return v.single(ctx, &r, o, trust.Bundle, v.bundle)
-	case Notation:
+	default:
 		return v.single(ctx, &r, o, envelopeFormat(r.Signature.Layers), v.notation)
 	}
-	return Outcome{}, errors.New("verify: signature of no kind")
 }
 
 // manifest verifies a cosign signature manifest, whose layers are one signature

@@ -4,9 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,124 +195,6 @@ func TestNoise(t *testing.T) {
 	})
 }
 
-// W6, I4: an overflow leads to a new source with all watches, and to a rescan.
-func TestOverflow(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.run()
-		s.expect(0, CauseStart, true)
-		old := s.p.current()
-		old.fail(fsnotify.ErrEventOverflow)
-		s.expect(50*time.Millisecond, CauseLost, true)
-		if s.p.current() == old || !old.closed || !s.p.watches(t, s.dir) {
-			t.Errorf("opened %d, old closed %v, watched %q", s.p.opened, old.closed, s.p.current().WatchList())
-		}
-		st := s.trust.Status()
-		if st.Overflows != 1 || st.Restarts != 1 || st.Errors != 0 || st.Mode != ModeEvents {
-			t.Errorf("%+v", st)
-		}
-	})
-}
-
-// Overflows without end: one new source for each MaxDelay, no more.
-func TestOverflowStorm(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.run()
-		s.expect(0, CauseStart, true)
-		for time.Since(s.start) < 5*time.Second {
-			source := s.p.current()
-			select {
-			case source.errors <- fsnotify.ErrEventOverflow:
-			case <-source.done: // replaced meanwhile
-			case n := <-s.trust.C():
-				if !n.Rescan {
-					t.Errorf("%+v without rescan", n)
-				}
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		if s.p.opened > 12 {
-			t.Errorf("%d sources in 5 s", s.p.opened)
-		}
-	})
-}
-
-// W4: the watch of a directory is gone although the directory looks the same
-// (made again, with the same inode number).
-func TestForgottenWatch(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.run()
-		s.expect(0, CauseStart, true)
-		s.p.forget(s.dir)
-		s.expect(60*time.Second, CausePoll, false)
-		if !s.p.watches(t, s.dir) {
-			t.Error("not watched again")
-		}
-	})
-}
-
-// W7: refused watches make it poll, visibly, and it returns to events.
-func TestLimit(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.p.set(func(p *puppet) { p.limit = 1 })
-		s.run()
-		s.expect(0, CauseStart, true)
-		for i := range 3 {
-			s.expect(time.Duration(i+1)*2*time.Second, CausePoll, false)
-			st := s.trust.Status()
-			if st.Mode != ModePolling || !strings.Contains(st.Reason, "no space left on device") || st.Interval != 2*time.Second {
-				t.Errorf("%+v", st)
-			}
-		}
-		s.p.set(func(p *puppet) { p.limit = 0 })
-		s.expect(8*time.Second, CausePoll, false)
-		if st := s.trust.Status(); st.Mode != ModeEvents || st.Reason != "" {
-			t.Errorf("%+v", st)
-		}
-		s.expect(68*time.Second, CausePoll, false)
-	})
-}
-
-func TestNoSource(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.p.set(func(p *puppet) { p.refuse = syscall.EMFILE })
-		s.run()
-		s.expect(0, CauseStart, true)
-		if st := s.trust.Status(); st.Mode != ModePolling || !strings.Contains(st.Reason, "too many open files") {
-			t.Errorf("%+v", st)
-		}
-		s.expect(2*time.Second, CausePoll, false)
-		s.p.set(func(p *puppet) { p.refuse = nil })
-		s.expect(4*time.Second, CausePoll, true) // whatever happened before is news
-		if st := s.trust.Status(); st.Mode != ModeEvents || !s.p.watches(t, s.dir) {
-			t.Errorf("%+v", st)
-		}
-	})
-}
-
-// W17: a source that dies is replaced at once, and one that keeps dying no more
-// often than PollWithoutEvents, by which it polls.
-func TestDeath(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		s.run()
-		s.expect(0, CauseStart, true)
-		time.Sleep(10 * time.Second)
-		s.p.current().Close()
-		s.expect(10*time.Second+50*time.Millisecond, CauseLost, true)
-		if st := s.trust.Status(); st.Mode != ModeEvents || st.Restarts != 1 {
-			t.Errorf("%+v", st)
-		}
-		s.p.current().Close()
-		s.expect(10*time.Second+100*time.Millisecond, CauseLost, true)
-		if st := s.trust.Status(); st.Mode != ModePolling || st.Reason != "event source ended" {
-			t.Errorf("%+v", st)
-		}
-		s.expect(12*time.Second+100*time.Millisecond, CausePoll, true)
-		if st := s.trust.Status(); st.Mode != ModeEvents || st.Restarts != 2 {
-			t.Errorf("%+v", st)
-		}
-	})
-}
-
 // I3: a caller that does not come holds nothing up and misses nothing.
 func TestSlowCaller(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
@@ -343,23 +223,6 @@ func TestSlowCaller(t *testing.T) {
 		if got := s.trust.Status().Reconciled; got != n.Seq {
 			t.Errorf("reconciled %d, want %d", got, n.Seq)
 		}
-	})
-}
-
-// A directory that is watched under another name (a bind mount): its events
-// come under that name, so none is taken for noise any more.
-func TestAlias(t *testing.T) {
-	onStage(t, Options{}, func(s *stage) {
-		parent := filepath.Dir(s.dir)
-		s.p.set(func(p *puppet) { p.aliases = map[string]string{s.dir: parent} })
-		s.run()
-		s.expect(0, CauseStart, true)
-		s.p.say(parent+"/key.pub", fsnotify.Create)
-		s.expect(50*time.Millisecond, CauseEvents, false)
-		if looks := s.trust.Status().Looks; looks != 2 {
-			t.Errorf("%d looks: an alias is news each time", looks)
-		}
-		s.expect(60*time.Second+50*time.Millisecond, CausePoll, false)
 	})
 }
 
@@ -400,44 +263,5 @@ func TestRefusedOptions(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q %+v: %v, want %q", c.dirs, c.opts, err, c.want)
 		}
-	}
-}
-
-// W8: a file system that is known for not reporting events.
-func TestEventlessFileSystem(t *testing.T) {
-	const dir = "/proc/sys/fs/inotify"
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip(err)
-	}
-	s := surveyTrees([]string{dir}, "", 100)
-	if want := dir + " is on a kernel file system, which does not report all changes"; s.reason != want {
-		t.Errorf("%q, want %q", s.reason, want)
-	}
-	s = surveyTrees([]string{"/proc/absent/keys"}, "", 100)
-	if s.reason == "" {
-		t.Error("events are expected of the directory in which an absent one would appear")
-	}
-	if s = surveyTrees([]string{t.TempDir()}, "", 100); s.reason != "" && !slices.Contains([]string{"FUSE", "9P"}, eventless(os.TempDir())) {
-		t.Errorf("temporary directory: %s", s.reason)
-	}
-}
-
-func TestStop(t *testing.T) {
-	base, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(base+"/registry/_cosign", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("registry", base+"/link"); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, p := range surveyTrees([]string{base + "/registry/_cosign"}, base+"/link", 100).places {
-		got = append(got, p.path)
-	}
-	if want := []string{base + "/registry", base + "/registry/_cosign"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -332,7 +332,7 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 		if err != nil {
 			return err
 		}
-		roots = append(roots, scheduler.Storage{Root: root, Dir: dir})
+		roots = append(roots, scheduler.Storage{Root: root, Dir: dir, Prefix: prefix})
 		return nil
 	}
 	if err := open(s.root, ""); err != nil {

@@ -3,11 +3,13 @@ package signtest
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"time"
 
@@ -87,8 +89,19 @@ func issue(parent *Chain, o CertOptions, isCA bool) *Chain {
 	if parent != nil {
 		issuer, key, above = parent.Certs[0], parent.Key.Private, parent.Certs
 	}
+	if k, ok := key.(*ecdsa.PrivateKey); ok {
+		key = deterministic{k}
+	}
 	der := must(x509.CreateCertificate(rand.Reader, t, issuer, o.Key.Public(), key))
 	return &Chain{Certs: append([]*x509.Certificate{must(x509.ParseCertificate(der))}, above...), Key: o.Key}
+}
+
+// deterministic signs as RFC 6979 says, so that with a [FixedKey] and a serial
+// number of its own a certificate is always the same.
+type deterministic struct{ *ecdsa.PrivateKey }
+
+func (d deterministic) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return d.PrivateKey.Sign(nil, digest, opts)
 }
 
 // Cert is the first certificate, Root the last.

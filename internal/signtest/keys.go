@@ -59,6 +59,13 @@ func NewKey(kind Kind) *Key {
 	return k
 }
 
+// FixedKey is a P-256 key that depends on seed alone: the processes of a fuzz test
+// need the same one.
+func FixedKey(seed string) *Key {
+	scalar := sha256.Sum256([]byte(seed))
+	return &Key{Kind: P256, Private: must(ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:]))}
+}
+
 // Public returns the public half.
 func (k *Key) Public() crypto.PublicKey { return k.Private.Public() }
 

@@ -66,7 +66,16 @@ func Check(b []byte) error { return Rules{}.Check(b) }
 
 // Check returns nil, or an error that wraps one of the sentinels.
 func (r Rules) Check(b []byte) error {
-	if !utf8.Valid(b) || !json.Valid(b) {
+	if !json.Valid(b) {
+		return ErrSyntax
+	}
+	return r.CheckValid(b)
+}
+
+// CheckValid is Check for bytes that json.Valid has accepted, which are then
+// not gone through a second time; it panics or errs on others.
+func (r Rules) CheckValid(b []byte) error {
+	if !utf8.Valid(b) {
 		return ErrSyntax
 	}
 	w := walker{rules: r, b: b}
@@ -101,13 +110,18 @@ func (w *walker) value(i, depth int, inMap bool) (int, error) {
 	case '"':
 		return w.str(i), nil
 	}
+	return w.literal(i), nil
+}
+
+// literal returns the index after the number or word that begins at i.
+func (w *walker) literal(i int) int {
 	for ; i < len(w.b); i++ {
 		switch w.b[i] {
 		case ',', ']', '}', ' ', '\t', '\r', '\n':
-			return i, nil
+			return i
 		}
 	}
-	return i, nil
+	return i
 }
 
 func (w *walker) array(i, depth int, inMap bool) (_ int, err error) {

@@ -1,0 +1,75 @@
+package layout
+
+import "trust-worker/trust"
+
+// images decides what is an image: what has an ordinary tag; what is one by
+// itself and has no other role; and the children of those. BuildKit's mark hides
+// a child only if every index that lists it agrees and it has no tag: a pusher
+// can hide an untagged image of the same repository, as by deleting it.
+func (r *resolver) images() {
+	var queue []*node
+	mark := func(n *node) {
+		if !n.image {
+			n.image = true
+			queue = append(queue, n)
+		}
+	}
+	for _, n := range r.order {
+		index := n.kind.Class == ImageIndex
+		if n.tagged || n.listed && n.kind.imageByItself() && !n.subordinate &&
+			!(n.referrers && index) && !(n.attested && !n.plain) {
+			mark(n)
+		}
+	}
+	for len(queue) > 0 {
+		n := queue[0]
+		queue = queue[1:]
+		for _, c := range n.children() {
+			if child := r.nodes[c.Digest]; child.kind.imageAsChild() && !(child.attested && !child.plain) {
+				mark(child)
+			}
+		}
+	}
+	for _, n := range r.order {
+		if n.image {
+			r.c.Images[n.digest] = r.image(n)
+		}
+	}
+	for _, d := range r.c.Tags {
+		r.c.Images[d].Untagged = false
+	}
+}
+
+func (r *resolver) image(n *node) *Image {
+	image := &Image{Digest: n.digest, MediaType: n.mediaType, Size: n.size, Untagged: true}
+	switch flaw := n.flaw(); flaw {
+	case trust.Ambiguous:
+		image.Ambiguous = true
+	default:
+		image.Unreadable = flaw
+	}
+	for _, c := range n.children() {
+		if r.nodes[c.Digest].image {
+			image.Children = append(image.Children, c)
+		}
+	}
+	return image
+}
+
+// signatures collects the carriers.
+func (r *resolver) signatures() {
+	add := func(subject trust.Digest, n *node, c Carrier) {
+		r.c.Signatures[subject] = append(r.c.Signatures[subject], Reference{Digest: n.digest, Carrier: c, Unreadable: n.flaw()})
+	}
+	for _, n := range r.order {
+		if c := n.kind.Class.carrier(); c != "" {
+			add(n.kind.Subject, n, c)
+		}
+	}
+	for _, e := range r.entries { // after: see Reference.Carrier
+		if e.use == tagSignature {
+			add(e.subject, r.nodes[e.digest], CosignTag)
+		}
+	}
+	r.c.sortReferences()
+}

@@ -1,0 +1,181 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"trust-worker/cache"
+	"trust-worker/internal/signtest"
+	"trust-worker/layout"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is storage with a cache, and a scheduler over both for each pass.
+type world struct {
+	t     *testing.T
+	st    *signtest.Storage
+	state string
+	store *cache.Store
+	last  *Scheduler
+	opts  cache.Options
+	edit  func(*Config)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{t: t, st: signtest.NewStorage(filepath.Join(dir, "registry")), state: filepath.Join(dir, "state")}
+	if err := os.Mkdir(w.state, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *world) close() {
+	if w.store == nil {
+		return
+	}
+	if err := w.store.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.store = nil
+	if report, err := cache.Check(context.Background(), w.state); err != nil || !report.OK() {
+		w.t.Errorf("check: %v %+v", err, report)
+	}
+}
+
+// scheduler makes a scheduler as a new process would.
+func (w *world) scheduler() *Scheduler {
+	w.t.Helper()
+	if w.store == nil {
+		store, err := cache.Open(w.state, w.opts)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.store = store
+	}
+	root, err := layout.Open(w.st.Dir, layout.Options{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { root.Close() })
+	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"),
+		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cfg := Config{Storage: []Storage{{Root: root, Dir: w.st.Dir}}, Loader: loader, Store: w.store}
+	if w.edit != nil {
+		w.edit(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.last = s
+	return s
+}
+
+// scan does a pass and returns the work that it took.
+func (w *world) scan() Work {
+	w.t.Helper()
+	s := w.scheduler()
+	if err := s.Scan(context.Background(), true); err != nil {
+		w.t.Fatal(err)
+	}
+	work := s.Work()
+	if work.Errors+work.Panics > 0 {
+		w.t.Errorf("%+v", work)
+	}
+	return work
+}
+
+// image answers as another process would see it.
+func (w *world) image(img signtest.Image) cache.Image {
+	w.t.Helper()
+	a, err := w.get(img)
+	if err != nil {
+		w.t.Fatalf("%s@%s: %v", img.Repo, img.Digest, err)
+	}
+	return a
+}
+
+func (w *world) get(img signtest.Image) (cache.Image, error) {
+	r, err := cache.OpenReader(w.state)
+	if err != nil {
+		return cache.Image{}, err
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return cache.Image{}, err
+	}
+	defer snap.Close()
+	return snap.Image(img.Repo, img.Trust())
+}
+
+// want compares the states of an image's signatures, in order of their
+// manifests' digests and layers.
+func (w *world) want(img signtest.Image, state string) {
+	w.t.Helper()
+	a := w.image(img)
+	if a.State() != state {
+		w.t.Errorf("%s is %s, want %s: %+v", img.Repo, a.State(), state, a.SignatureInfo)
+	}
+}
+
+func (w *world) reason(img signtest.Image, reason trust.Reason) {
+	w.t.Helper()
+	a := w.image(img)
+	for _, sig := range a.SignatureInfo {
+		if sig.Reason == reason {
+			return
+		}
+	}
+	w.t.Errorf("%s has no reason %s: %+v", img.Repo, reason, a.SignatureInfo)
+}
+
+// eventually polls a condition until a generous deadline.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// run starts a daemon; stop ends it and holds it to a clean end.
+func (w *world) run() (stop func()) {
+	w.t.Helper()
+	s := w.scheduler()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			w.t.Errorf("run: %v", err)
+		}
+	}
+	w.t.Cleanup(stop)
+	<-s.FirstPass()
+	return stop
+}
