@@ -19,6 +19,9 @@ const (
 	MaxCertificateFile = maxCertFile
 )
 
+// maxName is what file systems take as one path element.
+const maxName = 255
+
 // ValidateKey returns the signer that b, stored in _cosign as name, will be.
 func ValidateKey(name string, b []byte) (trust.Signer, error) {
 	if err := validFile(name, b, maxKeyFile); err != nil {
@@ -64,6 +67,9 @@ func ValidateStore(storeType, name string) error {
 	}
 	if !storeName.MatchString(name) {
 		return refusef("%.40q is not a trust store name; use letters, digits, '_', '.' and '-'", name)
+	}
+	if len(name) > maxName {
+		return refusef("the trust store name has more than %d characters", maxName)
 	}
 	if neverLoaded(name) {
 		return refusef("%.40q as a trust store name is never loaded (hidden, temporary and backup names are not)", name)
