@@ -65,3 +65,23 @@ fixtures: ## remake integration/testdata with the real signing tools
 generate: ## remake generated code (needs protoc)
 	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
 	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/cachepb/cache.proto
+
+N ?= 10000
+.PHONY: bench-scale
+bench-scale: build ## measure the daemon on N signatures; writes bench-scale-N.json and .md (N=10000)
+	$(GO) build -o bin/scale ./integration/scale
+	./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
+	./bin/scale -table bin/bench-scale-$(N).json | tee bin/bench-scale-$(N).md
+
+.PHONY: bench-plot
+bench-plot: ## table and picture of all runs in docs/performance
+	$(GO) run ./integration/scale -table docs/performance/*.json
+	$(GO) run ./integration/scale -plot docs/performance/scale.svg docs/performance/*.json
+
+REF ?= HEAD~1
+.PHONY: bench-compare
+bench-compare: ## compare benchmarks with those at REF (benchstat)
+	set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force '$$tmp EXIT; git worktree add -q $$tmp $(REF); \
+	(cd $$tmp && $(GO) test -run '^$$' -bench . -count 6 $(PACKAGES) >$(CURDIR)/bin/bench-old.txt); \
+	$(GO) test -run '^$$' -bench . -count 6 $(PACKAGES) >bin/bench-new.txt; \
+	$(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20250710210952-7e25e3e25a9c bin/bench-old.txt bin/bench-new.txt

@@ -328,3 +328,32 @@ func TestDamagedPrivateStoreIsRebuilt(t *testing.T) {
 		t.Errorf("a rebuilt cache answered %v for what it has not verified", err)
 	}
 }
+
+func TestCompactionKeepsEverything(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	big := make([]Row, 0, 60_000)
+	for i := range cap(big) {
+		big = append(big, Row{Digest: trust.SumOf([]byte{byte(i), byte(i >> 8), byte(i >> 16)}), MediaType: string(make([]byte, 200)), Present: true})
+	}
+	mustCommit(t, s, Batch{Place: "big", Rows: big})
+	mustCommit(t, s, Batch{Place: "big", Remove: true})
+	publish(t, s)
+	before := s.PrivateSize()
+	closeChecked(t, s)
+	if before < compactAbove {
+		t.Fatalf("only %d bytes: nothing to compact", before)
+	}
+	s = openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	if after := s.PrivateSize(); after > before/10 {
+		t.Errorf("%d bytes became %d", before, after)
+	}
+	setTrust(t, s, inForce(keyA))
+	want(t, openReader(t, dir), trust.Trusted, "")
+	if f, ok, err := s.Fact(image, signature, Context{Tool: trust.Cosign}); err != nil || !ok || !f.Matched() {
+		t.Errorf("fact %v %v %v", f, ok, err)
+	}
+}

@@ -243,7 +243,9 @@ func (s *Store) openPrivate() error {
 	if err := os.WriteFile(s.markerPath(), nil, 0o600); err != nil {
 		s.opts.Log.Warn("cannot mark the opening of the cache", "error", err)
 	}
-	err = s.tryOpen()
+	if err = s.tryOpen(); err == nil {
+		err = s.compact()
+	}
 	if errors.Is(err, ErrDamaged) {
 		if err := s.setAside(err.Error()); err != nil {
 			return err
@@ -297,6 +299,50 @@ func (s *Store) tryOpen() (err error) {
 		s.dict, err = loadDictionary(tx)
 		return err
 	})
+}
+
+// compactAbove is the size below which compaction is not worth it.
+const compactAbove = 16 << 20
+
+// compact rewrites the database when more than half of it is free: copy,
+// fsync, rename. It is done at start, when nobody waits for a transaction.
+func (s *Store) compact() error {
+	path := s.privatePath()
+	fi, err := os.Stat(path)
+	if err != nil || fi.Size() < compactAbove {
+		return err
+	}
+	if free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize); free < fi.Size()/2 {
+		return nil
+	}
+	start := time.Now()
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dst, err := bbolt.Open(tmp, 0o600, &bbolt.Options{NoSync: true, Timeout: time.Second})
+	if err == nil {
+		err = bbolt.Compact(dst, s.db, 16<<20)
+		err = errors.Join(err, dst.Sync(), dst.Close())
+	}
+	if err != nil {
+		// A full disk must not keep the daemon from starting.
+		s.opts.Log.Warn("cannot compact the private cache", "error", errors.Join(err, os.Remove(tmp)))
+		return nil
+	}
+	if err := s.db.Close(); err != nil {
+		return err
+	}
+	s.db = nil
+	if err := errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path))); err != nil {
+		return err
+	}
+	after, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	s.opts.Log.Info("private cache compacted", "from", fi.Size(), "to", after.Size(), "took", time.Since(start))
+	return s.tryOpen()
 }
 
 // create makes the database under another name first: a power failure during

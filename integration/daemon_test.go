@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"trust-worker/cache"
 	"trust-worker/trust"
 )
@@ -246,4 +249,14 @@ func reasons(img cache.Image) []trust.Reason {
 		all = append(all, s.Reason)
 	}
 	return all
+}
+
+// signatureOf describes the manifest of an image's first signature.
+func signatureOf(t *testing.T, r reader, repository, tag string) ocispec.Descriptor {
+	t.Helper()
+	img := r.image(repository, tag)
+	if len(img.SignatureInfo) == 0 {
+		t.Fatalf("%s:%s has no signature", repository, tag)
+	}
+	return ocispec.Descriptor{Digest: digest.Digest(img.SignatureInfo[0].Digest.String())}
 }

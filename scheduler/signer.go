@@ -179,6 +179,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 	}
 	var batches []cache.Batch
 	seen := map[cache.Context]bool{}
+	prior := s.living(in, f)
 	for _, name := range names {
 		row, ok, err := s.cfg.Store.Row(name, f.Subject)
 		if err != nil {
@@ -199,7 +200,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.look(ctx, in, repository, name, &row, &row.References[k], nil)
+		l, err := s.look(ctx, in, repository, name, &row, &row.References[k], prior)
 		err = errors.Join(err, repository.Close())
 		if err != nil {
 			return nil, err

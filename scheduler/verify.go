@@ -202,17 +202,30 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Refe
 		if !ok || f.Epoch != verifier.Epoch {
 			continue
 		}
-		for _, v := range f.Verdicts {
-			decided := v.Reason != "" && f.Trust == in.generation
-			if v.Lives(in.inForce().Has) || decided {
-				if verdicts == nil {
-					verdicts = map[trust.LayerID]trust.Verdict{}
-				}
-				verdicts[v.Layer] = v
+		for layer, v := range s.living(in, &f) {
+			if verdicts == nil {
+				verdicts = map[trust.LayerID]trust.Verdict{}
 			}
+			verdicts[layer] = v
 		}
 	}
 	return verdicts, nil
+}
+
+// living are the verdicts of a cosign fact that verifying again would repeat:
+// those with a ground in force, and those without one that were made under
+// this very set of signers.
+func (s *Scheduler) living(in *trustInUse, f *cache.Fact) map[trust.LayerID]trust.Verdict {
+	verdicts := map[trust.LayerID]trust.Verdict{}
+	if f.Context.Tool != trust.Cosign || f.Epoch != verifier.Epoch {
+		return verdicts
+	}
+	for _, v := range f.Verdicts {
+		if v.Lives(in.inForce().Has) || v.Reason != "" && f.Trust == in.generation {
+			verdicts[v.Layer] = v
+		}
+	}
+	return verdicts
 }
 
 // apply writes what a look gave into the reference: problems, and when to look

@@ -86,7 +86,7 @@ func (s *puppetSource) Add(dir string) error {
 	if _, ok := s.p.aliases[dir]; ok {
 		return nil
 	}
-	if s.p.limit > 0 && len(s.dirs) >= s.p.limit {
+	if s.p.limit > 0 && len(s.dirs) >= s.p.limit && s.dirs[dir] == 0 {
 		return syscall.ENOSPC
 	}
 	s.dirs[dir]++
@@ -246,7 +246,7 @@ func (s *tapSource) Add(dir string) error {
 	s.t.mu.Lock()
 	limit := s.t.limit
 	s.t.mu.Unlock()
-	if limit > 0 && len(s.WatchList()) >= limit {
+	if list := s.WatchList(); limit > 0 && len(list) >= limit && !slices.Contains(list, dir) {
 		return syscall.ENOSPC
 	}
 	return s.Watcher.Add(dir)

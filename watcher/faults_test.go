@@ -65,6 +65,22 @@ func TestForgottenWatch(t *testing.T) {
 	})
 }
 
+// W4: fsnotify has not yet heard that a watch is gone, so it is still in the
+// list; it is placed again all the same.
+func TestStaleList(t *testing.T) {
+	onStage(t, Options{}, func(s *stage) {
+		s.run()
+		s.expect(0, CauseStart, true)
+		s.p.set(func(p *puppet) { p.live.dirs[s.dir] = 0 })
+		s.expect(60*time.Second, CausePoll, false)
+		s.p.set(func(p *puppet) {
+			if p.live.dirs[s.dir] == 0 {
+				t.Error("not placed again")
+			}
+		})
+	})
+}
+
 // W7: refused watches make it poll, visibly, and it returns to events.
 func TestLimit(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {

@@ -51,3 +51,13 @@ func eventless(dir string) string {
 	}
 	return ""
 }
+
+// born returns when dir (the target, if it is a link) was made. Kernels before
+// 4.11, some sandboxes and some file systems do not say.
+func born(dir string) int64 {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_SYNC_AS_STAT, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+}

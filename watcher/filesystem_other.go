@@ -8,3 +8,5 @@ const directoryOnly = 0
 
 // eventless is only known for Linux; elsewhere the regular poll has to do.
 func eventless(string) string { return "" }
+
+func born(string) int64 { return 0 }

@@ -212,11 +212,11 @@ func (r *Repositories) survey(want map[string]string) *survey {
 		}
 		// Stat, not Lstat: whether a repository may be reached by a link is for
 		// the walk to decide. What is missing has an event in its parent.
-		fi, err := os.Stat(dir)
-		if err != nil || !fi.IsDir() {
+		id, err := identify(dir, os.Stat)
+		if err != nil {
 			continue
 		}
-		s.places = append(s.places, &place{path: dir, info: fi})
+		s.places = append(s.places, &place{path: dir, identity: id})
 		s.needEvents(dir)
 	}
 	return s

@@ -274,6 +274,12 @@ func TestRepositoriesLimit(t *testing.T) {
 		if st := s.repos.Status(); st.Mode != ModeEvents {
 			t.Errorf("%+v", st)
 		}
+		s.p.set(func(p *puppet) { p.limit = 4 })
+		s.create("d")
+		s.repos.Set(s.walk())
+		s.expect(60*time.Second+10*ms, Hint{All: true, Walk: true})
+		s.repos.Set(s.walk())
+		s.silent(90 * time.Second)
 	})
 }
 

@@ -24,8 +24,8 @@ const (
 // place is a directory to watch. If whole, everything in it concerns us;
 // otherwise it lies on the way to a trust directory and only names do.
 type place struct {
-	path  string // absolute, without symbolic links when it was looked at
-	info  fs.FileInfo
+	path string // absolute, without symbolic links when it was looked at
+	identity
 	whole bool
 	names map[string]bool
 }
@@ -159,8 +159,8 @@ func (s *survey) add(dir string) (*place, bool) {
 	if p, ok := s.byPath[dir]; ok {
 		return p, true
 	}
-	fi, err := os.Lstat(dir)
-	if err != nil || !fi.IsDir() {
+	id, err := identify(dir, os.Lstat)
+	if err != nil {
 		return nil, false // replaced since it was listed: its parent's watch tells
 	}
 	if len(s.places) >= s.max {
@@ -168,7 +168,7 @@ func (s *survey) add(dir string) (*place, bool) {
 		s.fail("more than %d directories", s.max)
 		return nil, false
 	}
-	p := &place{path: dir, info: fi, names: map[string]bool{}}
+	p := &place{path: dir, identity: id, names: map[string]bool{}}
 	s.places = append(s.places, p)
 	s.byPath[dir] = p
 	return p, true

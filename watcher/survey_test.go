@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // newTree returns a real path with the given directories in it.
@@ -177,5 +178,41 @@ func TestStop(t *testing.T) {
 	}
 	if want := []string{base + "/registry", base + "/registry/_cosign"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A directory that was removed and made again is another one, also if it has
+// the same inode number, which is what most file systems give it.
+func TestIdentity(t *testing.T) {
+	base := newTree(t, "keys", "other")
+	dir := base + "/keys"
+	first, err := identify(dir, os.Lstat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := identify(dir, os.Lstat); err != nil || !first.same(again) {
+		t.Errorf("not the same as itself: %v", err)
+	}
+	if other, err := identify(base+"/other", os.Lstat); err != nil || first.same(other) {
+		t.Errorf("the same as another: %v", err)
+	}
+	if first.born == 0 {
+		t.Skip("no time of birth here")
+	}
+	time.Sleep(20 * time.Millisecond) // such times have the resolution of the kernel's tick
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := identify(dir, os.Lstat); err != nil || first.same(second) {
+		t.Errorf("the same after it was made again: %v", err)
+	}
+	if err := os.WriteFile(base+"/file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identify(base+"/file", os.Lstat); err == nil {
+		t.Error("a file has an identity")
 	}
 }

@@ -3,8 +3,6 @@ package watcher
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -88,9 +86,9 @@ type watches struct {
 	have      map[string]*watch
 }
 
-// watch is on the directory that info describes.
+// watch is on the directory with this identity.
 type watch struct {
-	info  fs.FileInfo
+	identity
 	alias bool // see record
 }
 
@@ -140,14 +138,14 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 	var placed []*place
 	listed := w.listed()
 	for _, p := range want {
-		// Had but gone from the list: removed, and made again with the same
-		// inode number, which is common. (An alias never is in the list.)
-		if w.have[p.path] != nil && listed[p.path] {
-			continue
-		}
+		// Also if it is there: fsnotify learns of a watch's end from its queue,
+		// which may be long. The kernel knows, and leaves a good one alone.
 		e := w.feed.Add(p.path)
 		if e == nil {
-			placed = append(placed, p)
+			// (An alias never is in the list.)
+			if w.have[p.path] == nil || !listed[p.path] {
+				placed = append(placed, p)
+			}
 			continue
 		}
 		if gone(e) {
@@ -176,7 +174,7 @@ func (w *watches) record(placed []*place) (added []string) {
 	}
 	listed := w.listed()
 	for _, p := range placed {
-		was, is := w.have[p.path], &watch{info: p.info, alias: !listed[p.path]}
+		was, is := w.have[p.path], &watch{identity: p.identity, alias: !listed[p.path]}
 		w.have[p.path] = is
 		if was == nil || !was.alias || !is.alias {
 			added = append(added, p.path)
@@ -206,12 +204,12 @@ func (w *watches) listed() map[string]bool {
 // drop removes watches on what is not wanted any more, and on directories that
 // are no longer the ones that the name leads to.
 func (w *watches) drop(want []*place) {
-	keep := make(map[string]fs.FileInfo, len(want))
+	keep := make(map[string]identity, len(want))
 	for _, p := range want {
-		keep[p.path] = p.info
+		keep[p.path] = p.identity
 	}
 	for dir, was := range w.have {
-		if is, ok := keep[dir]; !ok || !os.SameFile(was.info, is) {
+		if is, ok := keep[dir]; !ok || !is.same(was.identity) {
 			w.feed.Remove(dir) // fails if the watch went with the directory
 			delete(w.have, dir)
 		}

@@ -1,0 +1,99 @@
+package integration
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"trust-worker/cache"
+)
+
+var roots = []string{"cosign2", "cosign3", "notation"}
+
+// Without any network the answers are the same: nothing asks anybody.
+func TestScanWithoutNetwork(t *testing.T) {
+	if out, err := exec.Command("unshare", "-rn", "true").CombinedOutput(); err != nil {
+		t.Skipf("no network namespaces here: %v: %s", err, out)
+	}
+	for _, root := range roots {
+		t.Run(root, func(t *testing.T) {
+			with, without := copyRoot(t, root, ""), copyRoot(t, root, "")
+			_, want := scanAndList(t, with)
+			e := execute(t, exec.Command("unshare", "-rn", binary, "scan", "--root", without))
+			if e.code != 0 {
+				t.Fatalf("scan without network: exit code %d\n%s", e.code, e.stderr)
+			}
+			var l listed
+			must(t, &l, "list", "--root", without, "-o", "json")
+			if got, want := settledAll(l.Images), settledAll(want); !reflect.DeepEqual(got, want) {
+				t.Errorf("answers without network differ:\n%+v\n%+v", got, want)
+			}
+		})
+	}
+}
+
+func settledAll(images []cache.Image) []cache.Image {
+	out := make([]cache.Image, len(images))
+	for i, img := range images {
+		out[i] = settled(img)
+	}
+	return out
+}
+
+var systemCall = regexp.MustCompile(`\b(connect|execve|execveat|sendto|sendmsg)\(`)
+
+// One execve, the program's own, and no connect: what a pusher writes reaches no
+// plugin, no helper and no address, revocation services among them. The trust
+// material says that some of these signatures name such.
+func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
+	trace := func(t *testing.T, args ...string) []string {
+		file := filepath.Join(t.TempDir(), "trace")
+		e := execute(t, exec.Command("strace", append([]string{"-f", "-qq", "-e", "trace=connect,execve,execveat,sendto,sendmsg", "-o", file}, args...)...))
+		if e.code != 0 {
+			t.Fatalf("%v under strace: exit code %d\n%s", args, e.code, e.stderr)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var calls []string
+		for s := bufio.NewScanner(f); s.Scan(); {
+			if systemCall.MatchString(s.Text()) {
+				calls = append(calls, s.Text())
+			}
+		}
+		return calls
+	}
+	if out, err := exec.Command("strace", "-f", "true").CombinedOutput(); err != nil {
+		t.Skipf("no strace here: %v: %s", err, out)
+	}
+	// The probe: what is looked for can be seen.
+	if calls := trace(t, "sh", "-c", "true & ls / >&2; wait"); len(calls) < 2 {
+		t.Fatalf("strace does not show the calls of children: %v", calls)
+	}
+	for _, root := range roots {
+		t.Run(root, func(t *testing.T) {
+			dir := copyRoot(t, root, "")
+			calls := trace(t, binary, "scan", "--root", dir)
+			if len(calls) != 1 || !strings.Contains(calls[0], "execve(") {
+				t.Errorf("calls, of which the first alone is expected:\n%s", strings.Join(calls, "\n"))
+			}
+			if n := len(index(mustList(t, dir))); n < 50 {
+				t.Errorf("only %d images were scanned", n)
+			}
+		})
+	}
+}
+
+func mustList(t *testing.T, dir string) []cache.Image {
+	t.Helper()
+	var l listed
+	must(t, &l, "list", "--root", dir, "-o", "json")
+	return l.Images
+}

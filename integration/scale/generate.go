@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"trust-worker/trust"
+)
+
+const (
+	signers       = 5   // of each image
+	imagesPerRepo = 10  // in each repository
+	lateMade      = 500 // signatures by the key that is dropped in later
+)
+
+// generator makes deterministic storage: the same keys and signatures for the
+// same numbers.
+type generator struct {
+	dir                  string
+	n, keys              int
+	images, repositories int
+	priv                 []*ecdsa.PrivateKey
+	late                 *ecdsa.PrivateKey
+	lateImages           []place
+}
+
+// place is an image by repository and digest.
+type place struct {
+	repo   string
+	digest trust.Digest
+}
+
+func newGenerator(dir string, n, keys int) *generator {
+	g := &generator{dir: dir, n: n, keys: keys, images: n / signers}
+	g.repositories = (g.images + imagesPerRepo - 1) / imagesPerRepo
+	return g
+}
+
+// derive makes the i-th key from its number.
+func derive(i int) (*ecdsa.PrivateKey, error) {
+	for salt := uint64(0); ; salt++ {
+		sum := sha256.Sum256(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte("trust-worker scale"), uint64(i)), salt))
+		if d := new(big.Int).SetBytes(sum[:]); d.Sign() > 0 && d.Cmp(elliptic.P256().Params().N) < 0 {
+			return ecdsa.ParseRawPrivateKey(elliptic.P256(), sum[:])
+		}
+	}
+}
+
+func publicPEM(k *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
+}
+
+func (g *generator) run() error {
+	if err := os.MkdirAll(filepath.Join(g.dir, "_cosign"), 0o755); err != nil {
+		return err
+	}
+	for i := range g.keys {
+		k, err := derive(i)
+		if err != nil {
+			return err
+		}
+		g.priv = append(g.priv, k)
+		text, err := publicPEM(k)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(g.dir, "_cosign", fmt.Sprintf("key-%05d.pub", i)), text, 0o644); err != nil {
+			return err
+		}
+	}
+	var err error
+	if g.late, err = derive(1 << 30); err != nil {
+		return err
+	}
+	var work errgroup.Group
+	work.SetLimit(2 * runtime.NumCPU())
+	late := make([][]place, g.repositories)
+	for r := range g.repositories {
+		work.Go(func() (err error) { late[r], err = g.repository(r); return err })
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	for _, l := range late {
+		g.lateImages = append(g.lateImages, l...)
+	}
+	return nil
+}
+
+func repoName(r int) string { return fmt.Sprintf("team-%03d/app-%05d", r%500, r) }
+
+// isLate says whether the late key signs image i instead of its first signer.
+func (g *generator) isLate(i int) bool {
+	step := max(g.images/lateMade, 1)
+	return i%step == 0 && i/step < lateMade
+}
+
+type object = map[string]any
+
+// repository writes one repository and returns the images that the late key
+// signed.
+func (g *generator) repository(r int) ([]place, error) {
+	dir := filepath.Join(g.dir, repoName(r))
+	w := &writer{blobs: filepath.Join(dir, "blobs", "sha256")}
+	if err := os.MkdirAll(w.blobs, 0o755); err != nil {
+		return nil, err
+	}
+	config := w.blob("application/vnd.oci.image.config.v1+json", []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
+	var late []place
+	var manifests []object
+	for i := r * imagesPerRepo; i < min((r+1)*imagesPerRepo, g.images); i++ {
+		img := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+			"config": config, "layers": []object{}, "annotations": object{"n": fmt.Sprint(i)}})
+		manifests = append(manifests, tagged(img, fmt.Sprintf("v%d", i)))
+		digest := img["digest"].(string)
+		payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example/%s"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, repoName(r), digest)
+		layer := w.blob("application/vnd.dev.cosign.simplesigning.v1+json", payload)
+		hash := sha256.Sum256(payload)
+		var layers []object
+		for s := range signers {
+			key := g.priv[(i*signers+s)%len(g.priv)]
+			if s == 0 && g.isLate(i) {
+				key = g.late
+				d, err := trust.ParseDigest(digest)
+				if err != nil {
+					return nil, err
+				}
+				late = append(late, place{repoName(r), d})
+			}
+			sig, err := key.Sign(nil, hash[:], crypto.SHA256) // deterministic: RFC 6979
+			if err != nil {
+				return nil, err
+			}
+			signed := object{"annotations": object{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)}}
+			for k, v := range layer {
+				signed[k] = v
+			}
+			layers = append(layers, signed)
+		}
+		m := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+			"config": config, "layers": layers})
+		manifests = append(manifests, tagged(m, "sha256-"+digest[len("sha256:"):]+".sig"))
+	}
+	w.file(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": manifests})
+	if err != nil {
+		return nil, err
+	}
+	w.file(filepath.Join(dir, "index.json"), index)
+	return late, w.err
+}
+
+func tagged(d object, tag string) object {
+	out := object{"annotations": object{"org.opencontainers.image.ref.name": tag}}
+	for k, v := range d {
+		out[k] = v
+	}
+	return out
+}
+
+// writer writes blobs and keeps the first error.
+type writer struct {
+	blobs string
+	err   error
+}
+
+func (w *writer) file(path string, b []byte) {
+	if err := os.WriteFile(path, b, 0o644); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *writer) blob(mediaType string, b []byte) object {
+	d := trust.SumOf(b)
+	w.file(filepath.Join(w.blobs, d.Hex()), b)
+	return object{"mediaType": mediaType, "digest": d.String(), "size": len(b)}
+}
+
+func (w *writer) json(mediaType string, v any) object {
+	var b bytes.Buffer
+	if err := json.NewEncoder(&b).Encode(v); err != nil && w.err == nil {
+		w.err = err
+	}
+	return w.blob(mediaType, b.Bytes())
+}
