@@ -103,94 +103,116 @@ func (s *Snapshot) author(id uint32) string {
 }
 
 // answer joins an image record with what is in force.
-func (s *Snapshot) answer(repository string, d trust.Digest, p *cachepb.Image, children bool) (Image, error) {
-	img := Image{RepoName: repository, Digest: d, MediaType: p.MediaType, AsOf: s.asOf}
-	unlisted, err := s.unlisted(repository)
+func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, children bool) (Image, error) {
+	if err := s.record.decode(body); err != nil {
+		return Image{}, err
+	}
+	img := Image{RepoName: repository, Digest: d, MediaType: s.mediaType(s.record.mediaType), AsOf: s.asOf}
+	_, unlisted, err := s.get(inUnlisted, []byte(repository))
 	if err != nil {
 		return Image{}, err
 	}
-	img.SignatureInfo = s.signatures(repository, p, unlisted)
+	if img.SignatureInfo, err = s.signatures(repository, s.record.signatures, unlisted); err != nil {
+		return Image{}, err
+	}
 	img.IsSigned = len(img.SignatureInfo) > 0
 	if !children {
 		return img, nil
 	}
-	if len(p.Children) == 0 {
+	if len(s.record.children) == 0 {
 		img.Manifests = []Manifest{{Digest: d, IsSigned: img.IsSigned, SignatureInfo: img.SignatureInfo}}
 		return img, nil
 	}
-	img.Manifests = make([]Manifest, 0, len(p.Children))
-	for _, c := range p.Children {
-		var cd trust.Digest
-		copy(cd[:], c.Digest)
-		child, ok, err := s.image(repository, cd, false)
-		if err != nil {
-			return Image{}, err
+	img.Manifests, err = s.manifests(repository, s.record.children)
+	return img, err
+}
+
+// manifests answers for the children of an index, each with its own
+// signatures. The children's records take the place of the index's.
+func (s *Snapshot) manifests(repository string, encoded [][]byte) ([]Manifest, error) {
+	children := make([]*cachepb.Child, 0, len(encoded))
+	for _, b := range encoded {
+		c := &cachepb.Child{}
+		if err := proto.Unmarshal(b, c); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
-		m := Manifest{Digest: cd, Platform: c.Platform, SignatureInfo: []Signature{}}
+		children = append(children, c)
+	}
+	out := make([]Manifest, 0, len(children))
+	for _, c := range children {
+		m := Manifest{Platform: c.Platform, SignatureInfo: []Signature{}}
+		copy(m.Digest[:], c.Digest)
+		child, ok, err := s.image(repository, m.Digest, false)
+		if err != nil {
+			return nil, err
+		}
 		if ok {
 			m.IsSigned, m.SignatureInfo = child.IsSigned, child.SignatureInfo
 		}
-		img.Manifests = append(img.Manifests, m)
+		out = append(out, m)
 	}
-	return img, nil
+	return out, nil
 }
 
-// unlisted reports whether the repository could not be listed lately.
-func (s *Snapshot) unlisted(repository string) (bool, error) {
-	key := []byte(repository)
-	body, ok, err := s.get(inRepositories, key)
-	if err != nil || !ok {
-		return true, err // an image of no repository: nothing is known of it
+// mediaType avoids a copy for the usual ones.
+func (s *Snapshot) mediaType(b []byte) string {
+	for _, known := range []string{"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
+		"application/vnd.docker.distribution.manifest.v2+json"} {
+		if string(b) == known {
+			return known
+		}
 	}
-	if len(body) == 0 {
-		return false, nil
-	}
-	var p cachepb.Repository
-	if err := unmarshal(key, body, &p); err != nil {
-		return true, err
-	}
-	return p.Unlisted, nil
+	return string(b)
 }
 
 // signatures answers for every layer of every signature whose tool is on.
-func (s *Snapshot) signatures(repository string, p *cachepb.Image, unlisted bool) []Signature {
-	out := make([]Signature, 0, len(p.Signatures))
-	for _, ps := range p.Signatures {
-		tool := decodeCode(toolCodes, ps.Tool)
+func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool) ([]Signature, error) {
+	size := 0
+	for _, b := range encoded {
+		size += len(b)
+	}
+	const perLayer = 28 // bytes of a verdict, about: one allocation instead of three
+	out := make([]Signature, 0, size/perLayer)
+	for _, b := range encoded {
+		if err := s.signature.decode(b); err != nil {
+			return nil, err
+		}
+		tool := s.signature.tool
 		if !s.g.trust.inForce.Enabled(tool) {
 			continue
 		}
-		for layer, pv := range ps.Verdicts {
-			var d trust.Digest
-			copy(d[:], ps.Digest)
-			out = append(out, NewSignature(tool, d, layer, decodeCode(formatCodes, pv.Format), pv.VerifiedAt,
-				s.decision(repository, tool, ps, pv, unlisted)))
+		for layer, b := range s.signature.verdicts {
+			if err := s.verdict.decode(b, s); err != nil {
+				return nil, err
+			}
+			out = append(out, NewSignature(tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt,
+				s.decision(repository, unlisted)))
 		}
 	}
-	return out
+	return out, nil
 }
 
-func (s *Snapshot) decision(repository string, tool trust.Tool, ps *cachepb.Signature, pv *cachepb.Verdict, unlisted bool) trust.Decision {
-	overridden := trust.Reason("")
-	switch {
-	case s.stale:
-		overridden = trust.Stale
-	case unlisted:
+// decision joins the verdict just decoded with what is in force; what is wrong
+// with the answer as a whole, or with the place, comes first.
+func (s *Snapshot) decision(repository string, unlisted bool) trust.Decision {
+	overridden := s.verdict.problem
+	if unlisted {
 		overridden = trust.IOError
-	case pv.Problem != 0:
-		overridden = decodeReason(pv.Problem)
+	}
+	if s.stale {
+		overridden = trust.Stale
 	}
 	if overridden != "" {
 		return trust.Decision{Status: overridden.Status(), Reason: overridden}
 	}
-	if pv.VerifiedAt == 0 { // nothing is known of this layer
-		if !ps.PolicyChanged {
-			return s.g.trust.inForce.Decide(repository, tool, nil, s.now)
+	v := &s.verdict.Verdict
+	if v.VerifiedAt == 0 { // nothing is known of this layer
+		v = nil
+		if s.signature.policyChanged {
+			v = &trust.Verdict{} // made under a policy that is not this one
 		}
-		pv = &cachepb.Verdict{} // made under a policy that is not this one
 	}
-	v := decodeVerdict(pv, s)
-	return s.g.trust.inForce.Decide(repository, tool, &v, s.now)
+	return s.g.trust.inForce.Decide(repository, s.signature.tool, v, s.now)
 }
 
 // NewSignature makes the answer about one signature layer from a decision.

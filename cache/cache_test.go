@@ -334,9 +334,9 @@ func TestCompactionKeepsEverything(t *testing.T) {
 	s := openStore(t, dir, Options{})
 	setTrust(t, s, inForce(keyA))
 	mustCommit(t, s, world(signedBy(keyA)))
-	big := make([]Row, 0, 60_000)
+	big := make([]Row, 0, 12_000)
 	for i := range cap(big) {
-		big = append(big, Row{Digest: trust.SumOf([]byte{byte(i), byte(i >> 8), byte(i >> 16)}), MediaType: string(make([]byte, 200)), Present: true})
+		big = append(big, Row{Digest: trust.SumOf([]byte{byte(i), byte(i >> 8), byte(i >> 16)}), MediaType: string(make([]byte, 1500)), Present: true})
 	}
 	mustCommit(t, s, Batch{Place: "big", Rows: big})
 	mustCommit(t, s, Batch{Place: "big", Remove: true})

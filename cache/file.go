@@ -25,7 +25,7 @@ type file struct {
 // view is one read transaction over a file; it serves one goroutine at a time.
 type view struct {
 	tx      *bbolt.Tx
-	buckets [5]*bbolt.Bucket // in the order of publishedBuckets
+	buckets [6]*bbolt.Bucket // in the order of publishedBuckets
 }
 
 // Positions in view.buckets.
@@ -35,6 +35,7 @@ const (
 	inDigests
 	inRepositories
 	inAuthors
+	inUnlisted
 )
 
 func openFile(path string) (_ *file, err error) {

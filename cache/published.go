@@ -39,14 +39,19 @@ const (
 //	digests       digest (32 bytes) repository       → 1
 //	repositories  repository                         → Repository
 //	authors       id (4 bytes, big endian)           → text
+//	unlisted      repository                         → 1
+//
+// unlisted holds the repositories that could not be listed lately: their
+// answers read unknown.
 var (
 	bucketImages       = []byte("images")
 	bucketTags         = []byte("tags")
 	bucketDigests      = []byte("digests")
 	bucketRepositories = []byte("repositories")
 	bucketAuthors      = []byte("authors")
+	bucketUnlisted     = []byte("unlisted")
 
-	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors}
+	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted}
 )
 
 // ErrNoCache is returned when nothing is published: no daemon has run here,

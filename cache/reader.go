@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"trust-worker/cache/cachepb"
 )
 
@@ -37,6 +39,7 @@ func WithClock(now func() time.Time) Option { return func(r *Reader) { r.now = n
 // generation, and one or two page walks in mapped files.
 type Reader struct {
 	dir    string
+	link   string // CURRENT
 	maxAge time.Duration
 	now    func() time.Time
 
@@ -72,6 +75,7 @@ const confirmEvery = time.Second
 // something is.
 func OpenReader(state string, options ...Option) (*Reader, error) {
 	r := &Reader{dir: filepath.Join(state, publishedDir), now: time.Now}
+	r.link = filepath.Join(r.dir, currentName)
 	for _, o := range options {
 		o(r)
 	}
@@ -122,17 +126,18 @@ func (r *Reader) acquire() (*generation, error) {
 	const tries = 5 // each a publication that superseded the last while it was opened
 	var last error
 	for range tries {
-		target, err := os.Readlink(filepath.Join(r.dir, currentName))
+		var buf [256]byte
+		n, err := unix.Readlink(r.link, buf[:])
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, ErrNoCache // also when one is open: it was withdrawn
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
 		}
-		if g, err := r.reuse(target); g != nil || err != nil {
+		if g, err := r.reuse(buf[:n]); g != nil || err != nil {
 			return g, err
 		}
-		g, err := r.open(target)
+		g, err := r.open(string(buf[:n]))
 		if err == nil {
 			return g, nil
 		}
@@ -144,13 +149,13 @@ func (r *Reader) acquire() (*generation, error) {
 	return nil, fmt.Errorf("%w: %w", ErrNoCache, last)
 }
 
-func (r *Reader) reuse(target string) (*generation, error) {
+func (r *Reader) reuse(target []byte) (*generation, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, ErrClosed
 	}
-	if r.cur != nil && r.cur.target == target {
+	if r.cur != nil && r.cur.target == string(target) {
 		r.cur.refs++
 		return r.cur, nil
 	}
@@ -162,7 +167,7 @@ func (r *Reader) reuse(target string) (*generation, error) {
 func (r *Reader) open(target string) (*generation, error) {
 	r.load.Lock()
 	defer r.load.Unlock()
-	if g, err := r.reuse(target); g != nil || err != nil {
+	if g, err := r.reuse([]byte(target)); g != nil || err != nil {
 		return g, err
 	}
 	c, err := parseCurrent(target)

@@ -41,11 +41,12 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 			return err
 		}
 		places = append(places, placed{p.Id, string(k)})
-		pub, err := sealMessage(k, &cachepb.Repository{Unlisted: p.Unlisted})
-		if err != nil {
-			return err
+		if p.Unlisted {
+			if err := put(bucketUnlisted, k, seal(k, []byte{1})); err != nil {
+				return err
+			}
 		}
-		return put(bucketRepositories, k, pub)
+		return put(bucketRepositories, k, seal(k, []byte{1}))
 	})
 	if err != nil {
 		return err
@@ -124,14 +125,17 @@ func (s *Store) writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(stri
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return put(bucketRepositories, key, tombstone)
+		listed, unlisted := tombstone, tombstone
+		if ok {
+			listed = seal(key, []byte{1})
 		}
-		v, err := sealMessage(key, &cachepb.Repository{Unlisted: p.Unlisted})
-		if err != nil {
+		if ok && p.Unlisted {
+			unlisted = seal(key, []byte{1})
+		}
+		if err := put(bucketUnlisted, key, unlisted); err != nil {
 			return err
 		}
-		return put(bucketRepositories, key, v)
+		return put(bucketRepositories, key, listed)
 	}
 	name, rest, ok := bytes.Cut(key, []byte{0})
 	if !ok {

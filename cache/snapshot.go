@@ -10,7 +10,6 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
 )
 
@@ -23,6 +22,11 @@ type Snapshot struct {
 	now         time.Time
 	asOf        time.Time
 	stale       bool
+
+	// Used again for each record.
+	record    imageRecord
+	signature signatureRecord
+	verdict   verdictRecord
 }
 
 // Generation identifies a publication. Numbers never go backwards within a
@@ -298,14 +302,10 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 			if len(key) != len(prefix)+32 {
 				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
 			}
-			var p cachepb.Image
-			if err := unmarshal(key, body, &p); err != nil {
+			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child {
 				return err
 			}
-			if p.Tagged || p.Child {
-				return nil
-			}
-			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), &p, true)
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, true)
 			if err != nil {
 				return err
 			}
@@ -324,11 +324,7 @@ func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
 			if len(key) != len(prefix)+32 {
 				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
 			}
-			var p cachepb.Image
-			if err := unmarshal(key, body, &p); err != nil {
-				return err
-			}
-			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), &p, false)
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, false)
 			if err != nil {
 				return err
 			}
@@ -345,10 +341,6 @@ func (s *Snapshot) image(repository string, d trust.Digest, children bool) (Imag
 	if !ok || err != nil {
 		return Image{}, false, err
 	}
-	var p cachepb.Image
-	if err := unmarshal(key, body, &p); err != nil {
-		return Image{}, false, err
-	}
-	img, err := s.answer(repository, d, &p, children)
+	img, err := s.answer(repository, d, body, children)
 	return img, err == nil, err
 }

@@ -98,7 +98,9 @@ func TestVerdictsAreWithoutTheTransparencyLog(t *testing.T) {
 	}
 }
 
-func lasting(c *x509.Certificate) bool { return c.NotBefore.Year() == 1990 && c.NotAfter.Year() == 2090 }
+func lasting(c *x509.Certificate) bool {
+	return c.NotBefore.Year() == 1990 && c.NotAfter.Year() == 2090
+}
 
 func walk(t *testing.T, dir string, fn func(path string, content []byte)) {
 	t.Helper()

@@ -150,14 +150,15 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 					try(k)
 				}
 			}
-		case r.NoTrials:
-			skipped = true
 		default:
 			// One is enough: nobody can make a signature that two keys
 			// accept, and when this key is removed the rest are tried.
 			for _, k := range keys {
 				if rk, ok := k.public.(*rsa.PublicKey); ok && !recovery.RSAFits(rk, raw) {
 					continue
+				}
+				if skipped = r.NoTrials; skipped {
+					break
 				}
 				before := lo.Calls
 				try(k)

@@ -60,12 +60,26 @@ func envelopeFormat(layers []ocispec.Descriptor) trust.Format {
 // notation-go has verified.
 type claims struct {
 	prints      []trust.Digest // of the certificates, leaf first
-	chainSize   int
+	chainSize   int            // of all certificates in DER
+	largest     int            // of one
 	scheme      signature.SigningScheme
 	contentType string
 	payload     []byte
 	plugin      bool // names a plugin, or has a critical attribute that only one could process
-	stamped     bool // has a countersignature
+	stamp       int  // size of the countersignature; 0 for none
+}
+
+// excessive reports whether an envelope is too costly to verify for what it can
+// be: the keys in a chain or a countersignature are the pusher's to choose, up to
+// where one verification takes seconds.
+func (c *claims) excessive() bool {
+	return len(c.prints) > MaxChain || c.chainSize > maxChainDER || c.largest > maxCertDER || c.stamp > maxStamp
+}
+
+func (c *claims) addCertificate(fingerprint trust.Digest, size int) {
+	c.prints = append(c.prints, fingerprint)
+	c.chainSize += size
+	c.largest = max(c.largest, size)
 }
 
 // jwsAlgorithms are those that notation has (signature-specification, "Algorithm
@@ -119,14 +133,13 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 	if c.payload, err = base64.RawURLEncoding.DecodeString(e.Payload); err != nil || len(e.Header.X5c) == 0 {
 		return c, trust.Malformed
 	}
-	c.scheme, c.contentType, c.stamped = h.Scheme, h.Type, len(e.Header.Stamp) > 0
+	c.scheme, c.contentType, c.stamp = h.Scheme, h.Type, len(e.Header.Stamp)
 	c.plugin = h.Plugin != nil
 	for _, name := range h.Crit {
 		c.plugin = c.plugin || !slices.Contains(understood, name)
 	}
 	for _, der := range e.Header.X5c {
-		c.prints = append(c.prints, sha256.Sum256(der))
-		c.chainSize += len(der)
+		c.addCertificate(sha256.Sum256(der), len(der))
 	}
 	return c, ""
 }
@@ -143,10 +156,9 @@ func readCOSE(blob []byte) (c claims, reason trust.Reason) {
 	}
 	info := &content.SignerInfo
 	c.scheme, c.contentType, c.payload = info.SignedAttributes.SigningScheme, content.Payload.ContentType, content.Payload.Content
-	c.plugin, c.stamped = needsPlugin(info), len(info.UnsignedAttributes.TimestampSignature) > 0
+	c.plugin, c.stamp = needsPlugin(info), len(info.UnsignedAttributes.TimestampSignature)
 	for _, cert := range info.CertificateChain {
-		c.prints = append(c.prints, fingerprintOf(cert))
-		c.chainSize += len(cert.Raw)
+		c.addCertificate(fingerprintOf(cert), len(cert.Raw))
 	}
 	return c, ""
 }

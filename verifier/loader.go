@@ -456,14 +456,23 @@ func (p *pass) listed(t *tree, dir, shown string) ([]item, error) {
 func (p *pass) readPolicy(ctx context.Context, t *tree) error {
 	path := p.shown(t, policyFile)
 	it := item{policyFile, policyFile}
+	absent := false
 	if items, _, err := t.list("."); errors.Is(err, errSwapped) {
 		return err
 	} else if err == nil {
-		if i := slices.IndexFunc(items, func(it item) bool { return it.name == policyFile }); i >= 0 {
+		i := slices.IndexFunc(items, func(it item) bool { return it.name == policyFile })
+		if absent = i < 0; !absent {
 			it = items[i] // through ..data as the rest
 		}
 	}
-	v, ok, err := p.content(ctx, t, it, path, maxPolicyFile, func(b []byte) (any, error) { return parsePolicy(b) })
+	var (
+		v   any
+		ok  bool
+		err error
+	)
+	if !absent {
+		v, ok, err = p.content(ctx, t, it, path, maxPolicyFile, func(b []byte) (any, error) { return parsePolicy(b) })
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

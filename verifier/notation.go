@@ -35,7 +35,7 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	if lo.Verdict.Reason != "" {
 		return
 	}
-	if len(c.prints) > MaxChain || c.chainSize > maxChainDER {
+	if c.excessive() {
 		lo.Problem = trust.LimitExceeded
 		return
 	}
@@ -170,7 +170,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 // ground names its signers.
 func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 	found := false
-	if tsa := e.v.store.anchors.tsa; e.claims.stamped && len(tsa) > 0 {
+	if tsa := e.v.store.anchors.tsa; e.claims.stamp > 0 && len(tsa) > 0 {
 		together := e.run(ctx, a, tsa, e.statement.identities)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
@@ -193,7 +193,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 		if !found && e.problem == "" {
 			e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 		}
-	} else if e.claims.stamped {
+	} else if e.claims.stamp > 0 {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
 	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {

@@ -31,6 +31,8 @@ const (
 	MaxBlob     = 1 << 20 // bytes of one payload, bundle or envelope
 	MaxChain    = 10      // certificates in an envelope
 	maxChainDER = 64 << 10
+	maxCertDER  = 8 << 10
+	maxStamp    = 32 << 10 // bytes of a countersignature; genuine ones have under ten
 	maxTSARuns  = 16
 	maxSigText  = 8 << 10 // base64 of a signature: RSA with 16,384 bits needs a third
 )
@@ -232,7 +234,10 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 // manifest verifies a cosign signature manifest, whose layers are one signature
 // each.
 func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome, error) {
-	seen := map[trust.LayerID]LayerOutcome{} // a layer that is repeated is verified once
+	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
+	if len(r.Signature.Layers) > 1 {
+		seen = map[trust.LayerID]LayerOutcome{}
+	}
 	for i, d := range r.Signature.Layers {
 		verdict := v.verdict(&o, trust.SimpleSigning)
 		if i == MaxLayers {
@@ -248,7 +253,9 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 			if lo, err = v.layer(ctx, r, &o, d, verdict, v.simple); err != nil {
 				return Outcome{}, err
 			}
-			seen[verdict.Layer] = lo
+			if seen != nil {
+				seen[verdict.Layer] = lo
+			}
 		}
 		o.Layers = append(o.Layers, lo)
 	}

@@ -36,6 +36,7 @@ type Repositories struct {
 	// Owned by Run's goroutine.
 	mode    Mode
 	checked time.Time
+	last    map[string]string // want at the last check
 	watches *watches
 }
 
@@ -63,9 +64,10 @@ func (r *Repositories) Status() Status { return r.intake.get() }
 
 // Set replaces what is watched: absolute directory → repository name, or "" for
 // one that only leads to repositories (the root above all). Call it after each
-// walk. A directory that was not watched before, or is another one than before,
-// is hinted at once its watch is in place, so that what happened there between
-// the walk and the watch is not missed.
+// walk. A directory that was not watched before, is another one than before, or
+// has another name now, is hinted as soon as its watch is in place: so what
+// happened there between the walk and the watch, or was taken for something
+// else, is not missed.
 func (r *Repositories) Set(dirs map[string]string) {
 	want := make(map[string]string, len(dirs))
 	for dir, name := range dirs {
@@ -163,14 +165,19 @@ func (r *Repositories) check() {
 		r.intake.update(func(s *Status) { s.Restarts++ })
 	}
 	degraded := r.report(reason) && reason != ""
+	last := r.last
+	r.last = want
 	if lost || degraded || fresh && len(added) > 0 {
 		r.hints.everything()
 		r.intake.update(func(s *Status) { s.LastNotice = time.Now() })
 		return
 	}
 	for _, dir := range added {
-		if name, ok := want[dir]; ok {
-			r.hints.touch(name, time.Now())
+		r.hints.touch(want[dir], r.checked)
+	}
+	for dir, was := range last {
+		if name, ok := want[dir]; ok && name != was {
+			r.hints.touch(name, r.checked)
 		}
 	}
 }

@@ -215,6 +215,17 @@ func TestRepositoriesSet(t *testing.T) {
 			t.Errorf("watched %q, want %q", got, want)
 		}
 
+		// Walked when it was a directory only; what happened in it since has
+		// been taken for something else.
+		if err := os.Mkdir(s.root+"/team/e", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.repos.Set(s.walk())
+		s.expect(1530*ms, Hint{Walk: true})
+		s.push("team/e", "{}")
+		s.repos.Set(s.walk())
+		s.expect(1540*ms, Hint{Names: []string{"team/e"}})
+
 		if err := os.RemoveAll(s.root + "/b"); err != nil {
 			t.Fatal(err)
 		}

@@ -444,51 +444,6 @@ func (x *Image) GetChild() bool {
 	return false
 }
 
-// Repository as published, under its name.
-type Repository struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Unlisted      bool                   `protobuf:"varint,1,opt,name=unlisted,proto3" json:"unlisted,omitempty"` // could not be listed: its answers read unknown
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Repository) Reset() {
-	*x = Repository{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Repository) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Repository) ProtoMessage() {}
-
-func (x *Repository) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Repository.ProtoReflect.Descriptor instead.
-func (*Repository) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Repository) GetUnlisted() bool {
-	if x != nil {
-		return x.Unlisted
-	}
-	return false
-}
-
 type Signer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -503,7 +458,7 @@ type Signer struct {
 
 func (x *Signer) Reset() {
 	*x = Signer{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +470,7 @@ func (x *Signer) String() string {
 func (*Signer) ProtoMessage() {}
 
 func (x *Signer) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +483,7 @@ func (x *Signer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signer.ProtoReflect.Descriptor instead.
 func (*Signer) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{6}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Signer) GetId() uint32 {
@@ -587,7 +542,7 @@ type Statement struct {
 
 func (x *Statement) Reset() {
 	*x = Statement{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +554,7 @@ func (x *Statement) String() string {
 func (*Statement) ProtoMessage() {}
 
 func (x *Statement) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +567,7 @@ func (x *Statement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statement.ProtoReflect.Descriptor instead.
 func (*Statement) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{7}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Statement) GetName() string {
@@ -674,7 +629,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +641,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +654,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{8}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Trust) GetCosign() bool {
@@ -772,7 +727,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +739,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +752,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{9}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reference) GetDigest() []byte {
@@ -845,7 +800,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +812,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +825,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{10}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Problem) GetLayer() uint32 {
@@ -904,7 +859,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +871,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +884,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{11}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Row) GetMediaType() string {
@@ -1004,7 +959,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +971,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +984,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{12}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Fact) GetVerdicts() []*Verdict {
@@ -1096,7 +1051,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1063,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1076,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{13}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Kind) GetClass() uint32 {
@@ -1182,7 +1137,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1149,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1162,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{14}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Place) GetId() uint64 {
@@ -1303,10 +1258,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x05 \x03(\v2\x1f.trustworker.cache.v1.SignatureR\n" +
 	"signatures\x12\x14\n" +
-	"\x05child\x18\x06 \x01(\bR\x05child\"(\n" +
-	"\n" +
-	"Repository\x12\x1a\n" +
-	"\bunlisted\x18\x01 \x01(\bR\bunlisted\"\xa4\x01\n" +
+	"\x05child\x18\x06 \x01(\bR\x05child\"\xa4\x01\n" +
 	"\x06Signer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
@@ -1395,34 +1347,33 @@ func file_cache_cachepb_cache_proto_rawDescGZIP() []byte {
 	return file_cache_cachepb_cache_proto_rawDescData
 }
 
-var file_cache_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cache_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cache_cachepb_cache_proto_goTypes = []any{
-	(*Ground)(nil),     // 0: trustworker.cache.v1.Ground
-	(*Verdict)(nil),    // 1: trustworker.cache.v1.Verdict
-	(*Child)(nil),      // 2: trustworker.cache.v1.Child
-	(*Signature)(nil),  // 3: trustworker.cache.v1.Signature
-	(*Image)(nil),      // 4: trustworker.cache.v1.Image
-	(*Repository)(nil), // 5: trustworker.cache.v1.Repository
-	(*Signer)(nil),     // 6: trustworker.cache.v1.Signer
-	(*Statement)(nil),  // 7: trustworker.cache.v1.Statement
-	(*Trust)(nil),      // 8: trustworker.cache.v1.Trust
-	(*Reference)(nil),  // 9: trustworker.cache.v1.Reference
-	(*Problem)(nil),    // 10: trustworker.cache.v1.Problem
-	(*Row)(nil),        // 11: trustworker.cache.v1.Row
-	(*Fact)(nil),       // 12: trustworker.cache.v1.Fact
-	(*Kind)(nil),       // 13: trustworker.cache.v1.Kind
-	(*Place)(nil),      // 14: trustworker.cache.v1.Place
+	(*Ground)(nil),    // 0: trustworker.cache.v1.Ground
+	(*Verdict)(nil),   // 1: trustworker.cache.v1.Verdict
+	(*Child)(nil),     // 2: trustworker.cache.v1.Child
+	(*Signature)(nil), // 3: trustworker.cache.v1.Signature
+	(*Image)(nil),     // 4: trustworker.cache.v1.Image
+	(*Signer)(nil),    // 5: trustworker.cache.v1.Signer
+	(*Statement)(nil), // 6: trustworker.cache.v1.Statement
+	(*Trust)(nil),     // 7: trustworker.cache.v1.Trust
+	(*Reference)(nil), // 8: trustworker.cache.v1.Reference
+	(*Problem)(nil),   // 9: trustworker.cache.v1.Problem
+	(*Row)(nil),       // 10: trustworker.cache.v1.Row
+	(*Fact)(nil),      // 11: trustworker.cache.v1.Fact
+	(*Kind)(nil),      // 12: trustworker.cache.v1.Kind
+	(*Place)(nil),     // 13: trustworker.cache.v1.Place
 }
 var file_cache_cachepb_cache_proto_depIdxs = []int32{
 	0,  // 0: trustworker.cache.v1.Verdict.grounds:type_name -> trustworker.cache.v1.Ground
 	1,  // 1: trustworker.cache.v1.Signature.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 2: trustworker.cache.v1.Image.children:type_name -> trustworker.cache.v1.Child
 	3,  // 3: trustworker.cache.v1.Image.signatures:type_name -> trustworker.cache.v1.Signature
-	6,  // 4: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
-	7,  // 5: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
-	10, // 6: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
+	5,  // 4: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
+	6,  // 5: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
+	9,  // 6: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
 	2,  // 7: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
-	9,  // 8: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
+	8,  // 8: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
 	1,  // 9: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 10: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
 	11, // [11:11] is the sub-list for method output_type
@@ -1443,7 +1394,7 @@ func file_cache_cachepb_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_cachepb_cache_proto_rawDesc), len(file_cache_cachepb_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

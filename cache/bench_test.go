@@ -1,0 +1,107 @@
+package cache
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"trust-worker/trust"
+)
+
+// many commits n images with five trusted signatures each.
+func many(b *testing.B, n int) (dir string, images []trust.Digest) {
+	b.Helper()
+	dir = b.TempDir()
+	s, err := Open(dir, Options{Lease: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.SetTrust(inForce(keyA)); err != nil {
+		b.Fatal(err)
+	}
+	for r := 0; r < n; r += 1000 {
+		batch := Batch{Place: fmt.Sprintf("team/app-%05d", r/1000)}
+		for i := r; i < min(r+1000, n); i++ {
+			d := trust.SumOf(binary.BigEndian.AppendUint64(nil, uint64(i)))
+			images = append(images, d)
+			row := Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true}
+			sig := trust.SumOf(d[:])
+			row.References = []Reference{{Digest: sig, Carrier: 1}}
+			f := signedBy(keyA)
+			f.Subject, f.Signature = d, sig
+			for range 4 {
+				f.Verdicts = append(f.Verdicts, f.Verdicts[0])
+			}
+			batch.Rows, batch.Facts = append(batch.Rows, row), append(batch.Facts, f)
+		}
+		if _, err := s.Commit(batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Publish(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	return dir, images
+}
+
+// One look-up as a search does it: a snapshot, an image with five signatures,
+// the join. The floor is a bare bbolt Get of the same keys in an open
+// transaction.
+func BenchmarkLookup(b *testing.B) {
+	const n = 100_000
+	dir, images := many(b, n)
+	r, err := OpenReader(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		b.Fatal(err)
+	}
+	base := snap.g.base.db
+	repo := func(i int) string { return fmt.Sprintf("team/app-%05d", i/1000) }
+	repos := make([]string, n/1000)
+	for i := range repos {
+		repos[i] = repo(i * 1000)
+	}
+	snap.Close()
+
+	var floor time.Duration
+	turns := 0
+	err = base.View(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketImages)
+		start := time.Now()
+		for ; turns < 200_000; turns++ {
+			i := (turns * 7919) % n
+			bucket.Get(imageKey(repos[i/1000], images[i]))
+		}
+		floor = time.Since(start)
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		i = (i + 7919) % n
+		snap, err := r.Snapshot()
+		if err != nil {
+			b.Fatal(err)
+		}
+		img, err := snap.Image(repos[i/1000], images[i])
+		if err != nil || !img.SignatureInfo[0].IsTrusted {
+			b.Fatal(err, img)
+		}
+		snap.Close()
+	}
+	bare := float64(floor.Nanoseconds()) / float64(turns)
+	b.ReportMetric(bare, "floor-ns/op")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/bare, "×floor")
+}

@@ -1,0 +1,168 @@
+package cache
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"trust-worker/trust"
+)
+
+// Reading an image record is the hot path of every look-up, so it is decoded
+// by hand into values that are used again: the message structs of cachepb
+// would cost more than the look-up itself. TestDecodersAgree holds these
+// decoders to the generated ones.
+
+// fields calls fn for each field of a message. Fields that fn does not know it
+// leaves alone.
+func fields(b []byte, fn func(num protowire.Number, v uint64, bytes []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var v uint64
+		var bytes []byte
+		switch typ {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			bytes, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if typ == protowire.VarintType || typ == protowire.BytesType {
+			if err := fn(num, v, bytes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// imageRecord is an Image message with its parts still encoded; it aliases the
+// value that it was read from.
+type imageRecord struct {
+	mediaType     []byte
+	tagged, child bool
+	children      [][]byte
+	signatures    [][]byte
+}
+
+func (r *imageRecord) decode(b []byte) error {
+	*r = imageRecord{children: r.children[:0], signatures: r.signatures[:0]}
+	return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+		switch num {
+		case 1:
+			r.mediaType = bytes
+		case 3:
+			r.tagged = v != 0
+		case 4:
+			r.children = append(r.children, bytes)
+		case 5:
+			r.signatures = append(r.signatures, bytes)
+		case 6:
+			r.child = v != 0
+		}
+		return nil
+	})
+}
+
+// signatureRecord is a Signature message, its verdicts still encoded.
+type signatureRecord struct {
+	digest        trust.Digest
+	tool          trust.Tool
+	policyChanged bool
+	verdicts      [][]byte
+}
+
+func (r *signatureRecord) decode(b []byte) error {
+	*r = signatureRecord{verdicts: r.verdicts[:0]}
+	return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+		switch num {
+		case 1:
+			copy(r.digest[:], bytes)
+		case 2:
+			r.tool = decodeCode(toolCodes, uint32(v))
+		case 3:
+			r.verdicts = append(r.verdicts, bytes)
+		case 4:
+			r.policyChanged = v != 0
+		}
+		return nil
+	})
+}
+
+// verdictRecord is a Verdict message; grounds and signers are used again.
+type verdictRecord struct {
+	trust.Verdict
+	problem trust.Reason
+	grounds []trust.Ground
+	signers []trust.Signer
+}
+
+func (r *verdictRecord) decode(b []byte, in resolver) error {
+	*r = verdictRecord{grounds: r.grounds[:0], signers: r.signers[:0]}
+	err := fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+		switch num {
+		case 1:
+			r.Format = decodeCode(formatCodes, uint32(v))
+		case 2:
+			r.Reason = decodeReason(uint32(v))
+		case 3:
+			return r.ground(bytes, in)
+		case 4:
+			r.Author = in.author(uint32(v))
+		case 5:
+			r.Policy = in.policy(uint32(v))
+		case 6:
+			r.LoggedExpiry = int64(v)
+		case 7:
+			r.RevocationNotChecked = v != 0
+		case 8:
+			r.VerifiedAt = int64(v)
+		case 9:
+			r.Epoch = uint32(v)
+		case 10:
+			r.problem = decodeReason(uint32(v))
+		}
+		return nil
+	})
+	r.Grounds = r.grounds
+	return err
+}
+
+func (r *verdictRecord) ground(b []byte, in resolver) error {
+	var g trust.Ground
+	first := len(r.signers)
+	err := fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+		switch num {
+		case 1:
+			if bytes == nil { // unpacked
+				r.signers = append(r.signers, in.signer(uint32(v)))
+			}
+			for len(bytes) > 0 { // packed
+				id, n := protowire.ConsumeVarint(bytes)
+				if n < 0 {
+					return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
+				}
+				r.signers, bytes = append(r.signers, in.signer(uint32(id))), bytes[n:]
+			}
+		case 2:
+			g.From = int64(v)
+		case 3:
+			g.Until = int64(v)
+		case 4:
+			g.Limit = decodeReason(uint32(v))
+		}
+		return nil
+	})
+	g.Signers = r.signers[first:len(r.signers):len(r.signers)]
+	r.grounds = append(r.grounds, g)
+	return err
+}

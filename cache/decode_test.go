@@ -1,0 +1,127 @@
+package cache
+
+import (
+	"reflect"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// numbers stands for a dictionary in which every id is known.
+type numbers struct{}
+
+func (numbers) signer(id uint32) trust.Signer {
+	return trust.Signer{Tool: trust.Cosign, Fingerprint: trust.Digest{byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)}}
+}
+func (numbers) policy(id uint32) trust.PolicyID { return trust.PolicyID{byte(id), 1} }
+func (numbers) author(id uint32) string         { return string(rune('a' + id%26)) }
+
+func drawVerdict(t *rapid.T) *cachepb.Verdict {
+	v := &cachepb.Verdict{
+		Format: rapid.Uint32Range(0, 6).Draw(t, "format"), Reason: rapid.Uint32Range(0, 40).Draw(t, "reason"),
+		Author: rapid.Uint32Range(0, 3).Draw(t, "author"), Policy: rapid.Uint32Range(0, 3).Draw(t, "policy"),
+		LoggedExpiry: rapid.Int64().Draw(t, "expiry"), RevocationNotChecked: rapid.Bool().Draw(t, "checked"),
+		VerifiedAt: rapid.Int64().Draw(t, "at"), Epoch: rapid.Uint32().Draw(t, "epoch"), Problem: rapid.Uint32Range(0, 40).Draw(t, "problem"),
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "grounds") {
+		v.Grounds = append(v.Grounds, &cachepb.Ground{
+			Signers: rapid.SliceOfN(rapid.Uint32(), 0, 3).Draw(t, "signers"),
+			From:    rapid.Int64().Draw(t, "from"), Until: rapid.Int64().Draw(t, "until"), Limit: rapid.Uint32Range(0, 40).Draw(t, "limit")})
+	}
+	return v
+}
+
+// The decoders by hand and the generated ones read the same.
+func TestDecodersAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawVerdict(t)
+		b, err := proto.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r verdictRecord
+		for range 2 { // used again, it must not remember
+			if err := r.decode(b, numbers{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := decodeVerdict(p, numbers{})
+		got := r.Verdict
+		if len(got.Grounds) == 0 {
+			got.Grounds = nil
+		}
+		for i := range got.Grounds {
+			if len(got.Grounds[i].Signers) == 0 {
+				got.Grounds[i].Signers = nil
+			}
+		}
+		if !reflect.DeepEqual(got, want) || r.problem != decodeReason(p.Problem) {
+			t.Fatalf("%+v\nwant %+v", got, want)
+		}
+	})
+}
+
+func FuzzImageRecord(f *testing.F) {
+	b, err := proto.Marshal(&cachepb.Image{MediaType: "m", Tagged: true, Children: []*cachepb.Child{{Digest: make([]byte, 32)}},
+		Signatures: []*cachepb.Signature{{Digest: make([]byte, 32), Tool: 1, Verdicts: []*cachepb.Verdict{{Format: 1, Grounds: []*cachepb.Ground{{Signers: []uint32{1}}}}}}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r imageRecord
+		var p cachepb.Image
+		err := r.decode(b)
+		if ref := proto.Unmarshal(b, &p); ref == nil && err != nil {
+			t.Errorf("refused what the generated decoder reads: %v", err)
+		} else if ref == nil && (len(r.signatures) != len(p.Signatures) || len(r.children) != len(p.Children) || r.tagged != p.Tagged) {
+			t.Errorf("%+v, want %+v", r, &p)
+		}
+		for _, s := range r.signatures {
+			var sig signatureRecord
+			if sig.decode(s) != nil {
+				continue
+			}
+			for _, v := range sig.verdicts {
+				var verdict verdictRecord
+				_ = verdict.decode(v, numbers{}) // no panic
+			}
+		}
+	})
+}
+
+// Codes in files are for ever: what a number means must not change.
+func TestCodesAreStable(t *testing.T) {
+	want := []trust.Reason{"", "signature-expired", "certificate-expired", "not-yet-valid", "no-trusted-key", "signer-removed", "subject-mismatch",
+		"digest-mismatch", "malformed", "ambiguous", "no-policy", "policy-invalid", "policy-ambiguous", "policy-does-not-verify", "identity-not-trusted",
+		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "keyless-not-supported", "io-error", "blob-missing",
+		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed"}
+	if !reflect.DeepEqual(reasonCodes, want) {
+		t.Errorf("%q", reasonCodes)
+	}
+	for _, r := range trust.Reasons() {
+		if got := decodeReason(encodeCode(reasonCodes, r)); got != r {
+			t.Errorf("%s reads back as %s", r, got)
+		}
+	}
+	if decodeReason(1000) != trust.IOError {
+		t.Error("a code of a later version is believed")
+	}
+}
+
+func TestParseCurrent(t *testing.T) {
+	c := current{id: 7, generation: 9, base: 3, delta: 8, trusts: 9}
+	if got, err := parseCurrent(c.String()); err != nil || got != c {
+		t.Errorf("%v %v", got, err)
+	}
+	for _, s := range []string{"", "1", "2.0000000000000007.9.3.8.9", "1.7.9.3.8.9", "1.0000000000000007.9.3.8", "1.0000000000000007.9.3.8.10",
+		"1.0000000000000007.9.0.8.9", "1.0000000000000007.9.3.8.09", "1.000000000000000g.9.3.8.9", "1.0000000000000007.9.3.8.9.", "1.0000000000000007.-9.3.8.9"} {
+		if got, err := parseCurrent(s); err == nil || got != (current{}) {
+			t.Errorf("%q gives %+v, %v", s, got, err)
+		}
+	}
+}
