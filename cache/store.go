@@ -36,12 +36,13 @@ var (
 	privFacts    = []byte("facts")    // subject, signature[, context (16)] → Fact
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
+	privOrphans  = []byte("orphans")  // fact key → Unix seconds since it has no place
 	privDue      = []byte("due")      // Unix seconds, place, subject → 1
 	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
 	privChanged  = []byte("changed")  // kind (1), published key → sequence
 
 	privateBuckets = [][]byte{privMeta, privSigners, privPolicies, privAuthors, privAuthorID, privPlaces, privPlaceIDs,
-		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privDue, privMarks, privChanged}
+		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privMarks, privChanged}
 )
 
 // Names in the bucket meta.

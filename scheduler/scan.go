@@ -52,9 +52,24 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 		if s.cfg.SlowInterval > 0 && s.now().Sub(lastSlow) >= s.cfg.SlowInterval {
 			lastSlow = s.now()
 			s.oweRehash()
+			if err := s.prune(ctx); errors.Is(err, cache.ErrDamaged) {
+				return err
+			}
 		}
 		timer.Reset(s.cfg.ScanInterval)
 	}
+}
+
+// prune deletes what has been nowhere for days.
+func (s *Scheduler) prune(ctx context.Context) error {
+	p, err := s.cfg.Store.Prune(ctx)
+	if err != nil {
+		s.counters.errors.Add(1)
+		s.log.Error("cannot prune the cache", "error", err)
+		return err
+	}
+	s.log.Info("cache pruned", "kept", p.Orphans, "facts", p.Facts, "kinds", p.Kinds)
+	return nil
 }
 
 func (s *Scheduler) oweScan(name string, force bool) {

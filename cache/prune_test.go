@@ -1,0 +1,116 @@
+package cache
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"trust-worker/trust"
+)
+
+// A fact outlives its place for some days: what comes back costs no
+// verification; what stays away is forgotten, index rows and all.
+func TestPruneKeepsFactsForDays(t *testing.T) {
+	now := time.Now()
+	s := openStore(t, t.TempDir(), Options{Now: func() time.Time { return now }})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	f.Hints = []Hint{{2, 1}, {HintSigner, 1}}
+	mustCommit(t, s, world(f))
+	known := func() bool {
+		_, ok, err := s.Fact(image, signature, Context{Tool: trust.Cosign})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	prune := func(facts, orphans int) {
+		t.Helper()
+		p, err := s.Prune(context.Background())
+		if err != nil || p.Facts != facts || p.Orphans != orphans {
+			t.Errorf("%+v %v, want %d deleted, %d kept", p, err, facts, orphans)
+		}
+	}
+	prune(0, 0)
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	prune(0, 1)
+	now = now.Add(keepFacts - time.Hour)
+	prune(0, 1)
+	mustCommit(t, s, world()) // it comes back in time
+	prune(0, 0)
+	now = now.Add(2 * time.Hour)
+	prune(0, 0)
+	if !known() {
+		t.Fatal("a fact with a place was forgotten")
+	}
+	mustCommit(t, s, Batch{Place: "team/app", Rows: []Row{{Digest: image, Present: true}}}) // the signature alone goes
+	prune(0, 1)
+	now = now.Add(keepFacts + time.Hour)
+	prune(1, 0)
+	if known() {
+		t.Error("a fact without a place was kept for ever")
+	}
+	for _, h := range f.Hints {
+		if facts, _, err := s.Candidates(h, 0, 10); err != nil || len(facts) != 0 {
+			t.Errorf("index row %v is left: %v %v", h, facts, err)
+		}
+	}
+}
+
+// I4: one repository cannot fill the store with unmatched rows.
+func TestUnmatchedRowsAreBounded(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{MaxFiled: 3})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	unmatched := func(n byte) Fact {
+		f := Fact{Subject: image, Signature: trust.SumOf([]byte{n}), Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
+			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}, Hints: []Hint{{2, n}, {3, n}}}
+		return f
+	}
+	b := world(unmatched(1))
+	mustCommit(t, s, b)
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{unmatched(2)}}) // 4 rows: no room
+	place, _, err := s.Place("team/app")
+	if err != nil || !place.Overflow {
+		t.Errorf("not flagged: %+v %v", place, err)
+	}
+	for n, want := range map[byte]int{1: 1, 2: 0} {
+		if facts, _, err := s.Candidates(Hint{2, n}, 0, 10); err != nil || len(facts) != want {
+			t.Errorf("fact %d: %d rows, want %d (%v)", n, len(facts), want, err)
+		}
+	}
+	// A match takes its rows out, and makes room.
+	f := signedBy(keyA)
+	f.Signature, f.Hints = trust.SumOf([]byte{1}), []Hint{{HintSigner, 9}}
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{f}})
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{unmatched(3)}})
+	if facts, _, err := s.Candidates(Hint{2, 3}, 0, 10); err != nil || len(facts) != 1 {
+		t.Errorf("no room was made: %v %v", facts, err)
+	}
+}
+
+// Facts decided before a signer came are not taken in when its pass may be
+// over: the repository is marked instead.
+func TestOutdatedFactsAreLeftOut(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	f := Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
+		Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}}
+	setTrust(t, s, inForce(keyA, keyB))
+	late, err := s.Commit(world(f))
+	if err != nil || len(late) != 1 {
+		t.Errorf("%v %v", late, err)
+	}
+	if _, ok, _ := s.Fact(image, signature, f.Context); ok {
+		t.Error("it was taken in")
+	}
+	if p, _, err := s.Place("team/app"); err != nil || !p.Unsettled {
+		t.Errorf("%+v %v", p, err)
+	}
+	f.Trust = s.TrustGeneration()
+	if late, err := s.Commit(world(f)); err != nil || len(late) != 0 {
+		t.Errorf("%v %v", late, err)
+	}
+}
