@@ -67,7 +67,7 @@ func TestFixtureCertificatesAreTimeless(t *testing.T) {
 func TestFixtureAnswersAreTimeless(t *testing.T) {
 	far, long := time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC)
 	ended := 0
-	_, images := scanAndList(t, copyRoot(t, "notation", ""))
+	_, images := scanAndList(t, copyRoot(t, "notation"))
 	for _, img := range images {
 		for _, s := range img.SignatureInfo {
 			switch {

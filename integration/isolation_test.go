@@ -22,15 +22,13 @@ func TestScanWithoutNetwork(t *testing.T) {
 	}
 	for _, root := range roots {
 		t.Run(root, func(t *testing.T) {
-			with, without := copyRoot(t, root, ""), copyRoot(t, root, "")
-			_, want := scanAndList(t, with)
-			e := execute(t, exec.Command("unshare", "-rn", binary, "scan", "--root", without))
+			dir := copyRoot(t, root)
+			_, want := scanAndList(t, dir)
+			e := execute(t, exec.Command("unshare", "-rn", binary, "scan", "--root", dir))
 			if e.code != 0 {
 				t.Fatalf("scan without network: exit code %d\n%s", e.code, e.stderr)
 			}
-			var l listed
-			must(t, &l, "list", "--root", without, "-o", "json")
-			if got, want := settledAll(l.Images), settledAll(want); !reflect.DeepEqual(got, want) {
+			if got, want := settledAll(mustList(t, dir)), settledAll(want); !reflect.DeepEqual(got, want) {
 				t.Errorf("answers without network differ:\n%+v\n%+v", got, want)
 			}
 		})
@@ -79,7 +77,7 @@ func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
 	}
 	for _, root := range roots {
 		t.Run(root, func(t *testing.T) {
-			dir := copyRoot(t, root, "")
+			dir := copyRoot(t, root)
 			calls := trace(t, binary, "scan", "--root", dir)
 			if len(calls) != 1 || !strings.Contains(calls[0], "execve(") {
 				t.Errorf("calls, of which the first alone is expected:\n%s", strings.Join(calls, "\n"))

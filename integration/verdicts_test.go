@@ -62,35 +62,39 @@ func loadVerdicts(t *testing.T, root string) *recorded {
 	return v
 }
 
-// copyRoot copies a root, since the program keeps its cache below it, and puts
-// the policy there, if one is named.
-func copyRoot(t *testing.T, root, policy string) string {
+// copyRoot copies a root, since the program keeps its cache below it.
+func copyRoot(t *testing.T, root string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), root)
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(testdata, root))); err != nil {
 		t.Fatal(err)
 	}
-	if policy != "" {
-		b, err := os.ReadFile(filepath.Join(testdata, "notation.policies", policy))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "_notation", "trustpolicy.json"), b, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	return dir
+}
+
+// usePolicy puts a policy in force in a copy.
+func usePolicy(t *testing.T, dir, policy string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(testdata, "notation.policies", policy))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "_notation", "trustpolicy.json"), b, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // listed is what `list -o json` prints.
 type listed struct{ Images []cache.Image }
 
 // scanAndList returns every answer about a root, children of indexes among them.
+// The cache is a new one.
 func scanAndList(t *testing.T, dir string) (answers, []cache.Image) {
 	t.Helper()
-	must(t, nil, "scan", "--root", dir)
+	state := t.TempDir()
+	must(t, nil, "scan", "--root", dir, "--state", state)
 	var l listed
-	must(t, &l, "list", "--root", dir, "-o", "json")
+	must(t, &l, "list", "--state", state, "-o", "json")
 	return index(l.Images), l.Images
 }
 
@@ -141,8 +145,12 @@ func TestAnswersAreTheToolsVerdicts(t *testing.T) {
 	for _, root := range []string{"cosign2", "cosign3"} {
 		t.Run(root, func(t *testing.T) { compareCosign(t, used, root) })
 	}
-	for mode, m := range loadVerdicts(t, "notation").Modes {
-		t.Run(mode, func(t *testing.T) { compareNotation(t, used, mode, m.Policy) })
+	v, dir := loadVerdicts(t, "notation"), copyRoot(t, "notation")
+	for mode, m := range v.Modes {
+		t.Run(mode, func(t *testing.T) {
+			usePolicy(t, dir, m.Policy)
+			compareNotation(t, used, v, dir, mode, m.Policy)
+		})
 	}
 	if !t.Failed() {
 		used.check(t)
@@ -153,7 +161,7 @@ func TestAnswersAreTheToolsVerdicts(t *testing.T) {
 // must accept it. Some mode, told the hash or not, accepts a key: we must trust.
 func compareCosign(t *testing.T, used *ruleUse, root string) {
 	v := loadVerdicts(t, root)
-	dir := copyRoot(t, root, "")
+	dir := copyRoot(t, root)
 	ours, images := scanAndList(t, dir)
 	keys := keyFiles(t, dir)
 	for i := range v.Images {
@@ -214,9 +222,7 @@ func keyFiles(t *testing.T, dir string) map[string]keyFile {
 }
 
 // compareNotation compares an image at a time: a policy accepts it or not.
-func compareNotation(t *testing.T, used *ruleUse, mode, policy string) {
-	v := loadVerdicts(t, "notation")
-	dir := copyRoot(t, "notation", policy)
+func compareNotation(t *testing.T, used *ruleUse, v *recorded, dir, mode, policy string) {
 	ours, images := scanAndList(t, dir)
 	for i := range v.Images {
 		img := &v.Images[i]

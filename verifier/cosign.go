@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
 	"trust-worker/internal/strictjson"
@@ -22,7 +23,7 @@ import (
 )
 
 // layerID names a cosign layer by what decides about it: the payload, the
-// signature, and whether a certificate came along.
+// signature, and the certificate that came along.
 func layerID(d ocispec.Descriptor) trust.LayerID {
 	h := sha256.New()
 	digest, _ := trust.ParseDigest(string(d.Digest)) // one that is none is malformed before its ID matters
@@ -30,9 +31,7 @@ func layerID(d ocispec.Descriptor) trust.LayerID {
 	h.Write([]byte{0})
 	h.Write([]byte(d.Annotations[static.SignatureAnnotationKey]))
 	h.Write([]byte{0})
-	if hasCertificate(d) {
-		h.Write([]byte{1})
-	}
+	h.Write([]byte(d.Annotations[static.CertificateAnnotationKey]))
 	var id trust.LayerID
 	copy(id[:], h.Sum(nil))
 	return id
@@ -97,8 +96,8 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		return
 	}
 	// Neither certificate, chain nor bundle of the layer is handed over: keys
-	// come from the trust directory alone, and a certificate beside a key
-	// would only add its own expiry.
+	// come from the trust directory alone. What cosign would make of the
+	// certificate beside a key, its dates, becomes the ground's bounds below.
 	sig, err := static.NewSignature(blob, text)
 	if err != nil {
 		lo.Verdict.Reason = trust.Malformed
@@ -111,6 +110,29 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 	})
 	if lo.Verdict.Reason == trust.NoTrustedKey && hasCertificate(d) {
 		lo.Verdict.Reason = trust.KeylessNotSupported
+	}
+	if lo.Verdict.Matched() {
+		boundByCertificate(d, lo)
+	}
+}
+
+// boundByCertificate takes trust away as cosign verify --key does when a layer
+// carries a certificate: one that cannot be parsed makes the layer unusable, and
+// one that can must be within its dates at the time of verification. It never
+// adds any.
+func boundByCertificate(d ocispec.Descriptor, lo *LayerOutcome) {
+	text := d.Annotations[static.CertificateAnnotationKey]
+	if text == "" {
+		return
+	}
+	certs, err := cryptoutils.UnmarshalCertificatesFromPEM([]byte(text))
+	if err != nil || len(certs) == 0 || len(text) > maxChainDER {
+		lo.Verdict.Grounds, lo.Verdict.Reason = nil, trust.Malformed
+		return
+	}
+	for i := range lo.Verdict.Grounds {
+		g := &lo.Verdict.Grounds[i]
+		g.From, g.Until, g.Limit = unixBound(certs[0].NotBefore), unixBound(certs[0].NotAfter), trust.CertificateExpired
 	}
 }
 

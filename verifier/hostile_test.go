@@ -63,7 +63,8 @@ func TestHostileStamps(t *testing.T) {
 	img := image("A")
 	root, tsaRoot := signtest.NewRoot(signtest.CertOptions{}), signtest.NewRoot(signtest.CertOptions{CommonName: "TSA"})
 	leaf := root.Leaf(signtest.CertOptions{})
-	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/t", "t.pem", tsaRoot.Cert()).load()
+	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/t", "t.pem", tsaRoot.Cert()).
+		policy(policy("strict", "", "ca:acme", "tsa:t")).load()
 	stamped := func(stamp []byte) *request {
 		_, b := signtest.Envelope(img.descriptor(), leaf, signtest.NotationOptions{})
 		var e map[string]any

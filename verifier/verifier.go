@@ -20,10 +20,6 @@ import (
 // change and it does not.
 const Epoch uint32 = 1
 
-// MinEpoch is raised by hand when something was wrongly accepted: verdicts
-// below it are not served.
-const MinEpoch uint32 = 1
-
 // Limits, all applied before memory or cryptography is spent (design,
 // section 4). Reaching one reads limit-exceeded.
 const (
