@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -104,6 +105,10 @@ type Store struct {
 	db      *bbolt.DB
 	rebuilt string
 
+	// abandoned is set when bbolt has panicked: its locks may be held for
+	// ever, and closing would wait for them.
+	abandoned atomic.Bool
+
 	write sync.Mutex // held over a write transaction and the dictionary's keep
 	dict  *dictionary
 
@@ -138,13 +143,39 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	if err := s.openPrivate(); err != nil {
+	err := s.open()
+	if errors.Is(err, ErrDamaged) { // met only after opening: begin with a new one
+		if err = s.setAside(err.Error()); err == nil {
+			err = s.open()
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.lock.Close())
 	}
-	if err := s.openPublished(); err != nil {
-		return nil, errors.Join(err, s.db.Close(), s.lock.Close())
-	}
 	return s, nil
+}
+
+// open opens the private store and starts from what is published. On an error
+// nothing is left open.
+func (s *Store) open() error {
+	if err := s.openPrivate(); err != nil {
+		return err
+	}
+	if err := s.openPublished(); err != nil {
+		return errors.Join(err, s.closeDB())
+	}
+	return nil
+}
+
+// closeDB closes the database, unless that could wait for ever: then the file
+// stays mapped until the process ends, which is soon or costs one file.
+func (s *Store) closeDB() error {
+	db := s.db
+	s.db = nil
+	if db == nil || s.abandoned.Swap(false) {
+		return nil
+	}
+	return db.Close()
 }
 
 // makeDir makes dir, below a parent that has to exist: a state directory on a
@@ -270,8 +301,7 @@ func (s *Store) tryOpen() (err error) {
 			err = fmt.Errorf("%w: panic while opening: %v", ErrDamaged, p)
 		}
 		if err != nil && s.db != nil {
-			s.db.Close() // the file is about to be set aside
-			s.db = nil
+			_ = s.closeDB() // the file is about to be set aside
 		}
 	}()
 	db, err := bbolt.Open(s.privatePath(), 0o600, &bbolt.Options{
@@ -331,10 +361,9 @@ func (s *Store) compact() error {
 		s.opts.Log.Warn("cannot compact the private cache", "error", errors.Join(err, os.Remove(tmp)))
 		return nil
 	}
-	if err := s.db.Close(); err != nil {
+	if err := s.closeDB(); err != nil {
 		return err
 	}
-	s.db = nil
 	if err := errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path))); err != nil {
 		return err
 	}
@@ -405,20 +434,28 @@ func (s *Store) MarkDamaged() error { return os.WriteFile(s.markerPath(), nil, 0
 // Close releases the lock; Run must have returned. What is published stays and
 // is believed until its lease ends.
 func (s *Store) Close() error {
-	return errors.Join(s.db.Close(), s.lock.Close())
+	return errors.Join(s.closeDB(), s.lock.Close())
 }
 
 // view runs fn in a read transaction with damage turned into ErrDamaged.
 func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer recoverDamage(&err)
+	defer s.abandon(&err)
 	return s.db.View(fn)
 }
 
 func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer recoverDamage(&err)
+	defer s.abandon(&err)
 	return s.db.Update(fn)
+}
+
+// abandon is recoverDamage for the private database.
+func (s *Store) abandon(err *error) {
+	if p := recover(); p != nil {
+		s.abandoned.Store(true)
+		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
+	}
 }
 
 // recoverDamage turns a panic below into ErrDamaged: bbolt panics on a page

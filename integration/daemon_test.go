@@ -28,10 +28,11 @@ type daemon struct {
 	exited chan struct{}
 }
 
-// serve starts a daemon on root and waits until its first pass is over.
+// serve starts a daemon on root and waits until its first pass is over. The next
+// is a day off: what shows of storage, the watcher saw.
 func serve(t *testing.T, root string, args ...string) *daemon {
 	t.Helper()
-	d := start(t, exec.Command(binary, append([]string{"serve", "--root", root}, args...)...), filepath.Join(root, "_trust"))
+	d := start(t, exec.Command(binary, append([]string{"serve", "--root", root, "--scan-interval", "24h"}, args...)...), filepath.Join(root, "_trust"))
 	d.ready(t)
 	return d
 }

@@ -76,6 +76,29 @@ func TestPushesShow(t *testing.T) {
 	}
 }
 
+// Events are a hint, the passes are the guarantee: without any event all of it
+// shows, later.
+func TestPassesAreTheGuarantee(t *testing.T) {
+	s := newSample(t)
+	replaced := s.Image("app", "replaced")
+	d := serve(t, s.Dir, "--watch=false", "--scan-interval", "100ms", "--lease", "3s") // the trust directories: lease / 3
+	r := open(t, d.state)
+	r.becomes("app", "replaced", "unsigned")
+	s.SignSimple(replaced, s.team, signtest.CosignOptions{})
+	r.becomes("app", "replaced", "trusted")
+	s.SignBundle(s.Image("app/nested/new", "1"), s.team, signtest.CosignOptions{})
+	r.becomes("app/nested/new", "1", "trusted")
+	spare := signtest.NewKey(signtest.P256)
+	s.SignBundle(s.Image("app", "spare"), spare, signtest.CosignOptions{})
+	r.becomes("app", "spare", "untrusted")
+	s.TrustKey("spare.pub", spare)
+	r.becomes("app", "spare", "trusted")
+	s.Untrust("_cosign/spare.pub")
+	r.becomes("app", "spare", "untrusted")
+	s.Remove(signtest.Image{Repo: "app", Tag: "spare", Descriptor: s.Image("app", "spare").Descriptor})
+	r.becomes("app", "spare", "absent")
+}
+
 // A co-signature replaces the .sig manifest under its tag. The image was trusted
 // and stays so, at every moment, for every reader.
 func TestCoSignatureNeverFlickers(t *testing.T) {

@@ -141,18 +141,22 @@ func (d *difference) errors() string {
 }
 
 func TestAnswersAreTheToolsVerdicts(t *testing.T) {
-	used := newRuleUse()
+	used, compared := newRuleUse(), 0
 	for _, root := range []string{"cosign2", "cosign3"} {
-		t.Run(root, func(t *testing.T) { compareCosign(t, used, root) })
+		t.Run(root, func(t *testing.T) {
+			compareCosign(t, used, root)
+			compared++
+		})
 	}
 	v, dir := loadVerdicts(t, "notation"), copyRoot(t, "notation")
 	for mode, m := range v.Modes {
 		t.Run(mode, func(t *testing.T) {
 			usePolicy(t, dir, m.Policy)
 			compareNotation(t, used, v, dir, mode, m.Policy)
+			compared++
 		})
 	}
-	if !t.Failed() {
+	if !t.Failed() && compared == 2+len(v.Modes) { // -run may have left some out
 		used.check(t)
 	}
 }
@@ -244,7 +248,7 @@ func compareNotation(t *testing.T, used *ruleUse, v *recorded, dir, mode, policy
 	}
 	// The policies differ in what they decide, not in how: a process for each
 	// image and policy would be minutes of starting processes.
-	if slices.Contains([]string{"default.json", "scopes-and-default.json"}, policy) {
+	if policy == "default.json" {
 		compareWithVerify(t, dir, images)
 	}
 }

@@ -29,7 +29,7 @@ func TestAlgorithms(t *testing.T) {
 	for _, kind := range signtest.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			k, other := signtest.NewKey(kind), signtest.NewKey(kind)
+			k, other, stranger := pooled(kind, 0), pooled(kind, 1), pooled(kind, 2)
 			ts := newDirs(t).key("k", k).load()
 			both := newDirs(t).key("k", k).key("other", other).load()
 			options := []signtest.CosignOptions{{}}
@@ -52,7 +52,7 @@ func TestAlgorithms(t *testing.T) {
 							t.Errorf("hints for a match: %v", lo.Hints)
 						}
 					}
-					want(t, one(t, ts, simple(img, signtest.NewKey(kind), o)), "no-trusted-key")
+					want(t, one(t, ts, simple(img, stranger, o)), "no-trusted-key")
 				}
 			}
 			if kind == signtest.Ed25519 {
@@ -278,10 +278,10 @@ func TestHints(t *testing.T) {
 	img := image("A")
 	for _, kind := range signtest.Kinds() {
 		for _, format := range []func(Subject, *signtest.Key, signtest.CosignOptions) *request{simple, bundled} {
-			k := signtest.NewKey(kind)
+			k := pooled(kind, 0)
 			r := format(img, k, signtest.CosignOptions{})
 			// A key of the same kind is in use, so that candidates are recovered.
-			before := newDirs(t).key("other", signtest.NewKey(kind)).load()
+			before := newDirs(t).key("other", pooled(kind, 1)).load()
 			lo := one(t, before, r)
 			want(t, lo, "no-trusted-key")
 			after := newDirs(t).key("k", k).load()
@@ -413,6 +413,31 @@ func TestCancelled(t *testing.T) {
 	}
 	if o, err := New(ts, Options{}).Verify(ctx, r.Request); !errors.Is(err, context.Canceled) || len(o.Layers) != 0 {
 		t.Errorf("%+v, %v; want no outcome and the context's error", o, err)
+	}
+}
+
+// ending is a context that ends while the libraries are at work.
+type ending struct {
+	context.Context
+	asked int
+}
+
+func (c *ending) Err() error {
+	if c.asked++; c.asked > 2 { // before and after the blob is fetched
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func TestEndsWhileVerifying(t *testing.T) {
+	k, root := signtest.NewKey(signtest.P256), signtest.NewRoot(signtest.CertOptions{})
+	ts := newDirs(t).key("k", k).cert("ca/acme", "r.pem", root.Cert()).load()
+	for _, r := range []*request{simple(image("A"), k, signtest.CosignOptions{}), bundled(image("A"), k, signtest.CosignOptions{}),
+		notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})} {
+		o, err := New(ts, Options{}).Verify(&ending{Context: t.Context()}, r.Request)
+		if !errors.Is(err, context.DeadlineExceeded) || len(o.Layers) != 0 {
+			t.Errorf("%+v, %v; want no outcome and the context's error", o, err)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func TestEpoch(t *testing.T) {
 			t.Errorf("go.mod no longer has %s: raise Epoch (now %d)", line, Epoch)
 		}
 	}
-	if MinEpoch > Epoch {
+	if trust.MinEpoch > Epoch {
 		t.Error("no verdict would be served")
 	}
 }

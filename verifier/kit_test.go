@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,19 @@ const (
 	repo              = "team/app"
 	manifestMediaType = ocispec.MediaTypeImageManifest
 )
+
+// keyPool keeps keys between tests: a large RSA key takes seconds to make.
+var keyPool sync.Map
+
+// pooled returns the i-th key of its kind.
+func pooled(kind signtest.Kind, i int) *signtest.Key {
+	type id struct {
+		signtest.Kind
+		int
+	}
+	f, _ := keyPool.LoadOrStore(id{kind, i}, sync.OnceValue(func() *signtest.Key { return signtest.NewKey(kind) }))
+	return f.(func() *signtest.Key)()
+}
 
 // trustDirs are the trust directories of one test.
 type trustDirs struct {

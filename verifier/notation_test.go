@@ -31,7 +31,7 @@ func TestNotationTrusted(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			root := signtest.NewRoot(signtest.CertOptions{CommonName: "Root"})
-			leaf := root.Leaf(signtest.CertOptions{Kind: kind, CommonName: "Leaf"})
+			leaf := root.Leaf(signtest.CertOptions{Key: pooled(kind, 0), CommonName: "Leaf"})
 			ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("signingAuthority/sa", "r.pem", root.Cert()).load()
 			for _, cose := range []bool{false, true} {
 				for _, sa := range []bool{false, true} {
@@ -340,6 +340,11 @@ func TestSigningAuthorityOutsideValidity(t *testing.T) {
 	r := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
 	d := newDirs(t).cert("signingAuthority/sa", "r.pem", root.Cert())
 	want(t, one(t, d.load(), r), "timestamp-invalid")
+	// Nor is there a ground, and with it an author, once the signature has expired.
+	h["io.cncf.notary.expiry"] = date(2016).Format(time.RFC3339)
+	h["crit"] = append(h["crit"].([]string), "io.cncf.notary.expiry")
+	expired := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
+	want(t, one(t, d.load(), expired), "timestamp-invalid")
 	want(t, one(t, d.policy(policy("permissive", "", "signingAuthority:sa")).load(), r), "trusted")
 }
 

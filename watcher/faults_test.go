@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -51,16 +52,19 @@ func TestOverflowStorm(t *testing.T) {
 	})
 }
 
-// W4: the watch of a directory is gone although the directory looks the same
-// (made again, with the same inode number).
+// W4: the watch of a directory is gone although the directory is the same (it
+// was renamed and renamed back). It is watched again, and listed after that.
 func TestForgottenWatch(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
+		s.p.set(func(p *puppet) {
+			p.onAdd = func(string) { os.Mkdir(s.dir+"/new", 0o755) }
+		})
 		s.p.forget(s.dir)
 		s.expect(60*time.Second, CausePoll, false)
-		if !s.p.watches(t, s.dir) {
-			t.Error("not watched again")
+		if !s.p.watches(t, s.dir) || !s.p.watches(t, s.dir+"/new") {
+			t.Errorf("watched %q", s.p.current().WatchList())
 		}
 	})
 }

@@ -201,6 +201,32 @@ func (s *survey) concerns(path string) bool {
 	return !ok || p.whole || p.names[filepath.Base(path)]
 }
 
+// widens says whether events concern s that did not concern before, in places
+// that both have.
+func (s *survey) widens(before *survey) bool {
+	if before == nil || before.opaque {
+		return false // all did
+	}
+	if s.opaque {
+		return true
+	}
+	for path, p := range s.byPath {
+		was, ok := before.byPath[path]
+		if !ok || was.whole {
+			continue
+		}
+		if p.whole {
+			return true
+		}
+		for name := range p.names {
+			if !was.names[name] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // subdirectories lists the directories in dir, in order; about most of them
 // if there are more. It opens a directory or nothing: a FIFO put in its place must
 // not make it wait.

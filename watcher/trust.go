@@ -167,12 +167,15 @@ func (t *Trust) settle(dirs []string) (reason string) {
 	for range maxRounds {
 		s := surveyTrees(dirs, t.opts.Stop, t.opts.MaxDirs)
 		s.opaque = t.watches.aliased()
-		t.interest.Store(s) // before the watches: their first events must find it
+		// Before the watches: their first events must find it.
+		before := t.interest.Swap(s)
 		added, err := t.watches.apply(s.places)
 		if reason = s.reason; reason == "" && err != nil {
 			reason = err.Error()
 		}
-		if len(added) == 0 {
+		// An event that came while this survey was made was judged by the one
+		// before; what that took for noise is listed once more.
+		if len(added) == 0 && !s.widens(before) {
 			return reason
 		}
 	}

@@ -100,6 +100,31 @@ func TestGrowsWhileWatched(t *testing.T) {
 	})
 }
 
+// A directory that was only on the way becomes a trust directory, by a link that
+// is replaced. What happens in it while that is found out is judged by the old
+// view of it, as noise; it is listed once more.
+func TestWayBecomesTree(t *testing.T) {
+	onStage(t, Options{}, func(s *stage) {
+		parent := filepath.Dir(s.dir)
+		s.run()
+		s.expect(0, CauseStart, true)
+		if err := os.Remove(s.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(".", s.dir); err != nil {
+			t.Fatal(err)
+		}
+		s.p.set(func(p *puppet) { // after the listing, and no event tells
+			p.onAdd = func(string) { os.Mkdir(parent+"/new", 0o755) }
+		})
+		s.p.say(s.dir, fsnotify.Create)
+		s.expect(50*time.Millisecond, CauseEvents, false)
+		if !s.p.watches(t, parent+"/new") {
+			t.Errorf("watched %q", s.p.current().WatchList())
+		}
+	})
+}
+
 // A tree that grows each time it is looked at does not keep the notice back,
 // and is looked at again.
 func TestGrowsForEver(t *testing.T) {

@@ -149,8 +149,7 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 			continue
 		}
 		if gone(e) {
-			added = append(added, p.path) // so that it is listed again
-			continue
+			continue // since it was listed: its parent's watch tells
 		}
 		if limit(e) {
 			err = fmt.Errorf("limit of the system reached: %w", bare(e))
@@ -160,7 +159,7 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 			err = fmt.Errorf("cannot watch %s: %w", p.path, bare(e))
 		}
 	}
-	return append(added, w.record(placed)...), err
+	return w.record(placed), err
 }
 
 // record notes what was just placed and returns what is news. A directory that

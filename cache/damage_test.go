@@ -1,0 +1,313 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"trust-worker/trust"
+)
+
+// townsfolk is a cache in which every third image is trusted: what answers
+// may say so is known.
+func townsfolk(t *testing.T, dir string) map[trust.Digest]bool {
+	t.Helper()
+	s := openStore(t, dir, Options{Lease: -1})
+	setTrust(t, s, inForce(keyA))
+	publish(t, s) // a base, so that what follows is a delta
+	trusted := map[trust.Digest]bool{}
+	batch := func(place string, from, to int) Batch {
+		b := Batch{Place: place, SetTags: true, Tags: map[string]trust.Digest{}}
+		for i := from; i < to; i++ {
+			d := trust.SumOf(binary.BigEndian.AppendUint32(nil, uint32(i)))
+			sig := trust.SumOf(d[:])
+			signer := keyB
+			if i%3 == 0 {
+				signer, trusted[d] = keyA, true
+			}
+			f := signedBy(signer)
+			f.Subject, f.Signature, f.Hints = d, sig, []Hint{{HintSigner, byte(i)}}
+			b.Rows = append(b.Rows, Row{Digest: d, MediaType: "m", Present: true, Tagged: true, References: []Reference{{Digest: sig, Carrier: 1}}})
+			b.Facts = append(b.Facts, f)
+			b.Tags[fmt.Sprint(i)] = d
+		}
+		return b
+	}
+	mustCommit(t, s, batch("one", 0, 150))
+	publish(t, s)
+	if err := s.publishAll(); err != nil { // fold, so that both files hold something
+		t.Fatal(err)
+	}
+	mustCommit(t, s, batch("two", 150, 250))
+	publish(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return trusted
+}
+
+// wronglyTrusted reads everything and returns an image that is answered as
+// trusted and must not be. answers counts those that were given at all.
+func wronglyTrusted(state string, trusted map[trust.Digest]bool) (bad error, answers int) {
+	r, err := OpenReader(state)
+	if err != nil {
+		return nil, 0
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return nil, 0
+	}
+	defer snap.Close()
+	for _, repo := range []string{"one", "two"} {
+		// Walks end where damage is met; what they gave before counts.
+		_ = snap.Images(repo, func(img Image) error {
+			answers++
+			if img.Code() == trust.ExitTrusted && !trusted[img.Digest] {
+				bad = fmt.Errorf("%s@%s", img.RepoName, img.Digest)
+			}
+			return nil
+		})
+	}
+	for d := range trusted {
+		if img, err := snap.Image("one", d); err == nil && img.Digest != d {
+			bad = fmt.Errorf("asked for %s, got %s", d, img.Digest)
+		}
+	}
+	return bad, answers
+}
+
+func copyState(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// damages are the ways in which a page goes wrong.
+var damages = map[string]func(page []byte, file []byte, rnd *rand.Rand){
+	"zeros": func(page, _ []byte, _ *rand.Rand) { clear(page) },
+	"noise": func(page, _ []byte, rnd *rand.Rand) {
+		for i := range page {
+			page[i] = byte(rnd.Uint32())
+		}
+	},
+	"another page": func(page, file []byte, rnd *rand.Rand) {
+		at := rnd.IntN(len(file)/4096+1) * 4096
+		copy(page, file[at:])
+	},
+	"one bit": func(page, _ []byte, rnd *rand.Rand) { page[rnd.IntN(len(page))] ^= 1 << rnd.IntN(8) },
+}
+
+// eachDamage calls fn for copies of a state directory in each of which one
+// page of one file is damaged.
+func eachDamage(t *testing.T, state string, files []string, fn func(t *testing.T, state string)) {
+	turns := 0
+	for _, name := range files {
+		whole, err := os.ReadFile(filepath.Join(state, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pages []int // those that hold anything: bbolt grows its file ahead
+		for at := 0; at < len(whole); at += 4096 {
+			if bytes.Trim(whole[at:min(at+4096, len(whole))], "\x00") != nil {
+				pages = append(pages, at/4096)
+			}
+		}
+		for kind, damage := range damages {
+			rnd := rand.New(rand.NewPCG(uint64(len(kind)), 1))
+			some := rnd.Perm(len(pages))
+			if os.Getenv("TRUST_WORKER_TORTURE") == "" {
+				some = some[:min(len(pages), 10)]
+			}
+			for _, n := range some {
+				page := pages[n]
+				bad := append([]byte(nil), whole...)
+				damage(bad[page*4096:min((page+1)*4096, len(bad))], whole, rnd)
+				dir := filepath.Join(t.TempDir(), "state")
+				copyState(t, state, dir)
+				if err := os.WriteFile(filepath.Join(dir, name), bad, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				fn(t, dir)
+				if t.Failed() {
+					t.Fatalf("page %d of %s: %s", page, name, kind)
+				}
+				os.RemoveAll(dir)
+				turns++
+			}
+		}
+	}
+	t.Logf("%d damaged files", turns)
+}
+
+func published(t *testing.T, state string) (files []string) {
+	t.Helper()
+	_, cur, err := readCurrent(filepath.Join(state, publishedDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := publishedDir
+	return []string{cur.basePath(dir), cur.deltaPath(dir), cur.trustPath(dir)}
+}
+
+// Whatever is damaged of what is published, no answer turns trusted by it.
+func TestDamageOfPublishedFilesTrustsNothing(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(state, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	trusted := townsfolk(t, state)
+	if bad, n := wronglyTrusted(state, trusted); bad != nil || n != 250 {
+		t.Fatalf("undamaged: %v, %d answers", bad, n)
+	}
+	found := 0
+	eachDamage(t, state, published(t, state), func(t *testing.T, dir string) {
+		if bad, _ := wronglyTrusted(dir, trusted); bad != nil {
+			t.Errorf("wrongly trusted: %v", bad)
+		}
+		if report, err := Check(context.Background(), dir); err != nil {
+			t.Error(err)
+		} else if !report.OK() {
+			found++
+		}
+	})
+	if found == 0 {
+		t.Error("cache check found none of it")
+	}
+}
+
+// Whatever is damaged of the private store, the daemon is back after at most
+// two starts, and what it then publishes trusts nothing that it should not.
+func TestDamageOfThePrivateStoreIsSurvived(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(state, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	trusted := townsfolk(t, state)
+	rebuilt := 0
+	eachDamage(t, state, []string{filepath.Join(privateDir, "cache.db")}, func(t *testing.T, dir string) {
+		for start := 1; ; start++ {
+			err := live(t, dir, &rebuilt)
+			if bad, _ := wronglyTrusted(dir, trusted); bad != nil {
+				t.Errorf("wrongly trusted: %v", bad)
+			}
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, ErrDamaged) || start == 3 {
+				t.Errorf("start %d: %v", start, err)
+				return
+			}
+		}
+	})
+	if rebuilt == 0 {
+		t.Error("nothing was ever rebuilt")
+	}
+}
+
+// live is one life of a daemon: open, trust, write, publish. Damage that is
+// met is marked for the next one.
+func live(t *testing.T, dir string, rebuilt *int) (err error) {
+	s, err := Open(dir, Options{Lease: -1})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, ErrDamaged) {
+			err = errors.Join(err, s.MarkDamaged())
+		}
+		if closeErr := s.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	if s.Rebuilt() != "" {
+		*rebuilt++
+	}
+	if _, err := s.SetTrust(inForce(keyA)); err != nil {
+		return err
+	}
+	if _, err := s.Commit(Batch{Place: "three", Rows: []Row{{Digest: image, Present: true}}}); err != nil {
+		return err
+	}
+	return s.publishAll()
+}
+
+// A file that is cut short while it is mapped must not take the reader's
+// process with it.
+func TestTruncationWhileReading(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(state, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	trusted := townsfolk(t, state)
+	r := openReader(t, state)
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	if err := os.Truncate(filepath.Join(state, published(t, state)[0]), 4096); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for d := range trusted {
+		img, err := snap.Image("one", d)
+		if err != nil {
+			failed++
+		} else if img.Digest != d {
+			t.Errorf("asked for %s, got %s", d, img.Digest)
+		}
+	}
+	if failed == 0 {
+		t.Error("nothing was found missing")
+	}
+}
+
+// A reader that stays open while the state is wiped and made anew accepts the
+// new cache, though its generations begin again.
+func TestWipedStateUnderALongLivedReader(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+	closeChecked(t, s)
+	for _, d := range []string{publishedDir, privateDir} {
+		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, r, trust.Unknown, trust.NoCache)
+	s = openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world())
+	publish(t, s)
+	want(t, r, trust.Pending, trust.New)
+}
+
+// The clock of a reader is never earlier than the publication: what had
+// expired when it was published does not come back with a clock that is late.
+func TestReaderClockIsNeverBeforeThePublication(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	f.Verdicts[0].Grounds[0].Until = time.Now().Add(-time.Hour).Unix()
+	f.Verdicts[0].Grounds[0].Limit = trust.SignatureExpired
+	mustCommit(t, s, world(f))
+	publish(t, s)
+	early := openReader(t, dir, WithClock(func() time.Time { return time.Now().AddDate(-1, 0, 0) }))
+	want(t, early, trust.Expired, trust.SignatureExpired)
+}
