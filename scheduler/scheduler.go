@@ -91,7 +91,8 @@ type Scheduler struct {
 	agenda  *agenda
 	results chan result
 
-	trust atomic.Pointer[trustInUse]
+	trust  atomic.Pointer[trustInUse]
+	loaded atomic.Pointer[verifier.TrustStore] // the last load, whether or not it changed what is in use
 	// trustMu serialises reloads; changes of what is owed because of them are
 	// made under it.
 	trustMu   sync.Mutex

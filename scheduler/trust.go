@@ -69,6 +69,15 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 	}
 }
 
+// ReloadNow looks at the trust directories and returns nil once what they hold
+// is published: every snapshot taken afterwards has it. After an error a loss
+// of trust has been withdrawn, or is tried again by the trust loop.
+func (s *Scheduler) ReloadNow(ctx context.Context) error { return s.reloadTrust(ctx) }
+
+// TrustStore returns what was last loaded from the trust directories, or nil
+// before the first load.
+func (s *Scheduler) TrustStore() *verifier.TrustStore { return s.loaded.Load() }
+
 // reloadTrust loads the trust directories, publishes what differs, and owes
 // the passes that follow. Publication comes first (S1).
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
@@ -104,6 +113,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 // confirm renews the lease and mirrors the default policy: store is what is
 // published.
 func (s *Scheduler) confirm(store *verifier.TrustStore) error {
+	s.loaded.Store(store)
 	s.state.setTrust(store, s.now())
 	if s.cfg.MirrorPolicy {
 		if err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {

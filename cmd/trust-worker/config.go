@@ -42,6 +42,7 @@ type settings struct {
 	logLevel, logFormat    string
 	maxFiled               int64
 	subPaths               map[string]string // route → root directory
+	http                   httpSettings
 }
 
 // fileConfig is the configuration file: zot's own keys where zot has them, the
@@ -55,6 +56,7 @@ type fileConfig struct {
 		Level  string `json:"level,omitempty"`
 		Format string `json:"format,omitempty"`
 	} `json:"log,omitempty"`
+	HTTP        *httpConfig   `json:"http,omitempty"`
 	TrustWorker *workerConfig `json:"trustWorker,omitempty"`
 }
 
@@ -222,6 +224,9 @@ func readConfig(path string, strict bool) (*configValues, error) {
 	if c.Log != nil && strict {
 		text("log-level", c.Log.Level)
 		text("log-format", c.Log.Format)
+	}
+	if strict { // zot's own http is where zot listens
+		c.HTTP.values(text, flag)
 	}
 	if w := c.TrustWorker; w != nil {
 		text("state", w.State)

@@ -26,7 +26,7 @@ import (
 const stopTimeout = 15 * time.Second
 
 func newServeCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
 		Long: `Run the daemon: verify what is in storage, follow changes of storage and of the
@@ -42,6 +42,8 @@ the trust directories; USR1 looks at all of storage again.`,
 			return s.serve(cmd.Context(), nil)
 		},
 	}
+	s.http.register(c.Flags())
+	return c
 }
 
 // serve runs the daemon until ctx ends. ready, if not nil, is called when the
@@ -96,6 +98,7 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	g.Go(func() error { defer close(done); return sched.Run(gctx) })
 	g.Go(func() error { return handleSignals(gctx, sched, log) })
 	g.Go(func() error { return s.writeStatus(gctx, store, sched) })
+	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, log) })
 	g.Go(func() error {
 		select {
 		case <-gctx.Done():

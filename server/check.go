@@ -1,0 +1,72 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+// gate is what the gate answers.
+type gate struct {
+	State      string
+	Reason     trust.Reason `json:",omitempty"`
+	RepoName   string
+	Digest     trust.Digest
+	AsOf       *time.Time
+	Generation string `json:",omitempty"`
+}
+
+// restCheck is a gate for proxies and admission: 200 only if the image is trusted
+// now; 403 when it is decided that it is not; 404 when it is not known; 503 when
+// nothing has been decided. The body says why.
+func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) error {
+	repo, digest, ok := strings.Cut(r.PathValue("name"), "@")
+	d, err := trust.ParseDigest(digest)
+	if err != nil || !ok || repo == "" {
+		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
+	}
+	g := gate{State: "unknown", RepoName: repo, Digest: d}
+	err = s.reading(w, r, func(snap *cache.Snapshot) error {
+		asOf := snap.AsOf()
+		g.AsOf, g.Generation = &asOf, snap.Generation().String()
+		img, err := snap.Image(repo, d)
+		if err != nil {
+			return err
+		}
+		g.State, g.Reason = img.State(), reasonOf(&img)
+		return nil
+	})
+	status := http.StatusOK
+	switch {
+	case errors.Is(err, cache.ErrNotFound):
+		status = http.StatusNotFound
+	case err != nil:
+		if p := problemOf(err); p.Code == codeNoCache {
+			g.Reason, status = trust.NoCache, http.StatusServiceUnavailable
+			break
+		}
+		return err
+	case g.State == string(trust.Trusted):
+	case g.State == string(trust.Unknown), g.State == string(trust.Pending):
+		status = http.StatusServiceUnavailable
+	default:
+		status = http.StatusForbidden
+	}
+	writeJSON(w, status, g)
+	return nil
+}
+
+// reasonOf is the reason of the signature that gives the image its state.
+func reasonOf(img *cache.Image) trust.Reason {
+	state := img.State()
+	for i := range img.SignatureInfo {
+		if sig := &img.SignatureInfo[i]; string(sig.Status) == state {
+			return sig.Reason
+		}
+	}
+	return ""
+}

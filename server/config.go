@@ -1,0 +1,178 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"trust-worker/cache"
+	"trust-worker/scheduler"
+	"trust-worker/verifier"
+)
+
+// Trust is the daemon's side of a change to the trust directories. Both methods
+// are safe for concurrent use.
+type Trust interface {
+	// ReloadNow loads the trust directories and returns nil once what is
+	// published is what they hold: every snapshot taken afterwards has it. An
+	// error means that nothing is known of what is published, except that it
+	// trusts nobody whom the directories do not.
+	ReloadNow(ctx context.Context) error
+	// TrustStore is what was last loaded, nil before the first load: after
+	// ReloadNow no older load's, also when nothing in force has changed by it
+	// (the same key may have come in a second file).
+	TrustStore() *verifier.TrustStore
+}
+
+// Config says what a Server serves. Reader, Trust, Status and StateDir are
+// required, and the directory of each tool that is on.
+type Config struct {
+	// Listen are addresses: "host:port" or "unix:/path". The socket's mode is
+	// 0660; port 0 takes a free one.
+	Listen []string
+
+	Reader *cache.Reader
+	Trust  Trust
+	// Status is the daemon's condition, for health and metrics.
+	Status func() scheduler.Status
+	// StateDir is where upload.token is.
+	StateDir string
+
+	// The tools that are on, and their directories. The routes of a tool that
+	// is off do not exist.
+	Cosign, Notation       bool
+	CosignDir, NotationDir string
+	// DefaultStore is the trust store of an upload that names none; empty: such
+	// an upload is refused, as zot's documentation has it.
+	DefaultStore string
+
+	Auth   Auth
+	TLS    TLS
+	Limits Limits
+	// HostNames are the names by which clients may call a loopback listener,
+	// besides localhost and addresses. Without them a page in a browser could
+	// reach it under a name of its own (DNS rebinding).
+	HostNames []string
+
+	Version string
+	Log     *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Auth says who may do what over TCP. Over a Unix socket its mode says so.
+type Auth struct {
+	// Reads is "open", "credential", or empty: open on loopback addresses, by
+	// credential on others.
+	Reads string
+	// InsecureUploads lets anyone who can connect change what is trusted. It
+	// has to be asked for in so many words.
+	InsecureUploads bool
+	// ReadTokens and WriteTokens are files of bearer tokens, one a line. A
+	// write token may read as well. <StateDir>/upload.token is one of
+	// WriteTokens unless InsecureUploads is set.
+	ReadTokens, WriteTokens []string
+	// Htpasswd is a file of users with bcrypt hashes, who may read.
+	Htpasswd string
+	// Admins are the users of Htpasswd, and the common names of client
+	// certificates, that may write.
+	Admins []string
+}
+
+// TLS serves TCP listeners over TLS if CertFile and KeyFile are set. Renewed
+// files are picked up within a second.
+type TLS struct {
+	CertFile, KeyFile string
+	// ClientCA is a file of CA certificates: clients with a certificate from
+	// them may read.
+	ClientCA string
+}
+
+// Limits bound what a client may take. Zero values mean the defaults beside.
+type Limits struct {
+	ReadHeaderTimeout time.Duration // 5 s
+	ReadTimeout       time.Duration // 30 s, header and body
+	WriteTimeout      time.Duration // 60 s
+	IdleTimeout       time.Duration // 60 s
+	DrainTimeout      time.Duration // 5 s at shutdown
+	MaxHeaderBytes    int           // 16 KiB
+	MaxConns          int           // 1024 on each listener
+	MaxQueryBytes     int64         // 64 KiB of GraphQL
+	MaxReads          int           // 16 searches at once
+	WriteRate         rate.Limit    // 20 changes a second from one client,
+	WriteBurst        int           // after 100 at once
+	FailRate          rate.Limit    // 1 wrong credential a second,
+	FailBurst         int           // after 20 at once
+	Complexity        int           // 2,000 for one GraphQL query
+	Depth             int           // 12 levels of one
+	MaxPage           int           // 5,000 images in one answer
+	MaxScan           int           // 200,000 records looked at for one answer
+}
+
+func orDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func (l *Limits) complete() {
+	orDefault(&l.ReadHeaderTimeout, 5*time.Second)
+	orDefault(&l.ReadTimeout, 30*time.Second)
+	orDefault(&l.WriteTimeout, time.Minute)
+	orDefault(&l.IdleTimeout, time.Minute)
+	orDefault(&l.DrainTimeout, 5*time.Second)
+	orDefault(&l.MaxHeaderBytes, 16<<10)
+	orDefault(&l.MaxConns, 1024)
+	orDefault(&l.MaxQueryBytes, 64<<10)
+	orDefault(&l.MaxReads, 16)
+	orDefault(&l.WriteRate, 20)
+	orDefault(&l.WriteBurst, 100)
+	orDefault(&l.FailRate, 1)
+	orDefault(&l.FailBurst, 20)
+	orDefault(&l.Complexity, 2000)
+	orDefault(&l.Depth, 12)
+	orDefault(&l.MaxPage, 5000)
+	orDefault(&l.MaxScan, 200_000)
+}
+
+// check validates once, and fills in defaults.
+func (c *Config) check() error {
+	if c.Reader == nil || c.Trust == nil || c.Status == nil || c.StateDir == "" {
+		return errors.New("server: reader, trust, status and state directory are required")
+	}
+	if c.Cosign && c.CosignDir == "" || c.Notation && c.NotationDir == "" {
+		return errors.New("server: the directory of a tool that is on is required")
+	}
+	switch c.Auth.Reads {
+	case "", "open", "credential":
+	default:
+		return fmt.Errorf("reads %q: choose open or credential", c.Auth.Reads)
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		return errors.New("TLS needs both a certificate file and a key file")
+	}
+	if c.TLS.ClientCA != "" && c.TLS.CertFile == "" {
+		return errors.New("client certificates need TLS: give a certificate file and a key file as well")
+	}
+	if len(c.Auth.Admins) > 0 && c.Auth.Htpasswd == "" && c.TLS.ClientCA == "" {
+		return errors.New("admins are users of an htpasswd file or names in client certificates: give one of these as well")
+	}
+	if c.DefaultStore != "" {
+		if err := verifier.ValidateStore("ca", c.DefaultStore); err != nil {
+			return fmt.Errorf("default trust store: %w", err)
+		}
+	}
+	c.Limits.complete()
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package graph
+
+import (
+	"slices"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+func some[T any](v T) *T { return &v }
+
+// summaryOf is an image in zot's form.
+func summaryOf(img *cache.Image) *ImageSummary {
+	s := &ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.Digest.String()), MediaType: some(img.MediaType),
+		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: referrersOf(img.SignatureInfo),
+		IsDeletable: some(false)}
+	for i := range img.Manifests {
+		s.Manifests = append(s.Manifests, manifestOf(&img.Manifests[i]))
+	}
+	return s
+}
+
+// Two things that are not known here, and that zot's client cannot do without: it
+// stops at a digest or a repository's size that it cannot parse.
+const (
+	noDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	noSize   = "0"
+)
+
+func manifestOf(m *cache.Manifest) *ManifestSummary {
+	return &ManifestSummary{Digest: some(m.Digest.String()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
+		Platform: platformOf(m.Platform), Referrers: referrersOf(m.SignatureInfo)}
+}
+
+// platformOf splits "linux/arm64/v8"; zot puts the variant into the architecture.
+func platformOf(s string) *Platform {
+	if s == "" {
+		return nil
+	}
+	os, arch, _ := strings.Cut(s, "/")
+	return &Platform{Os: some(os), Arch: some(arch)}
+}
+
+// signaturesOf lists cosign's before notation's, as zot's documentation does.
+func signaturesOf(sigs []cache.Signature) []*SignatureSummary {
+	out := make([]*SignatureSummary, 0, len(sigs))
+	for i := range byTool(sigs) {
+		sig := &sigs[i]
+		out = append(out, &SignatureSummary{Tool: some(string(sig.Tool)), IsTrusted: some(sig.IsTrusted), Author: some(sig.Author)})
+	}
+	return out
+}
+
+// byTool yields the indexes of sigs, those of cosign first.
+func byTool(sigs []cache.Signature) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for _, first := range []bool{true, false} {
+			for i := range sigs {
+				if (sigs[i].Tool == trust.Cosign) == first && !yield(i) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// artifactTypes are those that the tools give to their signatures.
+var artifactTypes = map[trust.Format]string{
+	trust.SimpleSigning: "application/vnd.dev.cosign.artifact.sig.v1+json",
+	trust.Bundle:        "application/vnd.dev.sigstore.bundle.v0.3+json",
+	trust.JWS:           "application/vnd.cncf.notary.signature",
+	trust.COSE:          "application/vnd.cncf.notary.signature",
+}
+
+// referrersOf lists the signature manifests, each once.
+func referrersOf(sigs []cache.Signature) []*Referrer {
+	out := []*Referrer{}
+	var seen []trust.Digest
+	for i := range byTool(sigs) {
+		sig := &sigs[i]
+		if slices.Contains(seen, sig.Digest) {
+			continue
+		}
+		seen = append(seen, sig.Digest)
+		r := &Referrer{Digest: some(sig.Digest.String()), MediaType: some("application/vnd.oci.image.manifest.v1+json"), Annotations: []*Annotation{}}
+		if t := artifactTypes[sig.Format]; t != "" {
+			r.ArtifactType = some(t)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// repoOf is a repository in zot's form. newest may be nil.
+func repoOf(name string, newest *cache.Image) *RepoSummary {
+	s := &RepoSummary{Name: some(name), Size: some(noSize), Platforms: []*Platform{}, Vendors: []*string{}, IsBookmarked: some(false), IsStarred: some(false)}
+	if newest == nil {
+		return s
+	}
+	s.NewestImage = summaryOf(newest)
+	var seen []string
+	for _, m := range newest.Manifests {
+		if p := platformOf(m.Platform); p != nil && !slices.Contains(seen, m.Platform) {
+			seen = append(seen, m.Platform)
+			s.Platforms = append(s.Platforms, p)
+		}
+	}
+	return s
+}
+
+func trustOf(img *cache.Image, generation string) *TrustImage {
+	t := &TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.Digest.String(), MediaType: img.MediaType, State: img.State(),
+		AsOf: img.AsOf, Generation: generation, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*TrustManifest{}}
+	for _, m := range img.Manifests {
+		t.Manifests = append(t.Manifests, &TrustManifest{Digest: m.Digest.String(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
+	}
+	return t
+}
+
+func trustSignatures(sigs []cache.Signature) []*TrustSignature {
+	out := make([]*TrustSignature, 0, len(sigs))
+	for i := range sigs {
+		sig := &sigs[i]
+		t := &TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
+			Reason: string(sig.Reason), Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
+			ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
+		if sig.SignerFingerprint != (trust.Digest{}) {
+			t.SignerFingerprint = sig.SignerFingerprint.String()
+		}
+		for _, n := range sig.Notes {
+			t.Notes = append(t.Notes, string(n))
+		}
+		out = append(out, t)
+	}
+	return out
+}

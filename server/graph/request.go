@@ -1,0 +1,225 @@
+package graph
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+type requestKey struct{}
+
+// request is one request's snapshot and what is left of its budget.
+type request struct {
+	snap   *cache.Snapshot
+	limits Limits
+
+	mu            sync.Mutex // a snapshot is for one goroutine at a time (G1)
+	scanned, made int
+}
+
+// within runs fn on ctx's request, alone.
+func within[T any](ctx context.Context, fn func(r *request) (T, error)) (T, error) {
+	r, ok := ctx.Value(requestKey{}).(*request)
+	if !ok {
+		var zero T
+		return zero, errors.New("no snapshot in the context")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		var zero T
+		return zero, err
+	}
+	return fn(r)
+}
+
+// look takes one record from the budget.
+func (r *request) look() error {
+	if r.scanned++; r.scanned > r.limits.Scan {
+		return clientError(fmt.Sprintf("more than %d records would have to be looked at: ask for one repository, or use /api/v1/images, which has pages", r.limits.Scan))
+	}
+	return nil
+}
+
+// ref is a tag and what it names.
+type ref struct {
+	repo, tag string
+	digest    trust.Digest
+}
+
+func (r *request) image(x ref) (*cache.Image, error) {
+	if r.made++; r.made > r.limits.Images {
+		return nil, clientError(fmt.Sprintf("the answer has more than %d images: ask for a page (requestedPage: {limit, offset})", r.limits.Images))
+	}
+	return r.peek(x)
+}
+
+// peek is image for a look at what will not be part of the answer.
+func (r *request) peek(x ref) (*cache.Image, error) {
+	img, err := r.snap.Image(x.repo, x.digest)
+	img.Tag = x.tag
+	return &img, err
+}
+
+// tags lists a repository's tags, or those of all if repo is empty.
+func (r *request) tags(repo string) (refs []ref, err error) {
+	one := func(repo string) error {
+		return r.snap.Tags(repo, func(tag string, d trust.Digest) error {
+			refs = append(refs, ref{repo, tag, d})
+			return r.look()
+		})
+	}
+	if repo != "" {
+		return refs, one(repo)
+	}
+	repos, err := r.repositories()
+	for _, repo := range repos {
+		if err == nil {
+			err = one(repo)
+		}
+	}
+	return refs, err
+}
+
+func (r *request) repositories() (names []string, err error) {
+	err = r.snap.Repositories(func(name string) error {
+		names = append(names, name)
+		return r.look()
+	})
+	return names, err
+}
+
+// page sorts and cuts. Times and downloads are not known here, so everything but
+// the descending order is the order by name, which all comes in.
+func page[T any](all []T, p *PageInput, name func(T) string) ([]T, *PageInfo, error) {
+	offset, limit := 0, 0
+	if p != nil {
+		if p.SortBy != nil && *p.SortBy == SortCriteriaAlphabeticDsc {
+			slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(name(b), name(a)) })
+		}
+		offset, limit = deref(p.Offset), deref(p.Limit)
+	}
+	if offset < 0 || limit < 0 {
+		return nil, nil, clientError("limit and offset must not be negative")
+	}
+	total := len(all)
+	all = all[min(offset, total):]
+	if limit > 0 {
+		all = all[:min(limit, len(all))]
+	}
+	return all, &PageInfo{TotalCount: total, ItemCount: len(all)}, nil
+}
+
+func refName(x ref) string { return x.repo + ":" + x.tag }
+
+// summaries answers with a page of tags.
+func (r *request) summaries(refs []ref, p *PageInput) ([]*ImageSummary, *PageInfo, error) {
+	refs, info, err := page(refs, p, refName)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := make([]*ImageSummary, 0, len(refs))
+	for _, x := range refs {
+		img, err := r.image(x)
+		if errors.Is(err, cache.ErrNotFound) {
+			continue // a tag of something that is not an image
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		out = append(out, summaryOf(img))
+	}
+	info.ItemCount = len(out)
+	return out, info, nil
+}
+
+// find reads REPO:TAG or REPO@DIGEST.
+func (r *request) find(name string) (*cache.Image, error) {
+	if repo, digest, ok := strings.Cut(name, "@"); ok {
+		d, err := trust.ParseDigest(digest)
+		if err != nil {
+			return nil, clientError("the digest is not of the form sha256: and 64 hex digits")
+		}
+		return r.image(ref{repo: repo, digest: d})
+	}
+	i := strings.LastIndexByte(name, ':')
+	if i <= 0 || i == len(name)-1 {
+		return nil, clientError("name the image as repository:tag or repository@digest")
+	}
+	x := ref{repo: name[:i], tag: name[i+1:]}
+	var err error
+	if x.digest, err = r.snap.Resolve(x.repo, x.tag); err != nil {
+		return nil, err
+	}
+	return r.image(x)
+}
+
+// withDigest returns the tags whose image, or a child of it, has a digest that
+// contains part.
+func (r *request) withDigest(part string) ([]ref, error) {
+	part = strings.ToLower(strings.TrimSpace(part))
+	if part == "" {
+		return nil, nil
+	}
+	all, err := r.candidates(part)
+	if err != nil {
+		return nil, err
+	}
+	var found []ref
+	for _, x := range all {
+		match := strings.Contains(x.digest.String(), part)
+		if !match {
+			if err := r.look(); err != nil {
+				return nil, err
+			}
+			img, err := r.peek(x)
+			if err != nil && !errors.Is(err, cache.ErrNotFound) {
+				return nil, err
+			}
+			match = err == nil && slices.ContainsFunc(img.Manifests, func(m cache.Manifest) bool { return strings.Contains(m.Digest.String(), part) })
+		}
+		if match {
+			found = append(found, x)
+		}
+	}
+	return found, nil
+}
+
+// candidates are the tags that withDigest looks at: for a whole digest those of
+// the repositories that hold it, which the cache can look up.
+func (r *request) candidates(part string) (all []ref, err error) {
+	d, err := trust.ParseDigest(part)
+	if err != nil {
+		d, err = trust.ParseHex(part)
+	}
+	if err != nil {
+		return r.tags("")
+	}
+	images, err := r.snap.Digest(d)
+	if errors.Is(err, cache.ErrNotFound) {
+		return nil, nil
+	}
+	for _, img := range images {
+		if err != nil {
+			return nil, err
+		}
+		var tags []ref
+		tags, err = r.tags(img.RepoName)
+		all = append(all, tags...)
+	}
+	return all, err
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

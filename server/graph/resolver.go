@@ -1,0 +1,192 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+// Resolver answers the queries at the root; everything below is data.
+type Resolver struct{}
+
+// Query returns the resolver of the queries.
+func (r *Resolver) Query() QueryResolver { return query{} }
+
+type query struct{}
+
+func (query) Image(ctx context.Context, image string) (*ImageSummary, error) {
+	return within(ctx, func(r *request) (*ImageSummary, error) {
+		img, err := r.find(image)
+		if err != nil {
+			return nil, err
+		}
+		return summaryOf(img), nil
+	})
+}
+
+func (query) ImageList(ctx context.Context, repo string, p *PageInput) (*PaginatedImagesResult, error) {
+	return within(ctx, func(r *request) (*PaginatedImagesResult, error) {
+		refs, err := r.tags(repo)
+		if err != nil {
+			return nil, err
+		}
+		return r.images(refs, p)
+	})
+}
+
+func (query) ImageListForDigest(ctx context.Context, id string, p *PageInput) (*PaginatedImagesResult, error) {
+	return within(ctx, func(r *request) (*PaginatedImagesResult, error) {
+		refs, err := r.withDigest(id)
+		if err != nil {
+			return nil, err
+		}
+		return r.images(refs, p)
+	})
+}
+
+func (r *request) images(refs []ref, p *PageInput) (*PaginatedImagesResult, error) {
+	results, info, err := r.summaries(refs, p)
+	if err != nil {
+		return nil, err
+	}
+	return &PaginatedImagesResult{Page: info, Results: results}, nil
+}
+
+func (query) RepoListWithNewestImage(ctx context.Context, p *PageInput) (*PaginatedReposResult, error) {
+	return within(ctx, func(r *request) (*PaginatedReposResult, error) {
+		names, err := r.repositories()
+		if err != nil {
+			return nil, err
+		}
+		results, info, err := r.repos(names, p)
+		if err != nil {
+			return nil, err
+		}
+		return &PaginatedReposResult{Page: info, Results: results}, nil
+	})
+}
+
+// repos answers with a page of repositories.
+func (r *request) repos(names []string, p *PageInput) ([]*RepoSummary, *PageInfo, error) {
+	names, info, err := page(names, p, func(s string) string { return s })
+	if err != nil {
+		return nil, nil, err
+	}
+	out := make([]*RepoSummary, 0, len(names))
+	for _, name := range names {
+		refs, err := r.tags(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		newest, err := r.newest(refs)
+		if err != nil {
+			return nil, nil, err
+		}
+		out = append(out, repoOf(name, newest))
+	}
+	return out, info, nil
+}
+
+// newest is the image with the tag latest, else with the last tag by name: when
+// an image was made is not known here.
+func (r *request) newest(refs []ref) (*cache.Image, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	x := refs[len(refs)-1]
+	if i := slices.IndexFunc(refs, func(x ref) bool { return x.tag == "latest" }); i >= 0 {
+		x = refs[i]
+	}
+	img, err := r.image(x)
+	if errors.Is(err, cache.ErrNotFound) {
+		return nil, nil
+	}
+	return img, err
+}
+
+func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, error) {
+	return within(ctx, func(r *request) (*RepoInfo, error) {
+		if ok, err := r.snap.HasRepository(repo); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, cache.ErrNotFound
+		}
+		refs, err := r.tags(repo)
+		if err != nil {
+			return nil, err
+		}
+		newest, err := r.newest(refs)
+		if err != nil {
+			return nil, err
+		}
+		images, _, err := r.summaries(refs, nil)
+		if err != nil {
+			return nil, err
+		}
+		return &RepoInfo{Images: images, Summary: repoOf(repo, newest)}, nil
+	})
+}
+
+func (query) Referrers(ctx context.Context, repo, digest string, types []string) ([]*Referrer, error) {
+	return within(ctx, func(r *request) ([]*Referrer, error) {
+		d, err := trust.ParseDigest(digest)
+		if err != nil {
+			return nil, clientError("the digest is not of the form sha256: and 64 hex digits")
+		}
+		img, err := r.image(ref{repo: repo, digest: d})
+		if errors.Is(err, cache.ErrNotFound) {
+			return []*Referrer{}, nil // as zot: nothing refers to it
+		}
+		if err != nil {
+			return nil, err
+		}
+		wanted := slices.DeleteFunc(slices.Clone(types), func(t string) bool { return t == "" })
+		return slices.DeleteFunc(referrersOf(img.SignatureInfo), func(x *Referrer) bool {
+			return len(wanted) > 0 && !slices.Contains(wanted, deref(x.ArtifactType))
+		}), nil
+	})
+}
+
+// GlobalSearch searches as zot: by digest, for tags of one repository when there
+// is a colon, else for repositories.
+func (query) GlobalSearch(ctx context.Context, text string, f *Filter, p *PageInput) (*GlobalSearchResult, error) {
+	return within(ctx, func(r *request) (*GlobalSearchResult, error) {
+		out := &GlobalSearchResult{Images: []*ImageSummary{}, Repos: []*RepoSummary{}, Layers: []*LayerSummary{}}
+		text = strings.ToLower(strings.Trim(strings.TrimSpace(text), "/"))
+		var err error
+		if !strings.ContainsAny(text, ":@") {
+			var names []string
+			if names, err = r.searchRepos(text, f); err == nil {
+				out.Repos, out.Page, err = r.repos(names, p)
+			}
+			return out, err
+		}
+		var refs []ref
+		if refs, err = r.searchTags(text); err == nil {
+			if refs, err = r.filter(refs, f); err == nil {
+				out.Images, out.Page, err = r.summaries(refs, p)
+			}
+		}
+		return out, err
+	})
+}
+
+func (query) TrustImage(ctx context.Context, image string) (*TrustImage, error) {
+	return within(ctx, func(r *request) (*TrustImage, error) {
+		img, err := r.find(image)
+		if err != nil {
+			return nil, err
+		}
+		return trustOf(img, r.snap.Generation().String()), nil
+	})
+}
+
+func (query) TrustPublication(ctx context.Context) (*TrustPublication, error) {
+	return within(ctx, func(r *request) (*TrustPublication, error) {
+		return &TrustPublication{Generation: r.snap.Generation().String(), AsOf: r.snap.AsOf(), Stale: r.snap.Stale()}, nil
+	})
+}

@@ -1,0 +1,328 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"trust-worker/cache"
+	"trust-worker/internal/signtest"
+	"trust-worker/scheduler"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// daemon is the daemon's side without its loops: real directories, a real
+// loader, a real cache.
+type daemon struct {
+	loader *verifier.Loader
+	store  *cache.Store
+	last   atomic.Pointer[verifier.TrustStore]
+	status atomic.Pointer[scheduler.Status]
+	// fail, if set, is what ReloadNow returns.
+	fail atomic.Pointer[error]
+}
+
+func (d *daemon) ReloadNow(ctx context.Context) error {
+	if err := d.fail.Load(); err != nil {
+		return *err
+	}
+	store, err := d.loader.Load(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := d.store.SetTrust(store.InForce()); err != nil {
+		return err
+	}
+	d.last.Store(store)
+	return d.store.Confirm()
+}
+
+func (d *daemon) TrustStore() *verifier.TrustStore { return d.last.Load() }
+
+func (d *daemon) Status() scheduler.Status { return *d.status.Load() }
+
+// world is a server on a loopback port, over a small cache.
+type world struct {
+	t      testing.TB
+	root   string
+	state  string
+	d      *daemon
+	reader *cache.Reader
+	srv    *Server
+	url    string
+	log    *logBuffer
+	stop   func() error
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func must[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start serves a world that edit has configured. Uploads need the token, unless
+// edit says otherwise.
+func start(t testing.TB, edit func(*Config)) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{t: t, root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state"), log: &logBuffer{}}
+	check(t, os.MkdirAll(w.root, 0o755))
+	cfg := Config{Listen: []string{"127.0.0.1:0"}, StateDir: w.state, Cosign: true, Notation: true,
+		CosignDir: filepath.Join(w.root, "_cosign"), NotationDir: filepath.Join(w.root, "_notation"),
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test"}
+	cfg.Limits.WriteRate, cfg.Limits.WriteBurst = 1e6, 1e6
+	if edit != nil {
+		edit(&cfg)
+	}
+	w.d = &daemon{}
+	w.d.status.Store(&scheduler.Status{FirstPass: true})
+	w.d.loader = must[*verifier.Loader](t)(verifier.NewLoader(verifier.Config{CosignDir: cfg.CosignDir, NotationDir: cfg.NotationDir,
+		Cosign: cfg.Cosign, Notation: cfg.Notation, Revocation: verifier.RevocationOffline}))
+	w.d.store = must[*cache.Store](t)(cache.Open(w.state, cache.Options{}))
+	check(t, w.d.ReloadNow(context.Background()))
+	check(t, w.d.store.Publish(context.Background()))
+	w.reader = must[*cache.Reader](t)(cache.OpenReader(w.state))
+	cfg.Reader, cfg.Trust, cfg.Status = w.reader, w.d, w.d.Status
+	w.srv = must[*Server](t)(New(cfg))
+	check(t, w.srv.Listen())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.srv.Serve(ctx) }()
+	w.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	w.url = "http://" + w.srv.Addresses()[0].String()
+	t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			t.Error(err)
+		}
+		check(t, w.reader.Close())
+		check(t, w.d.store.Close())
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	})
+	return w
+}
+
+// openUploads is the plain form of zot's documentation.
+func openUploads(c *Config) { c.Auth.InsecureUploads = true }
+
+func (w *world) token() string {
+	w.t.Helper()
+	b := must[[]byte](w.t)(os.ReadFile(filepath.Join(w.state, uploadToken)))
+	return strings.TrimSpace(string(b))
+}
+
+// answer is a response, read in full.
+type answer struct {
+	*http.Response
+	body string
+}
+
+func (w *world) do(req *http.Request) *answer {
+	w.t.Helper()
+	return doWith(w.t, http.DefaultClient, req)
+}
+
+func doWith(t testing.TB, c *http.Client, req *http.Request) *answer {
+	t.Helper()
+	resp := must[*http.Response](t)(c.Do(req))
+	defer resp.Body.Close()
+	return &answer{resp, string(must[[]byte](t)(io.ReadAll(resp.Body)))}
+}
+
+func (w *world) request(method, path string, body []byte, headers ...string) *http.Request {
+	w.t.Helper()
+	req := must[*http.Request](w.t)(http.NewRequest(method, w.url+path, bytes.NewReader(body)))
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+			continue
+		}
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	return req
+}
+
+func (w *world) call(method, path string, body []byte, headers ...string) *answer {
+	w.t.Helper()
+	return w.do(w.request(method, path, body, headers...))
+}
+
+func (w *world) get(path string) *answer { w.t.Helper(); return w.call("GET", path, nil) }
+
+func (a *answer) want(t testing.TB, status int, parts ...string) {
+	t.Helper()
+	if a.StatusCode != status {
+		t.Errorf("%s %s: status %d, want %d: %s", a.Request.Method, a.Request.URL, a.StatusCode, status, a.body)
+	}
+	for _, part := range parts {
+		if !strings.Contains(a.body, part) {
+			t.Errorf("%s %s: %q is not in the answer: %s", a.Request.Method, a.Request.URL, part, a.body)
+		}
+	}
+}
+
+// problem decodes an error in zot's form.
+func (a *answer) problem(t testing.TB) problem {
+	t.Helper()
+	var list struct{ Errors []problem }
+	if err := json.Unmarshal([]byte(a.body), &list); err != nil || len(list.Errors) != 1 {
+		t.Fatalf("not an error in zot's form: %v: %s", err, a.body)
+	}
+	return list.Errors[0]
+}
+
+// files lists everything below the trust directories with its content.
+func (w *world) files() map[string]string {
+	w.t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(w.root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		rel, _ := filepath.Rel(w.root, path)
+		out[rel] = string(b)
+		return err
+	})
+	check(w.t, err)
+	return out
+}
+
+// put writes a trust file as an operator would, and has it loaded.
+func (w *world) put(name string, content []byte) {
+	w.t.Helper()
+	path := filepath.Join(w.root, name)
+	check(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	check(w.t, os.WriteFile(path, content, 0o644))
+	check(w.t, w.d.ReloadNow(context.Background()))
+}
+
+// A fact about an image, without cryptography: the server decides nothing.
+type claim struct {
+	tool    trust.Tool
+	signer  trust.Signer
+	reason  trust.Reason // instead of a signer
+	author  string
+	until   int64
+	verdict int // further layers without a key, before this one
+}
+
+func digestOf(s string) trust.Digest { return trust.SumOf([]byte(s)) }
+
+// image commits one repository with one tagged image and its signatures.
+func (w *world) image(repo, tag string, claims ...claim) trust.Digest {
+	w.t.Helper()
+	d := digestOf(repo + ":" + tag)
+	row := cache.Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100, Present: true, Tagged: true}
+	facts := w.claims(&row, repo+":"+tag, claims)
+	w.commit(repo, map[string]trust.Digest{tag: d}, []cache.Row{row}, facts)
+	return d
+}
+
+func (w *world) claims(row *cache.Row, name string, claims []claim) (facts []cache.Fact) {
+	for i, c := range claims {
+		sig := digestOf(fmt.Sprintf("signature %d of %s", i, name))
+		// 4 is the number of notation's carrier, 1 of a cosign tag.
+		carrier := map[trust.Tool]uint8{trust.Cosign: 1, trust.Notation: 4}[c.tool]
+		row.References = append(row.References, cache.Reference{Digest: sig, Carrier: carrier})
+		f := cache.Fact{Subject: row.Digest, Signature: sig, Context: cache.Context{Tool: c.tool}, Epoch: 1, Trust: w.d.store.TrustGeneration()}
+		if c.tool == trust.Notation {
+			f.Context.MediaType = row.MediaType
+			f.Context.Policy, _ = w.d.TrustStore().InForce().Policy("any", trust.Notation)
+		}
+		format := map[trust.Tool]trust.Format{trust.Cosign: trust.SimpleSigning, trust.Notation: trust.JWS}[c.tool]
+		for range c.verdict {
+			f.Verdicts = append(f.Verdicts, trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: 1, Reason: trust.NoTrustedKey})
+		}
+		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: 1, Reason: c.reason, Author: c.author, Policy: f.Context.Policy}
+		if c.reason == "" {
+			v.Grounds = []trust.Ground{{Signers: []trust.Signer{c.signer}, Until: c.until, Limit: trust.SignatureExpired}}
+		}
+		f.Verdicts = append(f.Verdicts, v)
+		facts = append(facts, f)
+	}
+	return facts
+}
+
+func (w *world) commit(repo string, tags map[string]trust.Digest, rows []cache.Row, facts []cache.Fact) {
+	w.t.Helper()
+	stamp := "stamp"
+	_, err := w.d.store.Commit(cache.Batch{Place: repo, SetTags: true, Complete: true, Tags: tags,
+		Update: &cache.PlaceUpdate{Stamp: &stamp}, Rows: rows, Facts: facts})
+	check(w.t, err)
+	check(w.t, w.d.store.Publish(context.Background()))
+}
+
+// status is what another process reads.
+func (w *world) status(repo, tag string) trust.Status {
+	w.t.Helper()
+	snap := must[*cache.Snapshot](w.t)(w.reader.Snapshot())
+	defer snap.Close()
+	img := must[cache.Image](w.t)(snap.Tag(repo, tag))
+	return img.SignatureInfo[0].Status
+}
+
+func (w *world) generation() string {
+	w.t.Helper()
+	snap := must[*cache.Snapshot](w.t)(w.reader.Snapshot())
+	defer snap.Close()
+	return snap.Generation().String()
+}
+
+func byKey(k *signtest.Key) claim { return claim{tool: trust.Cosign, signer: k.Signer()} }
+
+var errTest = errors.New("test")
+
+func dial(t testing.TB, address string) net.Conn {
+	t.Helper()
+	c := must[net.Conn](t)(net.Dial("tcp", address))
+	t.Cleanup(func() { _ = c.Close() })
+	check(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	return c
+}

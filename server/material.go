@@ -1,0 +1,99 @@
+package server
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// material is the answer to a GET of zot's upload routes: what `trust-worker
+// keys` prints, of one tool.
+type material struct {
+	Loaded  []loadedFile
+	Refused []verifier.Refusal
+	Policy  string `json:",omitempty"`
+}
+
+// loadedFile is one piece of material in force.
+type loadedFile struct {
+	Path        string
+	Tool        trust.Tool
+	Store       string `json:",omitempty"`
+	Kind        string
+	Algorithm   string
+	Fingerprint trust.Digest
+	Subject     string     `json:",omitempty"`
+	NotBefore   *time.Time `json:",omitempty"`
+	NotAfter    *time.Time `json:",omitempty"`
+}
+
+func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request, _ identity) error {
+	return s.list(w, trust.Cosign, s.cfg.CosignDir)
+}
+
+func (s *Server) listCertificates(w http.ResponseWriter, _ *http.Request, _ identity) error {
+	return s.list(w, trust.Notation, s.cfg.NotationDir)
+}
+
+func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error {
+	store := s.cfg.Trust.TrustStore()
+	if store == nil {
+		return refuse(http.StatusServiceUnavailable, codeNoCache, "the trust directories have not been loaded yet", "")
+	}
+	m := material{Loaded: loadedOf(store, tool), Refused: refusedOf(store, dir)}
+	if tool == trust.Notation {
+		m.Policy = store.Policy().String()
+	}
+	s.stampGeneration(w)
+	writeJSON(w, http.StatusOK, m)
+	return nil
+}
+
+func loadedOf(store *verifier.TrustStore, tool trust.Tool) []loadedFile {
+	out := []loadedFile{}
+	for _, f := range store.Loaded() {
+		if tool != "" && f.Signer.Tool != tool {
+			continue
+		}
+		l := loadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
+			Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
+		if !f.NotAfter.IsZero() {
+			l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// refusedOf returns the refusals below one trust directory; the loader names
+// them by the directory's base name, or by its path if both tools' are alike.
+func refusedOf(store *verifier.TrustStore, dir string) []verifier.Refusal {
+	out := []verifier.Refusal{}
+	for _, r := range store.Refused() {
+		for _, label := range []string{filepath.Base(dir), filepath.Clean(dir)} {
+			if r.Path == label || len(r.Path) > len(label) && r.Path[:len(label)] == label && r.Path[len(label)] == '/' {
+				out = append(out, r)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// plain is the cause without paths.
+func plain(err error) string {
+	var pe *fs.PathError
+	var le interface{ Unwrap() error }
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	if errors.As(err, &le) && le.Unwrap() != nil {
+		return le.Unwrap().Error()
+	}
+	return "see the daemon's log"
+}

@@ -1,0 +1,152 @@
+package server
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// openapi describes /api/v1; a test holds the answers to it.
+//
+//go:embed openapi.json
+var openapi []byte
+
+const pathAPI = "/api/v1"
+
+func (s *Server) restRoutes(t router) {
+	t.handle("GET "+pathAPI+"/openapi.json", toRead, func(w http.ResponseWriter, _ *http.Request, _ identity) error {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openapi) // the client is gone
+		return nil
+	})
+	t.handle("GET "+pathAPI+"/images", toRead, s.restImages)
+	t.handle("GET "+pathAPI+"/images/{name...}", toRead, s.restImage)
+	t.handle("GET "+pathAPI+"/signatures/{name...}", toRead, s.restSignature)
+	t.handle("GET "+pathAPI+"/signers", toRead, s.restSigners)
+	t.handle("GET "+pathAPI+"/refused", toRead, s.restRefused)
+	t.handle("GET "+pathAPI+"/summary", toRead, s.restSummary)
+	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
+}
+
+// fresh answers with what fn makes of a snapshot, unless the client has it. The
+// tag is the generation and the content: dates end trust within one generation.
+func (s *Server) fresh(w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) (any, error)) error {
+	var b []byte
+	var generation string
+	err := s.reading(w, r, func(snap *cache.Snapshot) error {
+		v, err := fn(snap)
+		if err != nil {
+			return err
+		}
+		generation = snap.Generation().String()
+		b, err = json.Marshal(v)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	sum := trust.SumOf(b)
+	tag := fmt.Sprintf(`"%s-%x"`, generation, sum[:8])
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", "no-cache") // may be kept, must be asked about
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(b, '\n')) // the client is gone
+	return nil
+}
+
+// lookUp reads REPO:TAG or REPO@DIGEST.
+func lookUp(snap *cache.Snapshot, name string) (cache.Image, error) {
+	if repo, digest, ok := strings.Cut(name, "@"); ok {
+		d, err := trust.ParseDigest(digest)
+		if err != nil {
+			return cache.Image{}, refuse(http.StatusBadRequest, codeInvalid, "the digest cannot be read", err.Error())
+		}
+		return snap.Image(repo, d)
+	}
+	i := strings.LastIndexByte(name, ':')
+	if i <= 0 || i == len(name)-1 {
+		return cache.Image{}, refuse(http.StatusBadRequest, codeNameInvalid, "that does not name an image", "name it as REPO:TAG or REPO@sha256:…")
+	}
+	return snap.Tag(name[:i], name[i+1:])
+}
+
+func (s *Server) restImage(w http.ResponseWriter, r *http.Request, _ identity) error {
+	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) { return lookUp(snap, r.PathValue("name")) })
+}
+
+// restSignature answers about one signature manifest of an image, one entry for
+// each of its layers: /signatures/REPO@DIGEST/SIGNATURE.
+func (s *Server) restSignature(w http.ResponseWriter, r *http.Request, _ identity) error {
+	name := r.PathValue("name")
+	i := strings.LastIndexByte(name, '/')
+	d, err := trust.ParseDigest(name[i+1:])
+	if err != nil || i < 0 {
+		return refuse(http.StatusBadRequest, codeInvalid, "that does not name a signature", "name it as REPO@sha256:…/sha256:…, the image's digest and the signature manifest's")
+	}
+	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) {
+		img, err := lookUp(snap, name[:i])
+		if err != nil {
+			return nil, err
+		}
+		sigs, err := snap.Signature(img.RepoName, img.Digest, d)
+		return map[string][]cache.Signature{"SignatureInfo": sigs}, err
+	})
+}
+
+func (s *Server) trustStore() (*verifier.TrustStore, error) {
+	store := s.cfg.Trust.TrustStore()
+	if store == nil {
+		return nil, refuse(http.StatusServiceUnavailable, codeNoCache, "the trust directories have not been loaded yet", "")
+	}
+	return store, nil
+}
+
+func (s *Server) restSigners(w http.ResponseWriter, _ *http.Request, _ identity) error {
+	store, err := s.trustStore()
+	if err != nil {
+		return err
+	}
+	s.stampGeneration(w)
+	writeJSON(w, http.StatusOK, map[string]any{"Signers": loadedOf(store, ""), "Policy": store.Policy().String()})
+	return nil
+}
+
+func (s *Server) restRefused(w http.ResponseWriter, _ *http.Request, _ identity) error {
+	store, err := s.trustStore()
+	if err != nil {
+		return err
+	}
+	refused := store.Refused()
+	if refused == nil {
+		refused = []verifier.Refusal{}
+	}
+	s.stampGeneration(w)
+	writeJSON(w, http.StatusOK, map[string]any{"Refused": refused, "Ignored": store.Ignored()})
+	return nil
+}
+
+// summary counts tags by their image's state.
+type summary struct {
+	Generation   string
+	AsOf         time.Time
+	Repositories int
+	Tags         int
+	States       map[string]int
+}
+
+// restSummary counts. Trust is a join made when it is read, so it cannot be kept
+// counted; the counts of one generation are kept for a while instead.
+func (s *Server) restSummary(w http.ResponseWriter, r *http.Request, _ identity) error {
+	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) { return s.counts.get(r, snap, s.cfg.Limits.MaxScan) })
+}

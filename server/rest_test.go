@@ -1,0 +1,187 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+// schema is as much of JSON Schema as openapi.json uses.
+type schema struct {
+	Ref                  string `json:"$ref"`
+	Type                 any
+	Enum                 []string
+	Pattern              string
+	Items                *schema
+	Properties           map[string]*schema
+	Required             []string
+	AdditionalProperties any
+}
+
+type document struct {
+	Paths map[string]struct {
+		Get struct {
+			Responses map[string]struct {
+				Content map[string]struct{ Schema *schema }
+			}
+		}
+	}
+	Components struct{ Schemas map[string]*schema }
+}
+
+func (d *document) holds(s *schema, v any, at string) (wrong []string) {
+	if s.Ref != "" {
+		return d.holds(d.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")], v, at)
+	}
+	say := func(format string, args ...any) {
+		wrong = append(wrong, at+": "+fmt.Sprintf(format, args...))
+	}
+	kind := map[bool]string{true: "null"}[v == nil]
+	switch x := v.(type) {
+	case string:
+		kind = "string"
+		if len(s.Enum) > 0 && !slices.Contains(s.Enum, x) || s.Pattern != "" && !regexp.MustCompile(s.Pattern).MatchString(x) {
+			say("%q is not one of %v%s", x, s.Enum, s.Pattern)
+		}
+	case bool:
+		kind = "boolean"
+	case float64:
+		kind = "integer"
+	case []any:
+		kind = "array"
+		for i, e := range x {
+			wrong = append(wrong, d.holds(s.Items, e, fmt.Sprintf("%s[%d]", at, i))...)
+		}
+	case map[string]any:
+		kind = "object"
+		for _, name := range s.Required {
+			if _, ok := x[name]; !ok {
+				say("%s is missing", name)
+			}
+		}
+		for name, e := range x {
+			if p := s.Properties[name]; p != nil {
+				wrong = append(wrong, d.holds(p, e, at+"."+name)...)
+			} else if s.AdditionalProperties == false {
+				say("%s is not described", name)
+			}
+		}
+	}
+	if !strings.Contains(fmt.Sprint(s.Type), kind) {
+		say("is %s, not %v", kind, s.Type)
+	}
+	return wrong
+}
+
+// Every answer is what openapi.json says it is, and every path in it exists.
+func TestOpenAPI(t *testing.T) {
+	w := sample(t)
+	var d document
+	a := w.get(pathAPI + "/openapi.json")
+	a.want(t, 200)
+	check(t, json.Unmarshal([]byte(a.body), &d))
+	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
+	sig := digestOf("signature 1 of team/app:latest")
+	seen := map[string]bool{}
+	for _, c := range []struct {
+		template, path string
+		status         int
+	}{
+		{"/images", "/images", 200}, {"/images", "/images?state=unsigned&limit=1", 200}, {"/images", "/images?state=no", 400},
+		{"/images", "/images?limit=0", 400}, {"/images", "/images?after=!", 400}, {"/images", "/images?repository=no", 404},
+		{"/images/{name}", "/images/team/app:latest", 200}, {"/images/{name}", "/images/library/multi:1.0", 200},
+		{"/images/{name}", "/images/team/app@" + app.String(), 200}, {"/images/{name}", "/images/team/app:no", 404}, {"/images/{name}", "/images/team/app", 400},
+		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + sig.String(), 200},
+		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + app.String(), 404}, {"/signatures/{name}", "/signatures/x", 400},
+		{"/signers", "/signers", 200}, {"/refused", "/refused", 200}, {"/summary", "/summary", 200},
+		{"/check/{name}", "/check/team/app@" + app.String(), 200}, {"/check/{name}", "/check/library/unsigned@" + unsigned.String(), 403},
+		{"/check/{name}", "/check/library/bad@" + digestOf("library/bad:1").String(), 403},
+		{"/check/{name}", "/check/team/app@" + unsigned.String(), 404}, {"/check/{name}", "/check/team/app:latest", 400},
+	} {
+		a := w.get(pathAPI + c.path)
+		a.want(t, c.status)
+		seen[pathAPI+c.template] = true
+		r, ok := d.Paths[pathAPI+c.template].Get.Responses[fmt.Sprint(a.StatusCode)]
+		if !ok {
+			t.Errorf("%s: %d is not described", c.path, a.StatusCode)
+			continue
+		}
+		var v any
+		check(t, json.Unmarshal([]byte(a.body), &v))
+		for _, wrong := range d.holds(r.Content["application/json"].Schema, v, c.path) {
+			t.Error(wrong)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
+		if !seen[path] {
+			t.Errorf("%s is described and not tried", path)
+		}
+	}
+}
+
+// The pages together are the list, whatever their size and filter.
+func TestPages(t *testing.T) {
+	w := start(t, nil)
+	var want []string
+	for r := range 4 {
+		rows, tags := []cache.Row{}, map[string]trust.Digest{}
+		for i := range 5 {
+			d := digestOf(fmt.Sprint(r, i))
+			rows = append(rows, cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
+			tags[fmt.Sprint("t", i)] = d
+			want = append(want, fmt.Sprintf("r%d:t%d", r, i))
+		}
+		w.commit(fmt.Sprint("r", r), tags, rows, nil)
+	}
+	for _, limit := range []int{1, 2, 3, 5, 7, 20, 100} {
+		var got []string
+		for after, turn := "", 0; turn < 30; turn++ {
+			var p imagePage
+			check(t, json.Unmarshal([]byte(w.get(fmt.Sprintf("%s/images?limit=%d&state=unsigned&after=%s", pathAPI, limit, after)).body), &p))
+			for _, img := range p.Images {
+				got = append(got, img.RepoName+":"+img.Tag)
+			}
+			if after = p.Next; after == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("limit %d: %v", limit, got)
+		}
+	}
+	w.get(pathAPI+"/images?state=trusted").want(t, 200, `{"Images":[]}`)
+}
+
+func TestETag(t *testing.T) {
+	w := sample(t)
+	a := w.get(pathAPI + "/images/team/app:latest")
+	tag := a.Header.Get("ETag")
+	if tag == "" || a.Header.Get(headerGeneration) != w.generation() {
+		t.Errorf("ETag %q, generation %q", tag, a.Header.Get(headerGeneration))
+	}
+	w.call("GET", pathAPI+"/images/team/app:latest", nil, "If-None-Match", tag).want(t, http.StatusNotModified)
+	w.image("other", "1")
+	w.call("GET", pathAPI+"/images/team/app:latest", nil, "If-None-Match", tag).want(t, 200)
+}
+
+func TestSummary(t *testing.T) {
+	w := sample(t)
+	w.get(pathAPI+"/summary").want(t, 200, `"Repositories":4,"Tags":5`, `"trusted":2`, `"unsigned":2`, `"untrusted":1`)
+}
+
+// Without published answers the gate stays shut, and says why.
+func TestGateWithoutCache(t *testing.T) {
+	w := sample(t)
+	check(t, os.Remove(filepath.Join(w.state, "published", "CURRENT")))
+	w.get(pathAPI+"/check/team/app@"+digestOf("team/app:latest").String()).want(t, 503, `"State":"unknown"`, `"Reason":"no-cache"`)
+}

@@ -1,0 +1,285 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"trust-worker/server/graph"
+)
+
+// Server answers on its listeners. Make it with New, then Listen, then Serve.
+type Server struct {
+	cfg    Config
+	log    *slog.Logger
+	tokens []*tokenFile
+	users  *users        // nil: none
+	tls    *certificates // nil: plain
+
+	cosign, notation *directory
+	changes          chan struct{} // held over a change to the trust directories
+	writes, fails    *clients
+	reads            chan struct{} // a slot for each search
+	handler          http.Handler
+	endpoints        []*endpoint
+	draining         atomic.Bool
+	metrics          *metrics
+	graph            *graph.Engine
+	counts           counts
+}
+
+// New checks cfg, reads the files that it names, and makes the upload token of
+// the state directory if there is none.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log,
+		cosign: &directory{path: cfg.CosignDir}, notation: &directory{path: cfg.NotationDir},
+		changes: make(chan struct{}, 1), reads: make(chan struct{}, cfg.Limits.MaxReads),
+		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
+		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),
+	}
+	if err := s.credentials(); err != nil {
+		return nil, err
+	}
+	if cfg.TLS.CertFile != "" {
+		var err error
+		if s.tls, err = newCertificates(cfg.TLS, s.log); err != nil {
+			return nil, err
+		}
+	}
+	s.metrics = newMetrics(s)
+	s.graph = graph.New(graph.Limits{Complexity: cfg.Limits.Complexity, Depth: cfg.Limits.Depth,
+		Images: cfg.Limits.MaxPage, Scan: cfg.Limits.MaxScan}, s.log)
+	s.handler = s.guard(s.routes())
+	return s, nil
+}
+
+func (s *Server) credentials() error {
+	write := s.cfg.Auth.WriteTokens
+	if !s.cfg.Auth.InsecureUploads {
+		path := filepath.Join(s.cfg.StateDir, uploadToken)
+		if err := makeToken(path); err != nil {
+			return err
+		}
+		write = append([]string{path}, write...)
+	}
+	for _, set := range []struct {
+		paths []string
+		write bool
+	}{{write, true}, {s.cfg.Auth.ReadTokens, false}} {
+		for _, path := range set.paths {
+			f, err := newTokenFile(path, set.write, s.log)
+			if err != nil {
+				return err
+			}
+			s.tokens = append(s.tokens, f)
+		}
+	}
+	if s.cfg.Auth.Htpasswd != "" {
+		var err error
+		s.users, err = newUsers(s.cfg.Auth.Htpasswd, s.log)
+		return err
+	}
+	return nil
+}
+
+// Listen opens the configured addresses. Nothing is served before Serve.
+func (s *Server) Listen() error {
+	for _, address := range s.cfg.Listen {
+		e, err := s.listen(address)
+		if err != nil {
+			s.closeListeners()
+			return err
+		}
+		s.endpoints = append(s.endpoints, e)
+		s.log.Info("listening", "address", address, "at", e.Addr().String(), "tls", s.tls != nil && e.socket == "",
+			"uploads", s.uploadsNeed(e), "reads", s.readsNeed(e))
+		if e.socket == "" && s.cfg.Auth.InsecureUploads {
+			s.log.Warn("anyone who can connect can change what is trusted", "address", e.Addr().String())
+		}
+	}
+	return nil
+}
+
+func (s *Server) uploadsNeed(e *endpoint) string {
+	switch {
+	case e.socket != "":
+		return "socket mode"
+	case s.cfg.Auth.InsecureUploads:
+		return "nothing"
+	}
+	return "credential"
+}
+
+func (s *Server) readsNeed(e *endpoint) string {
+	if e.socket != "" {
+		return "socket mode"
+	}
+	if s.readsOpen(&peer{endpoint: e}) {
+		return "nothing"
+	}
+	return "credential"
+}
+
+func (s *Server) closeListeners() {
+	for _, e := range s.endpoints {
+		_ = e.Close() // nothing was served on it
+	}
+	s.endpoints = nil
+}
+
+// Addresses are those listened on, in the configured order.
+func (s *Server) Addresses() []net.Addr {
+	out := make([]net.Addr, 0, len(s.endpoints))
+	for _, e := range s.endpoints {
+		out = append(out, e.Addr())
+	}
+	return out
+}
+
+// Curl returns a command line for an upload that works as it stands, or "".
+func (s *Server) Curl() string {
+	if !s.cfg.Cosign && !s.cfg.Notation || len(s.endpoints) == 0 {
+		return ""
+	}
+	e := s.endpoints[0]
+	var line strings.Builder
+	line.WriteString("curl")
+	host := "http://" + e.Addr().String()
+	switch {
+	case e.socket != "":
+		fmt.Fprintf(&line, " --unix-socket %s", shellQuote(e.socket))
+		host = "http://localhost"
+	case !s.cfg.Auth.InsecureUploads:
+		fmt.Fprintf(&line, ` -H "Authorization: Bearer $(cat %s)"`, shellQuote(filepath.Join(s.cfg.StateDir, uploadToken)))
+	}
+	if s.tls != nil && e.socket == "" {
+		host = "https" + strings.TrimPrefix(host, "http")
+	}
+	if s.cfg.Cosign {
+		fmt.Fprintf(&line, " --data-binary @cosign.pub %s/v2/_zot/ext/cosign", host)
+	} else {
+		fmt.Fprintf(&line, ` --data-binary @certificate.crt "%s/v2/_zot/ext/notation?truststoreType=ca&truststoreName=default"`, host)
+	}
+	return line.String()
+}
+
+// shellQuote quotes a path where it needs that.
+func shellQuote(path string) string {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+// Serve answers until ctx ends, then finishes the requests in progress within
+// Limits.DrainTimeout and returns nil.
+func (s *Server) Serve(ctx context.Context) error {
+	if len(s.endpoints) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	l := &s.cfg.Limits
+	g, gctx := errgroup.WithContext(ctx)
+	for _, e := range s.endpoints {
+		srv := &http.Server{
+			Handler: s.handler, ReadHeaderTimeout: l.ReadHeaderTimeout, ReadTimeout: l.ReadTimeout,
+			WriteTimeout: l.WriteTimeout, IdleTimeout: l.IdleTimeout, MaxHeaderBytes: l.MaxHeaderBytes,
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: e.connContext,
+		}
+		g.Go(func() error {
+			if err := srv.Serve(e); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", e.name, err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			<-gctx.Done()
+			s.draining.Store(true)
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.DrainTimeout)
+			defer cancel()
+			if err := srv.Shutdown(stop); err != nil {
+				s.log.Warn("requests were cut off at shutdown", "address", e.name, "error", err)
+				return errors.Join(srv.Close(), e.Close())
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// guard is what every request passes before it is routed.
+func (s *Server) guard(next http.Handler) http.Handler {
+	var cross http.CrossOriginProtection
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, refuse(http.StatusForbidden, codeDenied, "requests from another origin are refused", ""))
+	}))
+	next = cross.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				s.fail(w, r, errors.New("panic"))
+			}
+		}()
+		if !s.hostAllowed(r) {
+			s.fail(w, r, refuse(http.StatusMisdirectedRequest, codeDenied, "this server is not called that",
+				"use localhost or an address, or start the daemon with --http-host-name"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hostAllowed refuses names on loopback listeners that are not ours: a page in a
+// browser on this machine could give its own name the address 127.0.0.1, and
+// would then be of the same origin (DNS rebinding).
+func (s *Server) hostAllowed(r *http.Request) bool {
+	if !peerOf(r.Context()).endpoint.loopback {
+		return true
+	}
+	host := hostOf(r)
+	if isLocal(host) {
+		return true
+	}
+	for _, name := range s.cfg.HostNames {
+		if strings.EqualFold(name, host) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostOf is the name that a client calls us by, without the port.
+func hostOf(r *http.Request) string {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.Trim(host, "[]"))
+}
+
+// isLocal: nobody can give these a meaning of their own.
+func isLocal(host string) bool { return host == "localhost" || net.ParseIP(host) != nil }

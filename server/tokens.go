@@ -1,0 +1,107 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// tokenFile is a file of bearer tokens, read again when it changes. One that
+// cannot be read holds none.
+type tokenFile struct {
+	name  string // without its directory, for the audit log
+	write bool
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	file   watchedFile
+	looked time.Time
+	sums   [][sha256.Size]byte
+}
+
+func newTokenFile(path string, write bool, log *slog.Logger) (*tokenFile, error) {
+	f := &tokenFile{name: filepath.Base(path), write: write, log: log, file: watchedFile{path: path}}
+	f.file.changed()
+	f.looked = time.Now()
+	if err := f.load(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+const minToken = 16
+
+// load reads the file. A short token is refused, with the whole file: it could
+// be guessed.
+func (f *tokenFile) load() error {
+	f.sums = nil
+	b, err := os.ReadFile(f.file.path)
+	if err != nil {
+		return fmt.Errorf("read tokens: %w", err)
+	}
+	var sums [][sha256.Size]byte
+	for n, line := range bytes.Split(b, []byte("\n")) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		if len(line) < minToken {
+			return fmt.Errorf("read tokens: %s: line %d: a token has at least %d characters", f.file.path, n+1, minToken)
+		}
+		sums = append(sums, sha256.Sum256(line))
+	}
+	f.sums = sums
+	if f.file.was != nil && f.write && f.file.was.Mode().Perm()&0o004 != 0 {
+		f.log.Warn("everybody on this machine can read a token file", "path", f.file.path)
+	}
+	return nil
+}
+
+// has compares in constant time, by hash, so that neither the time nor the
+// length tells anything.
+func (f *tokenFile) has(token string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.looked) >= lookEvery {
+		f.looked = time.Now()
+		if f.file.changed() {
+			if err := f.load(); err != nil {
+				f.log.Error("a token file cannot be used; none of its tokens is accepted", "error", err)
+			}
+		}
+	}
+	sum, found := sha256.Sum256([]byte(token)), 0
+	for i := range f.sums {
+		found |= subtle.ConstantTimeCompare(sum[:], f.sums[i][:])
+	}
+	return found == 1
+}
+
+// uploadToken is the name of the token file that the first start makes.
+const uploadToken = "upload.token"
+
+// makeToken writes a new token, unless there is one: complete, or not at all.
+func makeToken(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	token := base64.RawURLEncoding.EncodeToString(b) + "\n"
+	if err := renameio.WriteFile(path, []byte(token), 0o600); err != nil {
+		return fmt.Errorf("make upload token: %w", err)
+	}
+	return nil
+}

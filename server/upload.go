@@ -1,0 +1,226 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// The headers of ours beside zot's.
+const (
+	// headerGeneration is the cache's generation that an answer is from, or
+	// that holds a change.
+	headerGeneration = "Trust-Generation"
+	// headerFingerprint lists what an upload put in force.
+	headerFingerprint = "Trust-Fingerprint"
+	// headerWarning says what keeps an accepted upload from having an effect.
+	headerWarning = "Trust-Warning"
+)
+
+// changeTimeout bounds a change once it has begun: it is then carried out
+// whether or not the client still waits.
+const changeTimeout = 30 * time.Second
+
+// lock takes the one slot for changes.
+func (s *Server) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case s.changes <- struct{}{}:
+		return func() { <-s.changes }, nil
+	case <-ctx.Done():
+		return nil, refuse(http.StatusServiceUnavailable, codeInternal, "another change is still being made", "")
+	}
+}
+
+// upload is one file on its way into a trust directory.
+type upload struct {
+	dir     *directory
+	at      string // the directory below, "." for cosign
+	content []byte
+	change
+}
+
+func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) (err error) {
+	u := upload{dir: s.cosign, at: ".", change: change{action: "upload", tool: trust.Cosign}}
+	defer func() { s.audit(r, id, u.change, err) }()
+	if u.content, err = body(w, r, verifier.MaxKeyFile); err != nil {
+		return err
+	}
+	signer, err := verifier.ValidateKey(u.name(), u.content)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeKey, "this is not a public key that cosign signatures can be verified with", "the body "+err.Error())
+	}
+	u.signers = []trust.Signer{signer}
+	return s.store(w, r, &u)
+}
+
+func (s *Server) uploadCertificates(w http.ResponseWriter, r *http.Request, id identity) (err error) {
+	u := upload{dir: s.notation, change: change{action: "upload", tool: trust.Notation}}
+	defer func() { s.audit(r, id, u.change, err) }()
+	storeType, name, err := s.storeOf(r)
+	if err != nil {
+		return err
+	}
+	u.at, u.change.store = path.Join("truststore/x509", storeType, name), storeType+":"+name
+	if u.content, err = body(w, r, verifier.MaxCertificateFile); err != nil {
+		return err
+	}
+	u.signers, err = verifier.ValidateCertificates(storeType, name, u.name(), u.content)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeCertificate, "this is not a certificate that notation would accept as "+storeType, "the body "+err.Error())
+	}
+	return s.store(w, r, &u)
+}
+
+// body reads at most limit bytes.
+func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, err
+	case err != nil:
+		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the body did not come in full", "")
+	case len(bytes.TrimSpace(b)) == 0:
+		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the body is empty", "send the file itself: curl --data-binary @FILE")
+	}
+	return b, nil
+}
+
+// storeOf reads the two parameters of zot's notation routes.
+func (s *Server) storeOf(r *http.Request) (storeType, name string, err error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return "", "", refuse(http.StatusBadRequest, codeStore, "the query cannot be read", "")
+	}
+	for _, key := range []string{"truststoreType", "truststoreName"} {
+		if len(values[key]) > 1 {
+			return "", "", refuse(http.StatusBadRequest, codeStore, key+" is given more than once", "")
+		}
+	}
+	storeType, name = "ca", s.cfg.DefaultStore
+	if values.Has("truststoreType") {
+		storeType = values.Get("truststoreType")
+	}
+	if values.Has("truststoreName") {
+		name = values.Get("truststoreName")
+	}
+	if name == "" {
+		return "", "", refuse(http.StatusBadRequest, codeStore, "truststoreName is mandatory", "name the trust store: ?truststoreType=ca&truststoreName=NAME")
+	}
+	if err := verifier.ValidateStore(storeType, name); err != nil {
+		return "", "", refuse(http.StatusBadRequest, codeStore, "this trust store cannot be used", err.Error())
+	}
+	return storeType, name, nil
+}
+
+// name is zot's: the content's digest.
+func (u *upload) name() string { return trust.SumOf(u.content).String() }
+
+// store writes the file, has it published, and answers (H3).
+func (s *Server) store(w http.ResponseWriter, r *http.Request, u *upload) error {
+	unlock, err := s.lock(r.Context())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := u.dir.put(u.at, u.name(), u.content); err != nil {
+		return notWritten(err)
+	}
+	u.files = []string{path.Join(u.at, u.name())}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	defer cancel()
+	if err := s.cfg.Trust.ReloadNow(ctx); err != nil {
+		return notPublished("the file is stored and takes effect as soon as the daemon can publish", err)
+	}
+	store := s.cfg.Trust.TrustStore()
+	for _, signer := range u.signers {
+		if !store.InForce().Has(signer) {
+			return refuse(http.StatusConflict, codeNotInForce, "the file is stored but not loaded", refusalOf(store, u.name()))
+		}
+	}
+	if warning := s.warn(store, u); warning != "" {
+		w.Header().Set(headerWarning, warning)
+	}
+	prints := make([]string, 0, len(u.signers))
+	for _, signer := range u.signers {
+		prints = append(prints, signer.Fingerprint.String())
+	}
+	w.Header().Set(headerFingerprint, strings.Join(prints, " "))
+	u.generation = s.stampGeneration(w)
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// stampGeneration sets the header to the generation that reads see now.
+func (s *Server) stampGeneration(w http.ResponseWriter) string {
+	snap, err := s.cfg.Reader.Snapshot()
+	if err != nil {
+		return ""
+	}
+	defer snap.Close()
+	generation := snap.Generation().String()
+	w.Header().Set(headerGeneration, generation)
+	return generation
+}
+
+// notWritten says why a trust directory could not be changed.
+func notWritten(err error) error {
+	if p := problemOf(err); p.status == http.StatusInsufficientStorage {
+		return p
+	}
+	return &unwritable{refuse(http.StatusInternalServerError, codeStorage, "the trust directory cannot be changed", plain(err)), err}
+}
+
+// unwritable keeps the cause for the audit log.
+type unwritable struct {
+	p     *problem
+	cause error
+}
+
+func (u *unwritable) Error() string { return u.p.Message + ": " + u.cause.Error() }
+func (u *unwritable) Unwrap() error { return u.p }
+
+func notPublished(what string, err error) error {
+	if p := problemOf(err); p.status == http.StatusInsufficientStorage {
+		return &unwritable{refuse(p.status, codeStorage, "there is no space left to publish the change", what), err}
+	}
+	return &unwritable{refuse(http.StatusServiceUnavailable, codeStorage, "the change is not published yet", what), err}
+}
+
+// warn says why the upload verifies nothing, if that is so: an operator's policy
+// is never changed by an upload.
+func (s *Server) warn(store *verifier.TrustStore, u *upload) string {
+	if u.tool != trust.Notation {
+		return ""
+	}
+	policy := store.Policy()
+	if policy.Source == verifier.PolicyInvalid {
+		return "the trust policy cannot be used, so no notation signature is trusted"
+	}
+	for _, st := range store.InForce().Terms().Statements {
+		if slices.Contains(st.Stores, u.change.store) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("no statement of the operator's trustpolicy.json names the trust store %s; it verifies nothing until one does", u.change.store)
+}
+
+func refusalOf(store *verifier.TrustStore, file string) string {
+	for _, r := range store.Refused() {
+		if path.Base(r.Path) == file {
+			return "it " + r.Reason
+		}
+	}
+	return "its directory cannot be read as a trust directory; see GET of this route"
+}
