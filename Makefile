@@ -6,6 +6,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11
+GQLGEN := github.com/99designs/gqlgen@v0.17.94
 PACKAGES := ./...
 FUZZTIME ?= 1m
 
@@ -65,6 +66,8 @@ fixtures: ## remake integration/testdata with the real signing tools
 generate: ## remake generated code (needs protoc)
 	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
 	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/cachepb/cache.proto
+	GOBIN=$(CURDIR)/bin $(GO) install $(GQLGEN)
+	cd server/graph && $(CURDIR)/bin/gqlgen generate --config gqlgen.yml
 
 N ?= 10000
 .PHONY: bench-scale

@@ -37,8 +37,8 @@ type publisher struct {
 
 	tracked atomic.Int64 // changed keys since the base, an upper bound
 
-	data      sync.Mutex // held while a base or a delta is made
-	last      time.Duration
+	data      sync.Mutex    // held while a base or a delta is made
+	last      atomic.Int64  // how long the last one took, nanoseconds
 	published atomic.Uint64 // publications of data, for tests and status
 
 	notify chan struct{}
@@ -350,7 +350,7 @@ func (s *Store) Publish(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	defer func() { s.pub.last = time.Since(start) }()
+	defer func() { s.pub.last.Store(int64(time.Since(start))) }()
 	var full bool
 	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull) != 0; return nil }); err != nil {
 		return err
@@ -418,7 +418,7 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 			default:
 			}
 		}
-		timer.Reset(max(pauseAfter(s.pub.last), backoff))
+		timer.Reset(max(pauseAfter(time.Duration(s.pub.last.Load())), backoff))
 		select {
 		case <-ctx.Done():
 			return nil

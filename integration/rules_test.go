@@ -90,11 +90,7 @@ var rules = []rule{
 // knownFaults are differences outside the classes above that are still to be
 // mended or to be decided: no row of docs/differences.md. The table must be
 // empty at the end. TRUST_WORKER_KNOWN_FAULTS=1 makes each of them fail.
-var knownFaults = []rule{
-	{"named-store-is-missing", knownFault, func(d *difference) bool {
-		return d.weTrust && d.root == "notation" && regexp.MustCompile(`trust store "[^"]*" of type "[^"]*" does not exist`).MatchString(d.errors())
-	}},
-}
+var knownFaults = []rule{}
 
 var knownFaultsFail = os.Getenv("TRUST_WORKER_KNOWN_FAULTS") != ""
 

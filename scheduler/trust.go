@@ -72,7 +72,13 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 // ReloadNow looks at the trust directories and returns nil once what they hold
 // is published: every snapshot taken afterwards has it. After an error a loss
 // of trust has been withdrawn, or is tried again by the trust loop.
-func (s *Scheduler) ReloadNow(ctx context.Context) error { return s.reloadTrust(ctx) }
+func (s *Scheduler) ReloadNow(ctx context.Context) error {
+	err := s.reloadTrust(ctx)
+	if err != nil {
+		s.Reload()
+	}
+	return err
+}
 
 // TrustStore returns what was last loaded from the trust directories, or nil
 // before the first load.

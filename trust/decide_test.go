@@ -61,6 +61,8 @@ func TestDecide(t *testing.T) {
 		{"cosign verdict with a policy", any, Cosign, verdict(policy, Ground{Signers: []Signer{keyA}}), Pending, PolicyChanged},
 		{"store not named", terms(strict("any", []string{"ca:other"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
 		{"tsa store not named", terms(strict("any", []string{"ca:acme"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA, tsaA}}), Untrusted, SignerRemoved},
+		{"a store of its type is empty", terms(strict("any", []string{"ca:acme", "ca:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyInvalid},
+		{"a store of another type is empty", terms(strict("any", []string{"ca:acme", "signingAuthority:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},
 		{"no statement", terms(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, NoPolicy},
 		{"scope of another repository", terms(strict("b", all, "h/b")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, NoPolicy},
 		{"scope of this repository", terms(strict("a", all, "h/a")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},

@@ -78,22 +78,31 @@ type InForce struct {
 	signers  map[Signer]string // → author
 	wildcard int               // index into terms.Statements, plus 1; 0 for none
 	byPath   map[string][]int  // repository path → statements that name it
-	stores   []map[string]bool // per statement
+	stores   []map[string]bool // per statement: the stores it names
+	// empty are, per statement, the store types of which it names one that
+	// holds nothing.
+	empty []map[string]bool
 }
 
 // NewInForce builds an InForce. It keeps terms; the caller must not change them
 // afterwards.
 func NewInForce(terms Terms) *InForce {
 	f := &InForce{terms: terms, signers: map[Signer]string{}, byPath: map[string][]int{}}
+	held := map[string]bool{}
 	for _, m := range terms.Materials {
 		f.signers[m.Signer] = m.Author
+		held[m.Signer.Store()] = true
 	}
 	for i, st := range terms.Statements {
-		stores := map[string]bool{}
+		stores, empty := map[string]bool{}, map[string]bool{}
 		for _, s := range st.Stores {
 			stores[s] = true
+			if !held[s] {
+				storeType, _, _ := strings.Cut(s, ":")
+				empty[storeType] = true
+			}
 		}
-		f.stores = append(f.stores, stores)
+		f.stores, f.empty = append(f.stores, stores), append(f.empty, empty)
 		for _, scope := range st.Scopes {
 			if scope == "*" {
 				f.wildcard = i + 1
@@ -215,6 +224,12 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		if !f.signersInForce(repository, t, g) {
 			continue
 		}
+		if f.namesEmptyStore(repository, t, g) {
+			if best.Reason == SignerRemoved {
+				best = refuse(PolicyInvalid)
+			}
+			continue
+		}
 		d := f.describe(t, v, g)
 		if reason := g.outside(now.Unix()); reason != "" {
 			d.Status, d.Reason = reason.Status(), reason
@@ -269,6 +284,17 @@ func (f *InForce) signersInForce(repository string, t Tool, g *Ground) bool {
 		}
 	}
 	return true
+}
+
+// namesEmptyStore reports whether the governing statement names a store that
+// does not exist or holds nothing, of a type that the ground needs: notation
+// verify then fails, whatever its other stores hold.
+func (f *InForce) namesEmptyStore(repository string, t Tool, g *Ground) bool {
+	if t != Notation {
+		return false
+	}
+	i, reason := f.statement(repository)
+	return reason != "" || slices.ContainsFunc(g.Signers, func(s Signer) bool { return f.empty[i][s.StoreType] })
 }
 
 // outside returns "" when now lies in [From, Until), else the reason.

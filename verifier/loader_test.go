@@ -440,6 +440,41 @@ func TestKubernetesSwaps(t *testing.T) {
 	t.Logf("old, new, neither: %v", seen)
 }
 
+// A swap in the middle of a reading is noticed when it is done. The last attempt
+// gives up what it has read, and falls back on what was good.
+func TestSwapWhileReading(t *testing.T) {
+	d := newDirs(t)
+	k := signtest.NewKey(signtest.P256)
+	d.write("_cosign/..1/k", k.PEM())
+	d.write("_cosign/..2/k", signtest.NewKey(signtest.P256).PEM())
+	link := filepath.Join(d.dir, "_cosign/..data")
+	if err := os.Symlink("..1", link); err != nil {
+		t.Fatal(err)
+	}
+	l := d.loader()
+	good := load(t, l, time.Now())
+	p := l.newPass(time.Now())
+	p.before = l.memory
+	swap := func(tr *tree) error {
+		if err := p.readKeys(t.Context(), tr); err != nil {
+			return err
+		}
+		now, _ := os.Readlink(link)
+		return errors.Join(os.Remove(link), os.Symlink(map[string]string{"..1": "..2", "..2": "..1"}[now], link))
+	}
+	if err := p.inTree(d.cfg.CosignDir, l.cosignLabel, swap); !errors.Is(err, errSwapped) {
+		t.Errorf("%v, want %v", err, errSwapped)
+	}
+	p = l.newPass(time.Now())
+	p.before, p.last = l.memory, true
+	if err := p.inTree(d.cfg.CosignDir, l.cosignLabel, swap); err != nil {
+		t.Error(err)
+	}
+	if ts := p.build(); len(ts.Loaded()) != 1 || !in(ts, k.Signer()) || len(good.Loaded()) != 1 {
+		t.Errorf("loaded %v, refused %v", ts.Loaded(), ts.Refused())
+	}
+}
+
 // The same for a notation volume whose layout is within ..data.
 func TestKubernetesNotation(t *testing.T) {
 	d := newDirs(t)
