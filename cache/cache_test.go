@@ -286,6 +286,32 @@ func TestLossThatCannotBePublishedIsWithdrawn(t *testing.T) {
 	want(t, r, trust.Untrusted, trust.SignerRemoved)
 }
 
+// A key that cannot be added for want of space takes nothing from the others.
+func TestGainThatCannotBePublishedLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	block := current{trusts: s.Generation() + 1}.trustPath(filepath.Join(dir, publishedDir)) + ".new"
+	if err := os.Mkdir(block, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SetTrust(inForce(keyA, keyB)); err == nil {
+		t.Fatal("published through a directory")
+	}
+	want(t, r, trust.Trusted, "")
+	if err := os.Remove(block); err != nil {
+		t.Fatal(err)
+	}
+	if c := setTrust(t, s, inForce(keyA, keyB)); len(c.Added) != 1 {
+		t.Errorf("%+v", c)
+	}
+	want(t, r, trust.Trusted, "")
+}
+
 func TestSecondWriterIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})

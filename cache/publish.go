@@ -132,6 +132,9 @@ type TrustChange struct {
 	First    bool // nothing had been set in this process before
 }
 
+// mayLose reports whether something may be trusted no more.
+func (c TrustChange) mayLose() bool { return c.First || c.Terms || len(c.Removed) > 0 }
+
 // Changed reports whether anything differs.
 func (c TrustChange) Changed() bool {
 	return c.First || c.Terms || len(c.Added)+len(c.Removed) > 0
@@ -154,6 +157,9 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 	}
 	// Without new numbers: everything the numbers in use say is published.
 	if err := s.publishTrust(f); err != nil {
+		if !change.mayLose() {
+			return change, fmt.Errorf("publish trust: %w", err) // what is published is still true
+		}
 		return change, s.withdraw(err)
 	}
 	s.pub.terms = f
@@ -163,8 +169,10 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 	if len(change.Added) == 0 && !change.Policies {
 		return change, nil
 	}
+	// Once more, with the new numbers. Nothing can be lost by this one.
 	if err := s.publishTrust(f); err != nil {
-		return change, s.withdraw(err)
+		s.pub.terms = nil // so that the next call begins again
+		return change, fmt.Errorf("publish trust: %w", err)
 	}
 	return change, nil
 }

@@ -59,6 +59,10 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 			return err
 		}
 		log.Error("the private cache is damaged; beginning with a new one", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second): // a disk that damages everything must not spin
+		}
 	}
 }
 
