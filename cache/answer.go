@@ -81,13 +81,6 @@ func (i *Image) State() string {
 	}
 }
 
-func unmarshal(key, body []byte, m proto.Message) error {
-	if err := proto.Unmarshal(body, m); err != nil {
-		return fmt.Errorf("%w under key %.40x: %w", ErrDamaged, key, err)
-	}
-	return nil
-}
-
 // The snapshot resolves the numbers in verdicts by its trust file; authors
 // come from the data files.
 

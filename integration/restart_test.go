@@ -131,7 +131,7 @@ func TestLostCacheIsMadeAgain(t *testing.T) {
 	if err := os.RemoveAll(d.state); err != nil {
 		t.Fatal(err)
 	}
-	d = serve(t, s.Dir)
+	serve(t, s.Dir)
 	if got := r.all(); !reflect.DeepEqual(got, before) {
 		t.Errorf("answers after the loss differ:\n%v\n%v", before, got)
 	}

@@ -2,7 +2,7 @@ package verifier
 
 import (
 	"bytes"
-	"crypto/dsa" //nolint:staticcheck // to refuse it
+	"crypto/dsa" //lint:ignore SA1019 to refuse it by name
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -19,12 +19,6 @@ import (
 
 // storeName is what notation accepts as a trust store's name.
 var storeName = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
-
-// certificate is one certificate in one trust store.
-type certificate struct {
-	signer trust.Signer
-	x509   *x509.Certificate
-}
 
 // parseCertificates reads a certificate file as notation does: PEM, with one or
 // several certificates, or DER. storeType decides what is acceptable. The

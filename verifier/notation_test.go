@@ -97,7 +97,8 @@ func TestAnchors(t *testing.T) {
 // it, and no verification is needed when it is named.
 func TestNamingIsTheJoins(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
-	d := newDirs(t).cert("ca/other", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme"))
+	d := newDirs(t).cert("ca/other", "r.pem", root.Cert()).
+		cert("ca/acme", "r.pem", signtest.NewRoot(signtest.CertOptions{}).Cert()).policy(policy("strict", "", "ca:acme"))
 	ts := d.load()
 	r := notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
 	lo := one(t, ts, r)
