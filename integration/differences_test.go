@@ -46,13 +46,6 @@ func TestDifferencesAreDocumented(t *testing.T) {
 	if got := names(theirs); !slices.Equal(got, refusing) {
 		t.Errorf("refused here, accepted there: rows %v, rules %v", got, refusing)
 	}
-	for _, r := range knownFaults {
-		t.Logf("known fault, to be mended or decided: %s", r.name)
-		if strings.Contains(text, r.name) {
-			t.Errorf("%s is a known fault and has a row", r.name)
-		}
-	}
-
 	tests := testNames(t)
 	cell := regexp.MustCompile("`(Test[A-Za-z0-9]+)` \\|$")
 	rows := 0

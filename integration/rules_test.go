@@ -20,11 +20,10 @@ import (
 type class string
 
 const (
-	stricter   class = "we refuse what the tool accepts"
-	curveHash  class = "a hash that goes with the curve"
-	prehash    class = "Ed25519ph"
-	masked     class = "a signature that another one masks"
-	knownFault class = "a fault of ours"
+	stricter  class = "we refuse what the tool accepts"
+	curveHash class = "a hash that goes with the curve"
+	prehash   class = "Ed25519ph"
+	masked    class = "a signature that another one masks"
 )
 
 // rule explains differences between the tools and us: one row of
@@ -86,13 +85,6 @@ var rules = []rule{
 		return !d.weTrust && d.root == "notation" && d.hasReason(trust.PluginRequired) && strings.Contains(d.image.Notes, "critical attribute")
 	}},
 }
-
-// knownFaults are differences outside the classes above that are still to be
-// mended or to be decided: no row of docs/differences.md. The table must be
-// empty at the end. TRUST_WORKER_KNOWN_FAULTS=1 makes each of them fail.
-var knownFaults = []rule{}
-
-var knownFaultsFail = os.Getenv("TRUST_WORKER_KNOWN_FAULTS") != ""
 
 func (d *difference) cosign() bool { return d.root != "notation" }
 
@@ -175,15 +167,12 @@ func newRuleUse() *ruleUse { return &ruleUse{needed: map[string]int{}} }
 func (u *ruleUse) explain(t *testing.T, d *difference) {
 	t.Helper()
 	var found []string
-	for _, r := range slices.Concat(rules, knownFaults) {
+	for _, r := range rules {
 		if !r.holds(d) {
 			continue
 		}
 		if (r.class == stricter) == d.weTrust {
 			t.Errorf("rule %s explains trust in the wrong direction", r.name)
-		}
-		if r.class == knownFault && knownFaultsFail {
-			t.Errorf("known fault %s: %s %s %s: %s", r.name, d.image.name(), d.key, d.policy, d.image.Notes)
 		}
 		found = append(found, r.name)
 	}
@@ -201,7 +190,7 @@ func (u *ruleUse) explain(t *testing.T, d *difference) {
 // check fails for a rule that nothing needs: it would hide what comes later.
 func (u *ruleUse) check(t *testing.T) {
 	t.Helper()
-	for _, r := range slices.Concat(rules, knownFaults) {
+	for _, r := range rules {
 		if u.needed[r.name] == 0 {
 			t.Errorf("rule %s explains no difference that no other rule explains", r.name)
 		}

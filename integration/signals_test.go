@@ -86,10 +86,6 @@ func TestSignalsEndTheDaemonGracefully(t *testing.T) {
 				d := start(t, serveCommand(s.Dir), filepath.Join(s.Dir, "_trust"))
 				eventually(t, moment, func() bool { return d.log.contains(moment) })
 				code := d.stop(t, sig)
-				if code == 1 && moment != "first pass is over" && d.log.contains("trust-worker: interrupted") && !knownFaultsFail {
-					t.Log("known fault: a signal before the first publication ends the daemon with 1")
-					continue
-				}
 				if code != 0 {
 					t.Errorf("exit code %d at %v after %q, want 0", code, sig, moment)
 				}

@@ -204,10 +204,14 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 // run publishes the trust in force, then starts the workers, the committer,
 // the publisher and whatever start adds, and waits for all of them.
 func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgroup.Group)) error {
-	if err := s.reloadTrust(ctx); err != nil && !errors.Is(err, errTrustNotPublished) {
+	if err := s.reloadTrust(ctx); ctx.Err() != nil {
+		return nil // stopped before it began
+	} else if err != nil && !errors.Is(err, errTrustNotPublished) {
 		return err
 	}
-	if err := s.cfg.Store.Publish(ctx); err != nil {
+	if err := s.cfg.Store.Publish(ctx); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		s.log.Error("cannot publish at start; will retry", "error", err)
 	}
 	if err := s.resume(); err != nil {

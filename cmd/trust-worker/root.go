@@ -28,9 +28,7 @@ _notation, and keeps the answers in a cache that other processes read.`,
 	})
 	root.AddCommand(newServeCommand(s), newScanCommand(s), newGetCommand(s), newListCommand(s), newKeysCommand(s),
 		newVerifyCommand(s), newStatusCommand(s), newCacheCommand(s), newDemoCommand(s), newVersionCommand())
-	for _, c := range root.Commands() {
-		wrapArgs(c)
-	}
+	wrapArgs(root)
 	return root
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,9 +19,6 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"trust-worker": main})
 }
 
-// knownFaults is read before the scripts' own environment hides it.
-var knownFaults = os.Getenv("TRUST_WORKER_KNOWN_FAULTS") != ""
-
 // TestScripts runs testdata/script: the command line, specified by example. In
 // them, `exec trust-worker` is this program, and the commands below lay out
 // storage with real signatures.
@@ -39,13 +35,6 @@ func TestScripts(t *testing.T) {
 			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
 			"exit": cmdExit, "until": cmdUntil,
-		},
-		// [known-faults]: lines that a fault of ours makes fail, until it is mended.
-		Condition: func(cond string) (bool, error) {
-			if cond == "known-faults" {
-				return knownFaults, nil
-			}
-			return false, fmt.Errorf("unknown condition %s", cond)
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -172,6 +172,7 @@ func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *s
 		return err
 	}
 	failed := false
+	first := sched.FirstPass()
 	for {
 		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
 		st.PrivateBytes, st.Status = store.PrivateSize(), sched.Status()
@@ -186,6 +187,8 @@ func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *s
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-first:
+			first = nil // news that is worth writing at once
 		case <-time.After(2 * time.Second):
 		}
 	}
