@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,17 +165,6 @@ func (s *Store) open() error {
 	return nil
 }
 
-// closeDB closes the database, unless that could wait for ever: then the file
-// stays mapped until the process ends, which is soon or costs one file.
-func (s *Store) closeDB() error {
-	db := s.db
-	s.db = nil
-	if db == nil || s.abandoned.Swap(false) {
-		return nil
-	}
-	return db.Close()
-}
-
 // makeDir makes dir, below a parent that has to exist: a state directory on a
 // file system that is not mounted must not be made elsewhere silently.
 func makeDir(dir string, mode fs.FileMode) error {
@@ -251,219 +238,10 @@ func (s *Store) PrivateSize() int64 {
 func (s *Store) privatePath() string { return filepath.Join(s.dir, privateDir, "cache.db") }
 func (s *Store) markerPath() string  { return filepath.Join(s.dir, privateDir, "opening") }
 
-// openPrivate opens the database, or sets it aside and makes another. bbolt
-// can panic in a goroutine of its own while it opens a damaged file, which no
-// recover catches; so the attempt is marked first, and a mark that is found
-// means that the last attempt did not come back.
-func (s *Store) openPrivate() error {
-	path := s.privatePath()
-	_, err := os.Stat(path)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if _, err := os.Stat(s.markerPath()); err == nil && !missing {
-		if err := s.setAside("the last attempt to open it did not finish"); err != nil {
-			return err
-		}
-		missing = true
-	}
-	if missing {
-		if err := s.create(); err != nil {
-			return err
-		}
-	}
-	// Without its mark an attempt is only less protected: a full disk must
-	// not keep the daemon from starting.
-	if err := os.WriteFile(s.markerPath(), nil, 0o600); err != nil {
-		s.opts.Log.Warn("cannot mark the opening of the cache", "error", err)
-	}
-	if err = s.tryOpen(); err == nil {
-		err = s.compact()
-	}
-	if errors.Is(err, ErrDamaged) {
-		if err := s.setAside(err.Error()); err != nil {
-			return err
-		}
-		if err = s.create(); err == nil {
-			err = s.tryOpen()
-		}
-	}
-	if rmErr := os.Remove(s.markerPath()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
-		s.opts.Log.Warn("cannot remove the opening mark", "error", rmErr)
-	}
-	return err
-}
-
-// tryOpen opens and reads what every later operation relies on. Any failure
-// that is not the operating system's is ErrDamaged.
-func (s *Store) tryOpen() (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: panic while opening: %v", ErrDamaged, p)
-		}
-		if err != nil && s.db != nil {
-			_ = s.closeDB() // the file is about to be set aside
-		}
-	}()
-	db, err := bbolt.Open(s.privatePath(), 0o600, &bbolt.Options{
-		Timeout:         2 * time.Second,
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: 256 << 20, // reserves addresses, not space: fewer remaps, which wait for readers
-	})
-	var errno unix.Errno
-	switch {
-	case err == nil:
-	case errors.As(err, &errno) || errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("open private cache: %w", err)
-	default:
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	s.db = db
-	return db.View(func(tx *bbolt.Tx) error {
-		for _, name := range privateBuckets {
-			if tx.Bucket(name) == nil {
-				return fmt.Errorf("%w: bucket %s is missing", ErrDamaged, name)
-			}
-		}
-		if f := getMeta(tx, metaFormat); f != privateFormat {
-			return fmt.Errorf("%w: private format is %d, this program's is %d", ErrDamaged, f, privateFormat)
-		}
-		s.dict, err = loadDictionary(tx)
-		return err
-	})
-}
-
-// compactAbove is the size below which compaction is not worth it.
-const compactAbove = 16 << 20
-
-// compact rewrites the database when more than half of it is free: copy,
-// fsync, rename. It is done at start, when nobody waits for a transaction.
-func (s *Store) compact() error {
-	path := s.privatePath()
-	fi, err := os.Stat(path)
-	if err != nil || fi.Size() < compactAbove {
-		return err
-	}
-	if free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize); free < fi.Size()/2 {
-		return nil
-	}
-	start := time.Now()
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	dst, err := bbolt.Open(tmp, 0o600, &bbolt.Options{NoSync: true, Timeout: time.Second})
-	if err == nil {
-		err = bbolt.Compact(dst, s.db, 16<<20)
-		err = errors.Join(err, dst.Sync(), dst.Close())
-	}
-	if err != nil {
-		// A full disk must not keep the daemon from starting.
-		s.opts.Log.Warn("cannot compact the private cache", "error", errors.Join(err, os.Remove(tmp)))
-		return nil
-	}
-	if err := s.closeDB(); err != nil {
-		return err
-	}
-	if err := errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path))); err != nil {
-		return err
-	}
-	after, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	s.opts.Log.Info("private cache compacted", "from", fi.Size(), "to", after.Size(), "took", time.Since(start))
-	return s.tryOpen()
-}
-
-// create makes the database under another name first: a power failure during
-// bbolt's first initialisation would leave a file that never opens again.
-func (s *Store) create() error {
-	path := s.privatePath()
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("create private cache: %w", err)
-	}
-	db, err := bbolt.Open(tmp, 0o600, &bbolt.Options{Timeout: time.Second})
-	if err != nil {
-		return fmt.Errorf("create private cache: %w", err)
-	}
-	var id [8]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return errors.Join(fmt.Errorf("create private cache: %w", err), db.Close())
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range privateBuckets {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return errors.Join(
-			putMeta(tx, metaFormat, privateFormat),
-			putMeta(tx, metaID, binary.BigEndian.Uint64(id[:])),
-			putMeta(tx, metaFull, 1),
-		)
-	})
-	err = errors.Join(err, db.Sync(), db.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("create private cache: %w", err)
-	}
-	return nil
-}
-
-// setAside moves the database away, keeping one damaged copy for a look.
-func (s *Store) setAside(why string) error {
-	s.rebuilt = why
-	path := s.privatePath()
-	s.opts.Log.Error("private cache set aside and rebuilt", "reason", why, "kept", path+".damaged")
-	if err := os.Rename(path, path+".damaged"); err != nil {
-		return fmt.Errorf("set damaged cache aside: %w", err)
-	}
-	return nil
-}
-
-// MarkDamaged makes the next Open set the private store aside. It is for
-// damage that is met while running: close, then open again.
-func (s *Store) MarkDamaged() error { return os.WriteFile(s.markerPath(), nil, 0o600) }
-
 // Close releases the lock; Run must have returned. What is published stays and
 // is believed until its lease ends.
 func (s *Store) Close() error {
 	return errors.Join(s.closeDB(), s.lock.Close())
-}
-
-// view runs fn in a read transaction with damage turned into ErrDamaged.
-func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer s.abandon(&err)
-	return s.db.View(fn)
-}
-
-func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer s.abandon(&err)
-	return s.db.Update(fn)
-}
-
-// abandon is recoverDamage for the private database.
-func (s *Store) abandon(err *error) {
-	if p := recover(); p != nil {
-		s.abandoned.Store(true)
-		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
-	}
-}
-
-// recoverDamage turns a panic below into ErrDamaged: bbolt panics on a page
-// that cannot be, and a truncated mapping faults.
-func recoverDamage(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
-	}
 }
 
 func getMeta(tx *bbolt.Tx, name string) uint64 {

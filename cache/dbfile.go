@@ -1,0 +1,95 @@
+package cache
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Writing published files: under another name, synced, then renamed.
+
+// writeFile writes a new file durably: temporary name, fsync, rename. The
+// directory is synced with CURRENT.
+func writeFile(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
+}
+
+type putFunc func(bucket, key, value []byte) error
+
+// writeDB makes an immutable bbolt file from keys that arrive in order within
+// each bucket.
+func writeDB(path string, fill func(putFunc) error) (err error) {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close(), os.Remove(tmp))
+		}
+	}()
+	w := &dbWriter{db: db}
+	if err := w.begin(); err != nil {
+		return err
+	}
+	if err := fill(w.put); err != nil {
+		return errors.Join(err, w.tx.Rollback())
+	}
+	if err := w.tx.Commit(); err != nil {
+		return err
+	}
+	if err := errors.Join(db.Sync(), db.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
+}
+
+// dbWriter splits a long fill into transactions, which bbolt keeps in memory.
+type dbWriter struct {
+	db *bbolt.DB
+	tx *bbolt.Tx
+	n  int
+}
+
+func (w *dbWriter) begin() (err error) {
+	w.n = 0
+	if w.tx, err = w.db.Begin(true); err != nil {
+		return err
+	}
+	for _, name := range publishedBuckets {
+		b, err := w.tx.CreateBucketIfNotExists(name)
+		if err != nil {
+			return errors.Join(err, w.tx.Rollback())
+		}
+		b.FillPercent = 0.95 // keys come in order and the file never changes
+	}
+	return nil
+}
+
+func (w *dbWriter) put(bucket, key, value []byte) error {
+	if w.n++; w.n > 20_000 {
+		if err := w.tx.Commit(); err != nil {
+			return err
+		}
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	return w.tx.Bucket(bucket).Put(key, value)
+}

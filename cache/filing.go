@@ -1,0 +1,165 @@
+package cache
+
+import (
+	"bytes"
+	"slices"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// Facts and the candidate index: which future signers matter to which fact.
+
+// fact writes a fact, files its hints, and marks the images it shows in.
+func (c *commit) fact(f *Fact, place string) error {
+	key := factKey(f.Subject, f.Signature, f.Context)
+	b := c.tx.Bucket(privFacts)
+	var was cachepb.Fact
+	if _, err := unsealMessage(key, b.Get(key), &was); err != nil {
+		return err
+	}
+	p := &cachepb.Fact{Attachment: f.Attachment, Trust: f.Trust, Epoch: f.Epoch, Id: was.Id, FiledBy: was.FiledBy}
+	for i := range f.Verdicts {
+		v, err := encodeVerdict(&f.Verdicts[i], c.sess)
+		if err != nil {
+			return err
+		}
+		p.Verdicts = append(p.Verdicts, v)
+	}
+	if err := c.file(key, p, &was, f.Hints, place); err != nil {
+		return err
+	}
+	if err := c.putMessage(privFacts, key, p); err != nil {
+		return err
+	}
+	cur := c.tx.Bucket(privDigests).Cursor()
+	for k, v := cur.Seek(f.Subject[:]); bytes.HasPrefix(k, f.Subject[:]); k, v = cur.Next() {
+		name, ok, err := unseal(k, v)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := c.changed(bucketImages, imageKey(string(name), f.Subject)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func factKey(subject, signature trust.Digest, ctx Context) []byte {
+	return append(append(append(make([]byte, 0, 80), subject[:]...), signature[:]...), ctx.key()...)
+}
+
+// file brings the candidate index in line with the hints of a fact. Rows count
+// for the repository that first filed the fact; beyond its bound (invariant
+// I4) they are not filed, and the place is flagged so that new signers are
+// tried on it as a whole.
+func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place string) error {
+	index := c.tx.Bucket(privIndex)
+	wanted := make([][]byte, 0, len(hints))
+	for _, h := range hints {
+		wanted = append(wanted, h[:])
+	}
+	if slices.EqualFunc(wanted, was.Hints, bytes.Equal) {
+		p.Hints = was.Hints
+		return nil
+	}
+	for _, h := range was.Hints {
+		if err := index.Delete(append(bytes.Clone(h), number(was.Id)...)); err != nil {
+			return err
+		}
+	}
+	if err := c.account(p, was, counted(wanted), place); err != nil {
+		return err
+	}
+	if p.FiledBy == 0 { // no room: only what it rests on
+		wanted = slices.DeleteFunc(wanted, func(h []byte) bool { return h[0] != HintSigner })
+	}
+	if len(wanted) == 0 {
+		return c.unfile(p)
+	}
+	if p.Id == 0 {
+		id, err := c.tx.Bucket(privFactIDs).NextSequence()
+		if err != nil {
+			return err
+		}
+		p.Id = id
+		if err := c.put(privFactIDs, number(id), key); err != nil {
+			return err
+		}
+	}
+	for _, h := range wanted {
+		if err := c.put(privIndex, append(bytes.Clone(h), number(p.Id)...), []byte{1}); err != nil {
+			return err
+		}
+	}
+	p.Hints = wanted
+	return nil
+}
+
+// counted is how many of the rows count against the bound.
+func counted(hints [][]byte) int {
+	n := 0
+	for _, h := range hints {
+		if h[0] != HintSigner {
+			n++
+		}
+	}
+	return n
+}
+
+// unfile gives the fact's number back.
+func (c *commit) unfile(p *cachepb.Fact) error {
+	if p.Id == 0 {
+		return nil
+	}
+	id := p.Id
+	p.Id = 0
+	return c.tx.Bucket(privFactIDs).Delete(number(id))
+}
+
+// account moves the count of filed rows from what the fact had to n, and
+// clears p.FiledBy when the repository has no room for them.
+func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
+	if was.FiledBy != 0 {
+		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(counted(was.Hints)) }); err != nil {
+			return err
+		}
+	}
+	p.FiledBy = 0
+	if n == 0 || place == "" && was.FiledBy == 0 {
+		return nil
+	}
+	id := was.FiledBy
+	if id == 0 {
+		var pl cachepb.Place
+		name := []byte(place)
+		if ok, err := unsealMessage(name, c.tx.Bucket(privPlaces).Get(name), &pl); err != nil || !ok {
+			return err
+		}
+		id = pl.Id
+	}
+	return c.changePlace(id, func(pl *cachepb.Place) {
+		if pl.Filed+int64(n) > c.s.opts.MaxFiled {
+			pl.Overflow = true
+			return
+		}
+		pl.Filed += int64(n)
+		p.FiledBy = id
+	})
+}
+
+// changePlace edits a place found by number. Places that are gone are left.
+func (c *commit) changePlace(id uint64, edit func(*cachepb.Place)) error {
+	name, err := placeName(c.tx, id)
+	if err != nil || name == nil {
+		return err
+	}
+	var p cachepb.Place
+	if ok, err := unsealMessage(name, c.tx.Bucket(privPlaces).Get(name), &p); err != nil || !ok || p.Id != id {
+		return err
+	}
+	edit(&p)
+	return c.putMessage(privPlaces, name, &p)
+}

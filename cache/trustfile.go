@@ -1,0 +1,202 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
+)
+
+// What is trusted, published: a small file that a removal waits for alone.
+
+// TrustChange is what SetTrust found different.
+type TrustChange struct {
+	Added, Removed []trust.Signer
+	// Terms is set when anything else that is published differs: an author,
+	// a statement, a tool, a registry name.
+	Terms bool
+	// Policies is set when some repository may be governed by a statement of
+	// another meaning, so that notation signatures have to be looked at.
+	Policies bool
+	First    bool // nothing had been set in this process before
+}
+
+// mayLose reports whether something may be trusted no more.
+func (c TrustChange) mayLose() bool { return c.First || c.Terms || len(c.Removed) > 0 }
+
+// Changed reports whether anything differs.
+func (c TrustChange) Changed() bool {
+	return c.First || c.Terms || len(c.Added)+len(c.Removed) > 0
+}
+
+// SetTrust publishes the trust in force. A loss of trust is published first
+// and by itself: it needs neither a transaction nor a new base. When it cannot
+// be published (a full disk) CURRENT is withdrawn, which needs no space, and
+// answers read unknown until a later call succeeds.
+func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	change := compareTrust(s.pub.terms, f)
+	if !change.Changed() && !s.pub.withdrawn {
+		return change, nil
+	}
+	if s.pub.cur.base == 0 {
+		// There is nothing to read yet; the first base brings the trust file.
+		return change, s.internTrust(f, change)
+	}
+	// Without new numbers: everything the numbers in use say is published.
+	if err := s.publishTrust(f); err != nil {
+		if !change.mayLose() {
+			return change, fmt.Errorf("publish trust: %w", err) // what is published is still true
+		}
+		return change, s.withdraw(err)
+	}
+	s.pub.terms = f
+	if err := s.internTrust(f, change); err != nil {
+		return change, err
+	}
+	if len(change.Added) == 0 && !change.Policies {
+		return change, nil
+	}
+	// Once more, with the new numbers. Nothing can be lost by this one.
+	if err := s.publishTrust(f); err != nil {
+		s.pub.terms = nil // so that the next call begins again
+		return change, fmt.Errorf("publish trust: %w", err)
+	}
+	return change, nil
+}
+
+// internTrust gives numbers to the new signers and statements, durably, before
+// any file names them.
+func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	var sess *session
+	err := s.update(func(tx *bbolt.Tx) error {
+		sess = s.dict.session(tx)
+		for _, m := range f.Terms().Materials {
+			if _, err := sess.signerID(m.Signer); err != nil {
+				return err
+			}
+		}
+		for _, st := range f.Terms().Statements {
+			if _, err := sess.policyID(st.Policy); err != nil {
+				return err
+			}
+		}
+		if change.Policies && !change.First {
+			// Records show the verdicts of the statement that governed when
+			// they were rendered.
+			if err := putMeta(tx, metaFull, 1); err != nil {
+				return err
+			}
+		}
+		if len(change.Added)+len(change.Removed) > 0 {
+			sess.trustGen++
+			return putMeta(tx, metaTrust, sess.trustGen)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record trust: %w", err)
+	}
+	sess.keep()
+	s.pub.terms = f
+	return nil
+}
+
+// withdraw removes CURRENT: answers read unknown/no-cache.
+func (s *Store) withdraw(cause error) error {
+	s.pub.withdrawn = true
+	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), err)
+}
+
+func compareTrust(old, f *trust.InForce) TrustChange {
+	change := TrustChange{First: old == nil}
+	a, b := old.Terms(), f.Terms()
+	authors := map[trust.Signer]string{}
+	for _, m := range a.Materials {
+		authors[m.Signer] = m.Author
+		if !f.Has(m.Signer) {
+			change.Removed = append(change.Removed, m.Signer)
+		}
+	}
+	for _, m := range b.Materials {
+		author, ok := authors[m.Signer]
+		if !ok {
+			change.Added = append(change.Added, m.Signer)
+		}
+		change.Terms = change.Terms || ok && author != m.Author
+	}
+	change.Policies = change.First || !samePolicies(a, b)
+	change.Terms = change.Terms || change.Policies || !equalTerms(a, b)
+	return change
+}
+
+// publishTrust writes a trust file and CURRENT. Signers without a number are
+// left out: no fact can name them. pub.mu is held.
+func (s *Store) publishTrust(f *trust.InForce) error {
+	next := s.pub.cur
+	next.generation++
+	next.trusts = next.generation
+	if err := s.writeTrust(f, next); err != nil {
+		return err
+	}
+	if err := s.setCurrent(next); err != nil {
+		return err
+	}
+	s.pub.trustPublished = true
+	return nil
+}
+
+func (s *Store) writeTrust(f *trust.InForce, next current) error {
+	b, err := proto.Marshal(s.encodeTrust(f))
+	if err != nil {
+		return err
+	}
+	return writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b))
+}
+
+func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
+	t := f.Terms()
+	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
+		RegistryNames: t.RegistryNames, PublishedAt: s.opts.Now().UnixNano(), Lease: int64(max(s.opts.Lease, 0))}
+	s.dict.mu.RLock()
+	defer s.dict.mu.RUnlock()
+	for _, m := range t.Materials {
+		if id, ok := s.dict.signers[m.Signer]; ok {
+			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
+		}
+	}
+	for _, st := range t.Statements {
+		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
+			Policy: s.dict.policies[st.Policy], PolicyHash: st.Policy[:], Verifies: st.Verifies})
+	}
+	return p
+}
+
+// Confirm renews the lease: the caller has just found the trust directories to
+// be what was last given to SetTrust.
+func (s *Store) Confirm() error {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	if !s.pub.trustPublished || s.pub.withdrawn {
+		return nil
+	}
+	now := s.opts.Now()
+	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), now, now); err != nil {
+		return fmt.Errorf("confirm publication: %w", err)
+	}
+	return nil
+}
