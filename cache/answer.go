@@ -101,9 +101,11 @@ func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, childr
 		return Image{}, err
 	}
 	img := Image{RepoName: repository, Digest: d, MediaType: s.mediaType(s.record.mediaType), AsOf: s.asOf}
-	_, unlisted, err := s.get(inUnlisted, []byte(repository))
-	if err != nil {
-		return Image{}, err
+	unlisted, err := false, error(nil)
+	if s.base.unlisted || s.delta != nil && s.delta.unlisted {
+		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+			return Image{}, err
+		}
 	}
 	if img.SignatureInfo, err = s.signatures(repository, s.record.signatures, unlisted); err != nil {
 		return Image{}, err

@@ -26,6 +26,9 @@ type file struct {
 type view struct {
 	tx      *bbolt.Tx
 	buckets [6]*bbolt.Bucket // in the order of publishedBuckets
+	// unlisted is set when that bucket holds anything: nearly always it does
+	// not, and need not be asked.
+	unlisted bool
 }
 
 // Positions in view.buckets.
@@ -72,6 +75,8 @@ func (f *file) take() (*view, error) {
 			return nil, errors.Join(fmt.Errorf("%w: %s has no bucket %s", ErrDamaged, f.name, name), tx.Rollback())
 		}
 	}
+	first, _ := v.buckets[inUnlisted].Cursor().First()
+	v.unlisted = first != nil
 	return v, nil
 }
 

@@ -272,13 +272,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 
 // turn does one turn of an item. A panic costs the turn, not the process.
 func (s *Scheduler) turn(ctx context.Context, i item, w *work) (r result, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.counters.panics.Add(1)
-			s.log.Error("turn panicked", "repository", i.repository, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
+	defer s.recovered(&err)
 	switch {
 	case !i.isRepository():
 		return s.signerTurn(ctx, i, w)
@@ -296,6 +290,16 @@ func (s *Scheduler) turn(ctx context.Context, i item, w *work) (r result, err er
 // later calls f after d, unless the process ends first: what is owed is marked
 // in the store, or found again by the next pass.
 func (s *Scheduler) later(d time.Duration, f func()) { time.AfterFunc(d, f) }
+
+// recovered, deferred, turns a panic into an error: it is counted, and what was
+// being done is tried again later.
+func (s *Scheduler) recovered(err *error) {
+	if p := recover(); p != nil {
+		s.counters.panics.Add(1)
+		s.log.Error("work panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		*err = fmt.Errorf("panic: %v", p)
+	}
+}
 
 // postpone owes the same work again later.
 func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"trust-worker/cache"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -96,16 +98,11 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		if err != nil {
 			return result{}, err
 		}
-		for k := range facts {
-			if !s.concerns(in, &facts[k], i.signer, p.came) {
-				continue
-			}
-			batches, err := s.verifyAgain(ctx, in, &facts[k], !p.came)
-			if err != nil {
-				return result{}, err
-			}
-			r.batches = append(r.batches, batches...)
+		batches, err := s.verifyAll(ctx, in, facts, i.signer, p.came)
+		if err != nil {
+			return result{}, err
 		}
+		r.batches = append(r.batches, batches...)
 		left -= len(facts)
 		if p.after = after; after == 0 {
 			p.hints = p.hints[1:]
@@ -131,6 +128,28 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		}
 	}
 	return r, nil
+}
+
+// verifyAll verifies the facts that a signer concerns, on all processors: a
+// signer's pass is one item, and somebody waits for it.
+func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache.Fact, signer trust.Signer, came bool) ([]cache.Batch, error) {
+	found := make([][]cache.Batch, len(facts))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.cfg.Workers)
+	for k := range facts {
+		if !s.concerns(in, &facts[k], signer, came) {
+			continue
+		}
+		g.Go(func() (err error) {
+			defer s.recovered(&err)
+			found[k], err = s.verifyAgain(ctx, in, &facts[k], !came)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(found...), nil
 }
 
 // marks records the end of a pass.
