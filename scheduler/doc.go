@@ -15,8 +15,9 @@
 //	    and waits for no verification, scan, delta or base.
 //	S2. Nothing undecided is stored as a fact. It belongs to the place, is
 //	    retried with back-off, and reads unknown meanwhile.
-//	S3. A turn verifies at most turnSize signature manifests, so one
-//	    repository delays another by no more than that for each turn.
+//	S3. A repository's turn verifies at most turnSize signature manifests, so
+//	    one delays another by no more than that for each turn; a signer's
+//	    turn, at most passSize.
 //	S4. Work that is owed survives a crash: a repository is marked unsettled
 //	    and a signer unapplied until the commit that ends their work.
 //	S5. Changes to one repository's rows are made one turn at a time.

@@ -82,7 +82,11 @@ func (s *Scheduler) oweSigner(in *trustInUse, signer trust.Signer, came bool, ma
 	s.agenda.add(item{signer: signer}, level, func(w *work) { w.pass = p })
 }
 
-// signerTurn verifies up to turnSize of the signatures that a signer's pass
+// passSize is how many candidates a signer's turn looks at: more than turnSize,
+// since somebody waits for a new key, and each turn ends with a commit.
+const passSize = 4 * turnSize
+
+// signerTurn verifies up to passSize of the signatures that a signer's pass
 // leads to.
 func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, error) {
 	in := s.trust.Load()
@@ -92,7 +96,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	next := *w.pass // what is owed changes only with the commit
 	p := &next
 	r := result{again: w}
-	left := turnSize
+	left := passSize
 	for len(p.hints) > 0 && left > 0 {
 		facts, after, err := s.cfg.Store.Candidates(p.hints[0], p.after, left)
 		if err != nil {

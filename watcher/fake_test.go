@@ -204,6 +204,17 @@ func (t *tap) open() (*feed, error) {
 func (s *tapSource) forward(events chan<- fsnotify.Event, errs chan<- error) {
 	defer close(events)
 	defer close(errs)
+	// Like the pump, it must not stop receiving before fsnotify's channels end:
+	// Close waits for a lock that is held while an error is sent.
+	defer func() {
+		for range s.Watcher.Events {
+		}
+	}()
+	go func() {
+		<-s.done
+		for range s.Watcher.Errors {
+		}
+	}()
 	for {
 		s.t.mu.Lock()
 		gate := s.t.gate
