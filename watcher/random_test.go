@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,7 +21,10 @@ func TestRandomOperations(t *testing.T) {
 	if torture {
 		runs = 500
 	}
-	base := uint64(time.Now().UnixNano())
+	base := uint64(1)
+	if torture {
+		base = uint64(time.Now().UnixNano())
+	}
 	for i := range runs {
 		seed := base + uint64(i)
 		t.Run(fmt.Sprint("seed-", seed), func(t *testing.T) {
@@ -72,7 +76,12 @@ func randomStep(r *rand.Rand) (string, []string) {
 	case 7:
 		return "mv", []string{path(), path()}
 	case 8:
+		// Into a watched tree: what a link to elsewhere leads to is not loaded,
+		// and changes there are not reported.
 		target := path()
+		for !strings.HasPrefix(target, "way/to/_") {
+			target = path()
+		}
 		if rel, err := filepath.Rel("way/to", target); err == nil && r.IntN(2) == 0 {
 			return "ln", []string{"-s", rel, path()}
 		}
