@@ -17,6 +17,7 @@ type puppet struct {
 	refuse  error             // of open
 	limit   int               // of Add, ENOSPC beyond it; 0: none
 	onAdd   func(dir string)  // before the watch is in place
+	onList  func()            // before the watches are compared with the directories found
 	aliases map[string]string // path → name under which it is already watched
 	opened  int
 	live    *puppetSource
@@ -105,6 +106,9 @@ func (s *puppetSource) Remove(dir string) error {
 
 func (s *puppetSource) WatchList() []string {
 	s.p.mu.Lock()
+	if hook := s.p.onList; hook != nil {
+		hook()
+	}
 	defer s.p.mu.Unlock()
 	return slices.Collect(maps.Keys(s.dirs))
 }

@@ -115,7 +115,7 @@ func TestWayBecomesTree(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.p.set(func(p *puppet) { // after the listing, and no event tells
-			p.onAdd = func(string) { os.Mkdir(parent+"/new", 0o755) }
+			p.onList = func() { os.Mkdir(parent+"/new", 0o755) }
 		})
 		s.p.say(s.dir, fsnotify.Create)
 		s.expect(50*time.Millisecond, CauseEvents, false)

@@ -3,6 +3,7 @@ package watcher
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,10 +14,10 @@ import (
 // source places watches on directories. [fsnotify.Watcher] is one; tests have
 // others that forget, refuse, fall silent or die.
 //
-// Add follows a symbolic link, is idempotent while the path leads to the same
-// directory, and moves the watch when it does not. A directory that is removed
-// or renamed loses its watch and, once its events have been received, leaves
-// WatchList. Close closes the channels of the feed.
+// Add follows a symbolic link, and does nothing if the directory is watched
+// already, under whatever path. A directory that is removed or renamed loses
+// its watch and, once its events have been received, leaves WatchList. Close
+// closes the channels of the feed.
 type source interface {
 	Add(dir string) error
 	Remove(dir string) error
@@ -133,21 +134,32 @@ func (w *watches) discard(died bool) {
 //
 // A directory that refuses is left out and the first such error returned; at a
 // limit of the system the rest is left out as well.
+//
+// A path that is in the list is never added: if the directory there is one that
+// is watched under another path (a rename that was not received yet), fsnotify
+// 1.10.1 mixes up its two tables and panics later, also in its own goroutine.
 func (w *watches) apply(want []*place) (added []string, err error) {
 	w.drop(want)
 	var placed []*place
-	listed := w.listed()
+	listed, fresh := w.listed(), map[string]bool{}
 	for _, p := range want {
-		// Also if it is there: fsnotify learns of a watch's end from its queue,
-		// which may be long. The kernel knows, and leaves a good one alone.
+		was := w.have[p.path]
+		// Below a directory whose watch was lost, the end of a watch may not
+		// have been received either, and its beginning anew never will be.
+		renew := was == nil || fresh[filepath.Dir(p.path)]
+		if listed[p.path] {
+			if !renew {
+				continue
+			}
+			w.feed.Remove(p.path)
+		}
+		fresh[p.path] = renew || !was.alias // an alias never is in the list
 		e := w.feed.Add(p.path)
 		if e == nil {
-			// (An alias never is in the list.)
-			if w.have[p.path] == nil || !listed[p.path] {
-				placed = append(placed, p)
-			}
+			placed = append(placed, p)
 			continue
 		}
+		delete(w.have, p.path)
 		if gone(e) {
 			continue // since it was listed: its parent's watch tells
 		}

@@ -1,0 +1,96 @@
+package scheduler
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestBackoffDoublesUpToItsLimit(t *testing.T) {
+	for tries, want := range map[uint32]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 7: 64, 12: 2048, 13: 3600, 1 << 31: 3600} {
+		if got := backoff(tries, time.Second, time.Hour); got != want*time.Second {
+			t.Errorf("after %d tries %s, want %s", tries, got, want*time.Second)
+		}
+	}
+}
+
+func repo(name string) item { return item{repository: name} }
+
+// take gets the next item and ends its turn.
+func take(t *testing.T, a *agenda) (string, *work) {
+	t.Helper()
+	i, w, shutdown := a.get()
+	if shutdown {
+		t.Fatal("shut down")
+	}
+	a.done(i)
+	return i.repository, w
+}
+
+func TestOrderIsByClassThenTurn(t *testing.T) {
+	a := newAgenda()
+	defer a.queue.ShutDown()
+	none := func(*work) {}
+	a.add(repo("slow"), slow, none)
+	a.add(repo("retry"), retry, none)
+	a.add(repo("new 1"), fresh, none)
+	a.add(repo("new 2"), fresh, none)
+	a.add(repo("urgent"), urgent, none)
+	a.add(repo("slow"), fresh, none) // more urgent now: behind the other new ones
+	for _, want := range []string{"urgent", "new 1", "new 2", "slow", "retry"} {
+		if got, _ := take(t, a); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	select {
+	case <-a.quiet():
+	default:
+		t.Errorf("%d items left", a.size())
+	}
+}
+
+// What is added during a turn is kept for another, and merged into one.
+func TestWorkAddedDuringATurnIsKept(t *testing.T) {
+	a := newAgenda()
+	defer a.queue.ShutDown()
+	a.add(repo("a"), fresh, func(w *work) { w.scan = true })
+	i, w, _ := a.get()
+	if !w.scan || w.settle {
+		t.Errorf("%+v", w)
+	}
+	a.add(repo("a"), fresh, func(w *work) { w.settle = true })
+	a.add(repo("a"), fresh, func(w *work) { w.force = true })
+	select {
+	case <-a.quiet():
+		t.Error("quiet during a turn")
+	default:
+	}
+	a.done(i)
+	if _, w := take(t, a); !w.settle || !w.force || w.scan {
+		t.Errorf("%+v", w)
+	}
+	<-a.quiet()
+}
+
+// An item that fails waits, longer each time, and starts anew after a success.
+func TestFailuresWaitLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAgenda()
+		for _, want := range []time.Duration{1, 2, 4} {
+			d := a.failed(repo("a"))
+			if d != want*time.Second {
+				t.Errorf("waits %s, want %ds", d, want)
+			}
+			start := time.Now()
+			time.AfterFunc(d, func() { a.add(repo("a"), fresh, func(*work) {}) })
+			if _, _ = take(t, a); time.Since(start) != d {
+				t.Errorf("came after %s", time.Since(start))
+			}
+		}
+		a.succeeded(repo("a"))
+		if d := a.failed(repo("a")); d != time.Second {
+			t.Errorf("after a success it waits %s", d)
+		}
+		a.queue.ShutDown()
+	})
+}
