@@ -112,6 +112,15 @@ func TestLimit(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		s.expect(68*time.Second, CausePoll, false)
+
+		// A watch is lost and can't be had again.
+		dirs := s.trust.Status().Dirs
+		s.p.set(func(p *puppet) { p.limit = 1 })
+		s.p.forget(s.dir)
+		s.expect(128*time.Second, CausePoll, false)
+		if st := s.trust.Status(); st.Mode != ModePolling || st.Dirs != dirs-1 {
+			t.Errorf("%+v, had %d", st, dirs)
+		}
 	})
 }
 
@@ -161,14 +170,19 @@ func TestDeath(t *testing.T) {
 func TestAlias(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		parent := filepath.Dir(s.dir)
+		if err := os.Mkdir(s.dir+"/sub", 0o755); err != nil {
+			t.Fatal(err)
+		}
 		s.p.set(func(p *puppet) { p.aliases = map[string]string{s.dir: parent} })
 		s.run()
 		s.expect(0, CauseStart, true)
 		s.p.say(parent+"/key.pub", fsnotify.Create)
 		s.expect(50*time.Millisecond, CauseEvents, false)
-		if looks := s.trust.Status().Looks; looks != 2 {
-			t.Errorf("%d looks: an alias is news each time", looks)
-		}
+		s.p.set(func(p *puppet) {
+			if looks, sub := s.trust.Status().Looks, p.live.dirs[s.dir+"/sub"]; looks != 2 || sub != 1 {
+				t.Errorf("%d looks, %d watches below: an alias is news each time", looks, sub)
+			}
+		})
 		s.expect(60*time.Second+50*time.Millisecond, CausePoll, false)
 	})
 }
