@@ -54,32 +54,45 @@ type Signature struct {
 
 // Code folds the image to its exit code; see [trust.Fold].
 func (i *Image) Code() int {
-	statuses := make([]trust.Status, len(i.SignatureInfo))
-	for n := range i.SignatureInfo {
-		statuses[n] = i.SignatureInfo[n].Status
-	}
-	return trust.Fold(statuses)
+	return trust.Fold(i.statuses())
 }
 
 // State names the image's state in a word: trusted, untrusted, expired,
 // unknown, pending or unsigned.
 func (i *Image) State() string {
-	switch code := i.Code(); code {
+	return stateOf(i.statuses())
+}
+
+func (i *Image) statuses() []trust.Status {
+	statuses := make([]trust.Status, len(i.SignatureInfo))
+	for n := range i.SignatureInfo {
+		statuses[n] = i.SignatureInfo[n].Status
+	}
+	return statuses
+}
+
+// stateOf folds the statuses of an image's signatures to a word.
+func stateOf(statuses []trust.Status) string {
+	switch code := trust.Fold(statuses); code {
 	case trust.ExitTrusted:
 		return string(trust.Trusted)
 	case trust.ExitUnsigned:
-		return "unsigned"
+		return Unsigned
 	default:
 		best := trust.Status("")
-		for _, s := range i.SignatureInfo {
-			undecided := s.Status == trust.Unknown || s.Status == trust.Pending
-			if undecided == (code == trust.ExitUndecided) && (best == "" || s.Status == trust.Expired) {
-				best = s.Status
+		for _, s := range statuses {
+			undecided := s == trust.Unknown || s == trust.Pending
+			if undecided == (code == trust.ExitUndecided) && (best == "" || s == trust.Expired) {
+				best = s
 			}
 		}
 		return string(best)
 	}
 }
+
+// Unsigned is the state of an image without a signature; the other states are
+// named as the statuses are.
+const Unsigned = "unsigned"
 
 // The snapshot resolves the numbers in verdicts by its trust file; authors
 // come from the data files.
@@ -197,17 +210,21 @@ func (s *Snapshot) decision(repository string, unlisted bool) trust.Decision {
 	if s.stale {
 		overridden = trust.Stale
 	}
+	return join(s.g.trust.inForce, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
+}
+
+// join decides one verdict, unless something overrides it.
+func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict, overridden trust.Reason, policyChanged bool, now time.Time) trust.Decision {
 	if overridden != "" {
 		return trust.Decision{Status: overridden.Status(), Reason: overridden}
 	}
-	v := &s.verdict.Verdict
 	if v.VerifiedAt == 0 { // nothing is known of this layer
 		v = nil
-		if s.signature.policyChanged {
+		if policyChanged {
 			v = &trust.Verdict{} // made under a policy that is not this one
 		}
 	}
-	return s.g.trust.inForce.Decide(repository, s.signature.tool, v, s.now)
+	return f.Decide(repository, tool, v, now)
 }
 
 // NewSignature makes the answer about one signature layer from a decision.

@@ -89,6 +89,10 @@ var (
 		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
 		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
 	}
+	// stateCodes are the states of images; those of signatures, their
+	// statuses, are the same words.
+	stateCodes = []string{"", string(trust.Trusted), string(trust.Expired), string(trust.Untrusted),
+		string(trust.Unknown), string(trust.Pending), Unsigned}
 	toolCodes   = []trust.Tool{"", trust.Cosign, trust.Notation}
 	formatCodes = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
 )

@@ -55,14 +55,19 @@ type commit struct {
 	sess *session
 	seq  uint64
 	full bool
+
+	count *counting
 }
 
 func newCommit(s *Store, tx *bbolt.Tx) *commit {
 	return &commit{s: s, tx: tx, sess: s.dict.session(tx),
-		seq: getMeta(tx, metaSequence) + 1, full: getMeta(tx, metaFull) != 0}
+		seq: getMeta(tx, metaSequence) + 1, full: getMeta(tx, metaFull) != 0, count: newCounting()}
 }
 
 func (c *commit) finish() error {
+	if err := c.recount(); err != nil {
+		return err
+	}
 	for _, id := range c.sess.authors {
 		if err := c.changed(bucketAuthors, id32(id)); err != nil {
 			return err
@@ -116,6 +121,11 @@ func (c *commit) apply(b *Batch) (outdated bool, err error) {
 			continue
 		}
 		if err := c.fact(&b.Facts[i], b.Place); err != nil {
+			return false, err
+		}
+	}
+	for _, d := range b.Recount {
+		if err := c.touchAll(d); err != nil {
 			return false, err
 		}
 	}
@@ -309,6 +319,7 @@ func (c *commit) row(p *cachepb.Place, name string, d trust.Digest, row *Row) er
 			return nil
 		}
 	}
+	c.touch(p.Id, name, d)
 	due := c.tx.Bucket(privDue)
 	for _, ref := range was.References {
 		if ref.NextTry != 0 {

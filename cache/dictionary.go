@@ -86,6 +86,8 @@ type session struct {
 	tx       *bbolt.Tx
 	signers  map[trust.Signer]uint32
 	policies map[trust.PolicyID]uint32
+	signerOf map[uint32]trust.Signer
+	policyOf map[uint32]trust.PolicyID
 	trustGen uint64
 	nextSign uint32
 	nextPol  uint32
@@ -97,6 +99,7 @@ func (d *dictionary) session(tx *bbolt.Tx) *session {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return &session{d: d, tx: tx, signers: map[trust.Signer]uint32{}, policies: map[trust.PolicyID]uint32{},
+		signerOf: map[uint32]trust.Signer{}, policyOf: map[uint32]trust.PolicyID{},
 		trustGen: d.trustGen, nextSign: d.nextSign, nextPol: d.nextPol, nextAuth: d.nextAuth}
 }
 
@@ -130,7 +133,7 @@ func (s *session) signerID(signer trust.Signer) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.signers[signer] = s.nextSign
+	s.signers[signer], s.signerOf[s.nextSign] = s.nextSign, signer
 	return s.nextSign, s.tx.Bucket(privSigners).Put(key, v)
 }
 
@@ -146,7 +149,7 @@ func (s *session) policyID(p trust.PolicyID) (uint32, error) {
 	}
 	s.nextPol++
 	key := id32(s.nextPol)
-	s.policies[p] = s.nextPol
+	s.policies[p], s.policyOf[s.nextPol] = s.nextPol, p
 	return s.nextPol, s.tx.Bucket(privPolicies).Put(key, seal(key, p[:]))
 }
 
@@ -166,6 +169,24 @@ func (s *session) authorID(text string) (uint32, error) {
 	s.authors = append(s.authors, s.nextAuth)
 	return s.nextAuth, ids.Put(sum[:], seal(sum[:], key))
 }
+
+// The session resolves its own numbers as well as those that are kept.
+
+func (s *session) signer(id uint32) trust.Signer {
+	if signer, ok := s.signerOf[id]; ok {
+		return signer
+	}
+	return known{s.d, s.tx}.signer(id)
+}
+
+func (s *session) policy(id uint32) trust.PolicyID {
+	if policy, ok := s.policyOf[id]; ok {
+		return policy
+	}
+	return known{s.d, s.tx}.policy(id)
+}
+
+func (s *session) author(id uint32) string { return known{s.d, s.tx}.author(id) }
 
 // known resolves ids in a read transaction.
 type known struct {

@@ -28,6 +28,8 @@
 //	    by repository). A missing blob belongs to a place.
 //	C7. A Reader takes no lock that the daemon waits for, and imports neither
 //	    cosign nor notation-go.
+//	C8. Counts by state and by signer are what a recount of all answers would
+//	    find, once what a change of trust or a date touched has been counted.
 //
 // The package decides nothing about signatures and reads no registry storage.
 package cache

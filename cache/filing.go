@@ -39,6 +39,7 @@ func (c *commit) fact(f *Fact, place string) error {
 			return err
 		}
 		if ok {
+			c.touch(idOf(k[len(f.Subject):]), string(name), f.Subject)
 			if err := c.changed(bucketImages, imageKey(string(name), f.Subject)); err != nil {
 				return err
 			}

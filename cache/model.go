@@ -144,6 +144,9 @@ type Batch struct {
 	Complete bool
 	Rows     []Row
 	Facts    []Fact
+	// Recount are digests whose images are counted again wherever they are,
+	// though nothing is written of them: a signer came or went.
+	Recount []trust.Digest
 	// Marks are the scheduler's own: true sets one, false clears it.
 	Marks map[string]bool
 }
@@ -156,7 +159,7 @@ type PlaceUpdate struct {
 	HasNotation *bool
 }
 
-// Due is one entry of the date-ordered bucket.
+// Due is something to be tried again: one entry of the date-ordered bucket.
 type Due struct {
 	At         time.Time
 	Repository string

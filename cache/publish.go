@@ -28,6 +28,7 @@ type publisher struct {
 	mu        sync.Mutex
 	cur       current
 	terms     *trust.InForce
+	inForce   atomic.Pointer[trust.InForce] // terms, for those who count and hold no lock
 	withdrawn bool
 	// trustPublished: the trust file in force is this process's, not one
 	// that an earlier run left.
@@ -40,6 +41,12 @@ type publisher struct {
 	published atomic.Uint64 // publications of data, for tests and status
 
 	notify chan struct{}
+}
+
+// setTerms notes what is trusted from now on. mu is held.
+func (p *publisher) setTerms(f *trust.InForce) {
+	p.terms = f
+	p.inForce.Store(f)
 }
 
 func (p *publisher) wake() {

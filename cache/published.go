@@ -37,9 +37,10 @@ const (
 //	images        repository NUL digest (32 bytes)   → Image
 //	tags          repository NUL tag                 → digest (32 bytes)
 //	digests       digest (32 bytes) repository       → 1
-//	repositories  repository                         → Repository
+//	repositories  repository                         → Counts
 //	authors       id (4 bytes, big endian)           → text
 //	unlisted      repository                         → 1
+//	signed        signer id (4 bytes, big endian)    → number of signatures (8 bytes) that rest on it
 //
 // unlisted holds the repositories that could not be listed lately: their
 // answers read unknown.
@@ -50,8 +51,9 @@ var (
 	bucketRepositories = []byte("repositories")
 	bucketAuthors      = []byte("authors")
 	bucketUnlisted     = []byte("unlisted")
+	bucketSigned       = []byte("signed")
 
-	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted}
+	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted, bucketSigned}
 )
 
 // ErrNoCache is returned when nothing is published: no daemon has run here,

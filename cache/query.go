@@ -198,18 +198,18 @@ func (s *Store) Candidates(h Hint, after uint64, limit int) (facts []Fact, next 
 }
 
 // DueNow returns up to limit entries whose time has come, oldest first, and
-// when the next one after them is due (zero: none).
+// when the next one after them is due (zero: none), or is to be counted.
 func (s *Store) DueNow(now time.Time, limit int) (due []Due, next time.Time, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		cur := tx.Bucket(privDue).Cursor()
 		for k, _ := cur.First(); k != nil; k, _ = cur.Next() {
-			if len(k) != 8+8+32 {
-				continue
-			}
 			at := time.Unix(int64(binary.BigEndian.Uint64(k)), 0)
 			if at.After(now) || len(due) == limit {
 				next = at
 				return nil
+			}
+			if len(k) != 8+8+32 {
+				continue // to be counted: Recount
 			}
 			name, err := placeName(tx, idOf(k[8:16]))
 			if err != nil {

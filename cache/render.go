@@ -29,7 +29,7 @@ var tombstone = []byte{kindTombstone}
 
 // writeAll renders everything for a base.
 func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
-	policies := s.policyChooser()
+	policies := policyChooser(s.pub.inForce.Load())
 	type placed struct {
 		id   uint64
 		name string
@@ -46,7 +46,11 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 				return err
 			}
 		}
-		return put(bucketRepositories, k, seal(k, []byte{1}))
+		counts, err := renderCounts(tx, k, p.Id)
+		if err != nil {
+			return err
+		}
+		return put(bucketRepositories, k, counts)
 	})
 	if err != nil {
 		return err
@@ -94,12 +98,25 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 			}
 		}
 	}
+	if err := tx.Bucket(privSigned).ForEach(func(k, v []byte) error { return put(bucketSigned, k, v) }); err != nil {
+		return err
+	}
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, v) })
+}
+
+// renderCounts returns the value published for a repository.
+func renderCounts(tx *bbolt.Tx, name []byte, place uint64) ([]byte, error) {
+	key := number(place)
+	body, _, err := unseal(key, tx.Bucket(privCounts).Get(key))
+	if err != nil {
+		return nil, err
+	}
+	return seal(name, body), nil
 }
 
 // writeChanged renders what changed since the base: values, or tombstones.
 func (s *Store) writeChanged(tx *bbolt.Tx, after uint64, put putFunc) error {
-	policies := s.policyChooser()
+	policies := policyChooser(s.pub.inForce.Load())
 	c := tx.Bucket(privChanged).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if len(v) == 8 && idOf(v) <= after {
@@ -119,6 +136,11 @@ func (s *Store) writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(stri
 			return put(bucketAuthors, key, v)
 		}
 		return nil
+	case bucketSigned[0]:
+		if v := tx.Bucket(privSigned).Get(key); v != nil {
+			return put(bucketSigned, key, v)
+		}
+		return put(bucketSigned, key, tombstone)
 	case bucketRepositories[0]:
 		var p cachepb.Place
 		ok, err := unsealMessage(key, tx.Bucket(privPlaces).Get(key), &p)
@@ -127,7 +149,9 @@ func (s *Store) writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(stri
 		}
 		listed, unlisted := tombstone, tombstone
 		if ok {
-			listed = seal(key, []byte{1})
+			if listed, err = renderCounts(tx, key, p.Id); err != nil {
+				return err
+			}
 		}
 		if ok && p.Unlisted {
 			unlisted = seal(key, []byte{1})
@@ -195,10 +219,7 @@ type policyChoice struct {
 }
 
 // policyChooser remembers the choice for the repository it was last asked of.
-func (s *Store) policyChooser() func(string) policyChoice {
-	s.pub.mu.Lock()
-	f := s.pub.terms
-	s.pub.mu.Unlock()
+func policyChooser(f *trust.InForce) func(string) policyChoice {
 	var last string
 	var choice policyChoice
 	return func(repository string) policyChoice {

@@ -36,12 +36,15 @@ var (
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
 	privOrphans  = []byte("orphans")  // fact key → Unix seconds since it has no place
-	privDue      = []byte("due")      // Unix seconds, place, subject → 1
+	privDue      = []byte("due")      // Unix seconds, place, subject[, 'c'] → 1: a retry, or to be counted again
+	privCounted  = []byte("counted")  // place, digest → Counted
+	privCounts   = []byte("counts")   // place → Counts
+	privSigned   = []byte("signed")   // signer id (4) → number of signatures that rest on it
 	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
 	privChanged  = []byte("changed")  // kind (1), published key → sequence
 
 	privateBuckets = [][]byte{privMeta, privSigners, privPolicies, privAuthors, privAuthorID, privPlaces, privPlaceIDs,
-		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privMarks, privChanged}
+		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privCounted, privCounts, privSigned, privMarks, privChanged}
 )
 
 // Names in the bucket meta.
@@ -53,10 +56,13 @@ const (
 	metaSequence   = "sequence" // counts commits
 	metaFolding    = "folding"  // 1: a base is being made from untracked changes
 	metaFull       = "full"     // 1: changes are no longer tracked; the next publication is a base
+	metaTerms      = "terms"    // hash of the terms, but for the signers, under which everything is counted
+	metaRecount    = "recount"  // 1: everything is to be counted again
+	metaCountedAt  = "counted"  // the latest time at which something was counted, Unix seconds
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 1
+const privateFormat = 2
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -58,7 +59,7 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 		}
 		return change, s.withdraw(err)
 	}
-	s.pub.terms = f
+	s.pub.setTerms(f)
 	if err := s.internTrust(f, change); err != nil {
 		return change, err
 	}
@@ -91,6 +92,9 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 				return err
 			}
 		}
+		if err := oweRecount(tx, f); err != nil {
+			return err
+		}
 		if change.Policies && !change.First {
 			// Records show the verdicts of the statement that governed when
 			// they were rendered.
@@ -108,7 +112,7 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 		return fmt.Errorf("record trust: %w", err)
 	}
 	sess.keep()
-	s.pub.terms = f
+	s.pub.setTerms(f)
 	return nil
 }
 
@@ -170,8 +174,8 @@ func (s *Store) writeTrust(f *trust.InForce, next current) error {
 
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 	t := f.Terms()
-	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
-		RegistryNames: t.RegistryNames, PublishedAt: s.opts.Now().UnixNano(), Lease: int64(max(s.opts.Lease, 0))}
+	p := encodeTerms(t)
+	p.PublishedAt, p.Lease = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0))
 	s.dict.mu.RLock()
 	defer s.dict.mu.RUnlock()
 	for _, m := range t.Materials {
@@ -179,9 +183,19 @@ func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
 		}
 	}
+	for i := range t.Statements {
+		p.Statements[i].Policy = s.dict.policies[t.Statements[i].Policy]
+	}
+	return p
+}
+
+// encodeTerms encodes all but the signers and what has a number.
+func encodeTerms(t trust.Terms) *cachepb.Trust {
+	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
+		RegistryNames: slices.Clone(t.RegistryNames)}
 	for _, st := range t.Statements {
 		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
-			Policy: s.dict.policies[st.Policy], PolicyHash: st.Policy[:], Verifies: st.Verifies})
+			PolicyHash: st.Policy[:], Verifies: st.Verifies})
 	}
 	return p
 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -97,7 +98,53 @@ func (w *world) scan() Work {
 	if work.Errors+work.Panics > 0 {
 		w.t.Errorf("%+v", work)
 	}
+	w.recount()
 	return work
+}
+
+// recount holds the counters to the answers: after each pass of every test.
+func (w *world) recount() {
+	w.t.Helper()
+	r, err := cache.OpenReader(w.state)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer snap.Close()
+	kept, err := snap.Counts("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	images, signatures := map[string]int64{}, map[trust.Status]int64{}
+	err = snap.Repositories(func(repo string) error {
+		listed := map[trust.Digest]bool{}
+		err := snap.Images(repo, func(img cache.Image) error {
+			if !listed[img.Digest] {
+				images[img.State()]++
+			}
+			listed[img.Digest] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return snap.Each(repo, func(img cache.Image) error {
+			for _, sig := range img.SignatureInfo {
+				signatures[sig.Status]++
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !maps.Equal(images, kept.Images) || !maps.Equal(signatures, kept.Signatures) {
+		w.t.Errorf("kept %v %v, a recount finds %v %v", kept.Images, kept.Signatures, images, signatures)
+	}
 }
 
 // image answers as another process would see it.

@@ -196,6 +196,9 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 		err = nil
 	}
 	if err == nil && ctx.Err() == nil {
+		err = s.cfg.Store.Recount(ctx)
+	}
+	if err == nil && ctx.Err() == nil {
 		err = s.cfg.Store.Publish(ctx)
 	}
 	return errors.Join(err, ctx.Err())

@@ -191,7 +191,8 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	return n, nil
 }
 
-// retryLoop owes the references whose next try has come.
+// retryLoop owes the references whose next try has come, and counts the images
+// whose state has changed with time.
 func (s *Scheduler) retryLoop(ctx context.Context) error {
 	const atOnce = 1024
 	timer := time.NewTimer(0)
@@ -202,6 +203,12 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-s.wakeup:
+		}
+		if err := s.cfg.Store.Recount(ctx); errors.Is(err, cache.ErrDamaged) {
+			return err
+		} else if err != nil && ctx.Err() == nil {
+			s.counters.errors.Add(1)
+			s.log.Error("cannot count the images by state; will retry", "error", err)
 		}
 		due, next, err := s.cfg.Store.DueNow(s.now(), atOnce)
 		if errors.Is(err, cache.ErrDamaged) {

@@ -78,6 +78,8 @@ func (s *Scheduler) oweSigner(in *trustInUse, signer trust.Signer, came bool, ma
 	level := fresh
 	if !came {
 		level = urgent
+	} else {
+		p.hints = append(p.hints, hintSigner(signer)) // only to be counted again
 	}
 	s.agenda.add(item{signer: signer}, level, func(w *work) { w.pass = p })
 }
@@ -102,11 +104,14 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		if err != nil {
 			return result{}, err
 		}
-		batches, err := s.verifyAll(ctx, in, facts, i.signer, p.came)
-		if err != nil {
-			return result{}, err
+		if !p.came || p.hints[0][0] != cache.HintSigner {
+			batches, err := s.verifyAll(ctx, in, facts, i.signer, p.came)
+			if err != nil {
+				return result{}, err
+			}
+			r.batches = append(r.batches, batches...)
 		}
-		r.batches = append(r.batches, batches...)
+		r.batches = append(r.batches, recounted(facts))
 		left -= len(facts)
 		if p.after = after; after == 0 {
 			p.hints = p.hints[1:]
@@ -132,6 +137,16 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		}
 	}
 	return r, nil
+}
+
+// recounted makes the images of facts be counted again: a signer that came or
+// went can change their state though nothing new is known of them.
+func recounted(facts []cache.Fact) cache.Batch {
+	var b cache.Batch
+	for i := range facts {
+		b.Recount = append(b.Recount, facts[i].Subject)
+	}
+	return b
 }
 
 // verifyAll verifies the facts that a signer concerns, on all processors: a

@@ -113,6 +113,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	if err := s.owePasses(in, change); err != nil {
 		return err
 	}
+	poke(s.wakeup) // the images may have to be counted again
 	return s.confirm(store)
 }
 

@@ -30,6 +30,9 @@ type loadedFile struct {
 	Subject     string     `json:",omitempty"`
 	NotBefore   *time.Time `json:",omitempty"`
 	NotAfter    *time.Time `json:",omitempty"`
+	// Signatures is how many stored signatures rest on it; absent while
+	// nothing is published.
+	Signatures *int64 `json:",omitempty"`
 }
 
 func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request, _ identity) error {
@@ -45,7 +48,7 @@ func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error 
 	if store == nil {
 		return refuse(http.StatusServiceUnavailable, codeNoCache, "the trust directories have not been loaded yet", "")
 	}
-	m := material{Loaded: loadedOf(store, tool), Refused: refusedOf(store, dir)}
+	m := material{Loaded: s.loadedOf(store, tool), Refused: refusedOf(store, dir)}
 	if tool == trust.Notation {
 		m.Policy = store.Policy().String()
 	}
@@ -54,8 +57,9 @@ func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error 
 	return nil
 }
 
-func loadedOf(store *verifier.TrustStore, tool trust.Tool) []loadedFile {
+func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []loadedFile {
 	out := []loadedFile{}
+	counts := s.signerCounts()
 	for _, f := range store.Loaded() {
 		if tool != "" && f.Signer.Tool != tool {
 			continue
@@ -65,9 +69,26 @@ func loadedOf(store *verifier.TrustStore, tool trust.Tool) []loadedFile {
 		if !f.NotAfter.IsZero() {
 			l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
 		}
+		if n, ok := counts[f.Signer]; ok {
+			l.Signatures = &n
+		}
 		out = append(out, l)
 	}
 	return out
+}
+
+// signerCounts returns nil while nothing can be read.
+func (s *Server) signerCounts() map[trust.Signer]int64 {
+	snap, err := s.cfg.Reader.Snapshot()
+	if err != nil {
+		return nil
+	}
+	defer snap.Close()
+	counts, err := snap.SignerCounts()
+	if err != nil {
+		return nil
+	}
+	return counts
 }
 
 // refusedOf returns the refusals below one trust directory; the loader names

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"trust-worker/cache"
 	"trust-worker/trust"
@@ -118,7 +117,7 @@ func (s *Server) restSigners(w http.ResponseWriter, _ *http.Request, _ identity)
 		return err
 	}
 	s.stampGeneration(w)
-	writeJSON(w, http.StatusOK, map[string]any{"Signers": loadedOf(store, ""), "Policy": store.Policy().String()})
+	writeJSON(w, http.StatusOK, map[string]any{"Signers": s.loadedOf(store, ""), "Policy": store.Policy().String()})
 	return nil
 }
 
@@ -134,19 +133,4 @@ func (s *Server) restRefused(w http.ResponseWriter, _ *http.Request, _ identity)
 	s.stampGeneration(w)
 	writeJSON(w, http.StatusOK, map[string]any{"Refused": refused, "Ignored": store.Ignored()})
 	return nil
-}
-
-// summary counts tags by their image's state.
-type summary struct {
-	Generation   string
-	AsOf         time.Time
-	Repositories int
-	Tags         int
-	States       map[string]int
-}
-
-// restSummary counts. Trust is a join made when it is read, so it cannot be kept
-// counted; the counts of one generation are kept for a while instead.
-func (s *Server) restSummary(w http.ResponseWriter, r *http.Request, _ identity) error {
-	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) { return s.counts.get(r, snap, s.cfg.Limits.MaxScan) })
 }

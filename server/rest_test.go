@@ -176,7 +176,7 @@ func TestETag(t *testing.T) {
 
 func TestSummary(t *testing.T) {
 	w := sample(t)
-	w.get(pathAPI+"/summary").want(t, 200, `"Repositories":4,"Tags":5`, `"trusted":2`, `"unsigned":2`, `"untrusted":1`)
+	w.get(pathAPI+"/summary").want(t, 200, `"Repositories":4,"Images":5,`, `"trusted":2`, `"unsigned":2`, `"untrusted":1`)
 }
 
 // Without published answers the gate stays shut, and says why.

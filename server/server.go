@@ -34,7 +34,6 @@ type Server struct {
 	draining         atomic.Bool
 	metrics          *metrics
 	graph            *graph.Engine
-	counts           counts
 }
 
 // New checks cfg, reads the files that it names, and makes the upload token of

@@ -713,6 +713,128 @@ func (x *Trust) GetLease() int64 {
 	return 0
 }
 
+// Counts of one repository, as published: by the codes of states and statuses.
+type Counts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []int64                `protobuf:"varint,1,rep,packed,name=images,proto3" json:"images,omitempty"`
+	Signatures    []int64                `protobuf:"varint,2,rep,packed,name=signatures,proto3" json:"signatures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counts) Reset() {
+	*x = Counts{}
+	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counts) ProtoMessage() {}
+
+func (x *Counts) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counts.ProtoReflect.Descriptor instead.
+func (*Counts) Descriptor() ([]byte, []int) {
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Counts) GetImages() []int64 {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *Counts) GetSignatures() []int64 {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+// Counted is what a row was last counted as.
+type Counted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         uint32                 `protobuf:"varint,1,opt,name=state,proto3" json:"state,omitempty"` // of the image; 0: no image that is listed
+	Signatures    []int64                `protobuf:"varint,2,rep,packed,name=signatures,proto3" json:"signatures,omitempty"`
+	Signers       []uint32               `protobuf:"varint,3,rep,packed,name=signers,proto3" json:"signers,omitempty"` // ids, once for each signature that rests on it
+	Next          int64                  `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`              // Unix seconds of the next date that may change this; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counted) Reset() {
+	*x = Counted{}
+	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counted) ProtoMessage() {}
+
+func (x *Counted) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counted.ProtoReflect.Descriptor instead.
+func (*Counted) Descriptor() ([]byte, []int) {
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Counted) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *Counted) GetSignatures() []int64 {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Counted) GetSigners() []uint32 {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *Counted) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
 // Reference places a signature at a subject in a repository.
 type Reference struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -727,7 +849,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +861,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +874,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{8}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Reference) GetDigest() []byte {
@@ -800,7 +922,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +934,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +947,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{9}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Problem) GetLayer() uint32 {
@@ -859,7 +981,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +993,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1006,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{10}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Row) GetMediaType() string {
@@ -959,7 +1081,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1093,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1106,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{11}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fact) GetVerdicts() []*Verdict {
@@ -1051,7 +1173,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1185,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1198,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{12}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Kind) GetClass() uint32 {
@@ -1137,7 +1259,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1271,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_cachepb_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1284,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{13}
+	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Place) GetId() uint64 {
@@ -1286,7 +1408,19 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x0epolicy_problem\x18\x05 \x01(\rR\rpolicyProblem\x12%\n" +
 	"\x0eregistry_names\x18\x06 \x03(\tR\rregistryNames\x12!\n" +
 	"\fpublished_at\x18\a \x01(\x03R\vpublishedAt\x12\x14\n" +
-	"\x05lease\x18\b \x01(\x03R\x05lease\"\xaf\x01\n" +
+	"\x05lease\x18\b \x01(\x03R\x05lease\"@\n" +
+	"\x06Counts\x12\x16\n" +
+	"\x06images\x18\x01 \x03(\x03R\x06images\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\x03R\n" +
+	"signatures\"m\n" +
+	"\aCounted\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\rR\x05state\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\x03R\n" +
+	"signatures\x12\x18\n" +
+	"\asigners\x18\x03 \x03(\rR\asigners\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\x03R\x04next\"\xaf\x01\n" +
 	"\tReference\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x18\n" +
 	"\acarrier\x18\x02 \x01(\rR\acarrier\x129\n" +
@@ -1347,7 +1481,7 @@ func file_cache_cachepb_cache_proto_rawDescGZIP() []byte {
 	return file_cache_cachepb_cache_proto_rawDescData
 }
 
-var file_cache_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cache_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cache_cachepb_cache_proto_goTypes = []any{
 	(*Ground)(nil),    // 0: trustworker.cache.v1.Ground
 	(*Verdict)(nil),   // 1: trustworker.cache.v1.Verdict
@@ -1357,12 +1491,14 @@ var file_cache_cachepb_cache_proto_goTypes = []any{
 	(*Signer)(nil),    // 5: trustworker.cache.v1.Signer
 	(*Statement)(nil), // 6: trustworker.cache.v1.Statement
 	(*Trust)(nil),     // 7: trustworker.cache.v1.Trust
-	(*Reference)(nil), // 8: trustworker.cache.v1.Reference
-	(*Problem)(nil),   // 9: trustworker.cache.v1.Problem
-	(*Row)(nil),       // 10: trustworker.cache.v1.Row
-	(*Fact)(nil),      // 11: trustworker.cache.v1.Fact
-	(*Kind)(nil),      // 12: trustworker.cache.v1.Kind
-	(*Place)(nil),     // 13: trustworker.cache.v1.Place
+	(*Counts)(nil),    // 8: trustworker.cache.v1.Counts
+	(*Counted)(nil),   // 9: trustworker.cache.v1.Counted
+	(*Reference)(nil), // 10: trustworker.cache.v1.Reference
+	(*Problem)(nil),   // 11: trustworker.cache.v1.Problem
+	(*Row)(nil),       // 12: trustworker.cache.v1.Row
+	(*Fact)(nil),      // 13: trustworker.cache.v1.Fact
+	(*Kind)(nil),      // 14: trustworker.cache.v1.Kind
+	(*Place)(nil),     // 15: trustworker.cache.v1.Place
 }
 var file_cache_cachepb_cache_proto_depIdxs = []int32{
 	0,  // 0: trustworker.cache.v1.Verdict.grounds:type_name -> trustworker.cache.v1.Ground
@@ -1371,9 +1507,9 @@ var file_cache_cachepb_cache_proto_depIdxs = []int32{
 	3,  // 3: trustworker.cache.v1.Image.signatures:type_name -> trustworker.cache.v1.Signature
 	5,  // 4: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
 	6,  // 5: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
-	9,  // 6: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
+	11, // 6: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
 	2,  // 7: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
-	8,  // 8: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
+	10, // 8: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
 	1,  // 9: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 10: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
 	11, // [11:11] is the sub-list for method output_type
@@ -1394,7 +1530,7 @@ func file_cache_cachepb_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_cachepb_cache_proto_rawDesc), len(file_cache_cachepb_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

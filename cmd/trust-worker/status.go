@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/trust"
 )
 
 // statusAnswer is what `status -o json` prints.
@@ -23,6 +25,9 @@ type statusAnswer struct {
 	Lease      string
 	Stale      bool
 	Problem    string `json:",omitempty"`
+	// Images and Signatures are counts by state.
+	Images     map[string]int64       `json:",omitempty"`
+	Signatures map[trust.Status]int64 `json:",omitempty"`
 	// Daemon is what the daemon last wrote about itself.
 	Daemon *statusFile `json:",omitempty"`
 }
@@ -78,7 +83,27 @@ func (s *settings) status() (*statusAnswer, error) {
 	asOf := snap.AsOf()
 	a.Published, a.AsOf, a.Stale, a.Lease = true, &asOf, snap.Stale(), snap.Lease().String()
 	a.CacheID, a.Generation = snap.Generation().CacheID, snap.Generation().Number
+	counts, err := snap.Counts("")
+	if err != nil {
+		a.Problem = err.Error()
+		return a, nil
+	}
+	a.Images, a.Signatures = counts.Images, counts.Signatures
 	return a, nil
+}
+
+// byState writes counts in words, trusted first.
+func byState[S ~string](counts map[S]int64) string {
+	var words []string
+	for _, state := range []S{S(trust.Trusted), S(trust.Expired), S(trust.Untrusted), S(trust.Unknown), S(trust.Pending), S(cache.Unsigned)} {
+		if n := counts[state]; n != 0 {
+			words = append(words, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
 }
 
 func (a *statusAnswer) text(t *table) {
@@ -98,6 +123,8 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("answers", fmt.Sprintf("%s; confirmed %s ago, lease %s", word, time.Since(*a.AsOf).Round(time.Second), a.Lease))
 		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
+		t.row("images", byState(a.Images))
+		t.row("signatures", byState(a.Signatures))
 	}
 	if a.Problem != "" {
 		t.row("problem", a.Problem)
