@@ -175,12 +175,11 @@ func (s *Snapshot) mediaType(b []byte) string {
 
 // signatures answers for every layer of every signature whose tool is on.
 func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool) ([]Signature, error) {
-	size := 0
+	n := 0
 	for _, b := range encoded {
-		size += len(b)
+		n += countVerdicts(b)
 	}
-	const perLayer = 28 // bytes of a verdict, about: one allocation instead of three
-	out := make([]Signature, 0, size/perLayer)
+	out := make([]Signature, 0, n)
 	for _, b := range encoded {
 		if err := s.signature.decode(b); err != nil {
 			return nil, err
@@ -236,14 +235,15 @@ func NewSignature(tool trust.Tool, manifest trust.Digest, layer int, f trust.For
 		sig.Notes = d.Notes
 	}
 	if verifiedAt != 0 {
-		t := time.Unix(verifiedAt, 0).UTC()
-		sig.VerifiedAt = &t
+		sig.VerifiedAt = pointer(time.Unix(verifiedAt, 0).UTC())
 	}
 	if !d.From.IsZero() {
-		sig.ValidFrom = &d.From
+		sig.ValidFrom = pointer(d.From)
 	}
 	if !d.Until.IsZero() {
-		sig.ValidUntil = &d.Until
+		sig.ValidUntil = pointer(d.Until)
 	}
 	return sig
 }
+
+func pointer(t time.Time) *time.Time { return &t }

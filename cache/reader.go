@@ -107,7 +107,7 @@ func (r *Reader) Snapshot() (s *Snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Snapshot{r: r, g: g}
+	s = &Snapshot{r: r, g: g, scratch: scratches.Get().(*scratch)}
 	if s.base, err = g.base.take(); err == nil && g.delta != nil {
 		s.delta, err = g.delta.take()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -25,11 +26,17 @@ type Snapshot struct {
 	asOf        time.Time
 	stale       bool
 
-	// Used again for each record.
+	*scratch
+}
+
+// scratch is used again for each record, and by one snapshot after another.
+type scratch struct {
 	record    imageRecord
 	signature signatureRecord
 	verdict   verdictRecord
 }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // Generation identifies a publication. Numbers never go backwards within a
 // cache id; a rebuilt cache has another id.
@@ -76,7 +83,8 @@ func (s *Snapshot) Close() {
 		s.g.delta.give(s.delta)
 	}
 	s.r.release(s.g)
-	s.g, s.base, s.delta = nil, nil, nil
+	scratches.Put(s.scratch)
+	s.g, s.base, s.delta, s.scratch = nil, nil, nil, nil
 }
 
 // Generation returns which publication this is.
