@@ -127,7 +127,7 @@ func New(cfg Config) (*Scheduler, error) {
 	return &Scheduler{
 		cfg: cfg, log: cfg.Log, now: cfg.Now,
 		agenda:    newAgenda(),
-		results:   make(chan result, 4*cfg.Workers),
+		results:   make(chan result, resultsWaiting),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 	}, nil
