@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,11 @@ var ErrStamp = errors.New("not a stamp")
 
 // String returns the text form, "mtime.ctime.size.inode".
 func (s Stamp) String() string {
-	return fmt.Sprintf("%d.%d.%d.%d", s.Mtime, s.Ctime, s.Size, s.Inode)
+	b := make([]byte, 0, 64)
+	b = append(strconv.AppendInt(b, s.Mtime, 10), '.')
+	b = append(strconv.AppendInt(b, s.Ctime, 10), '.')
+	b = append(strconv.AppendInt(b, s.Size, 10), '.')
+	return string(strconv.AppendUint(b, s.Inode, 10))
 }
 
 // ParseStamp is the inverse of [Stamp.String]: it accepts nothing else.

@@ -41,9 +41,9 @@ type status struct {
 	Work         struct{ Verified, Calls, Errors, Walks int64 }
 }
 
-func (d *driver) start() (time.Time, error) {
+func (d *driver) start(args ...string) (time.Time, error) {
 	os.Remove(filepath.Join(d.state, "status.json")) // an old one must not be taken for news
-	d.cmd = exec.Command(d.bin, "serve", "--root", d.root, "--state", d.state, "--log-level", "warn")
+	d.cmd = exec.Command(d.bin, append([]string{"serve", "--root", d.root, "--state", d.state, "--log-level", "error"}, args...)...)
 	d.cmd.Stderr = os.Stderr
 	start := time.Now()
 	return start, d.cmd.Start()
@@ -204,12 +204,43 @@ func (d *driver) rescan() error {
 	if err != nil {
 		return err
 	}
-	s := d.status()
-	d.r.add("pass with nothing changed", s.PassTook.Seconds(), "s", "", "walk included")
+	took, err := d.passes()
+	if err != nil {
+		return err
+	}
+	d.r.add("pass with nothing changed", took.Seconds(), "s", "", "walk included; the fastest of 5 after the first")
 	d.r.add("  floor: stat of every index.json", stats.Seconds(), "s", "", "")
 	d.r.add("  floor: walk without blobs", walk.Seconds(), "s", "", "")
-	d.r.add("  ratio, walk apart", max(s.PassTook.Seconds()-walk.Seconds(), 0)/stats.Seconds(), "×", "≤ 1.5", "")
+	d.r.add("  ratio, walk apart", max(took.Seconds()-walk.Seconds(), 0)/stats.Seconds(), "×", "≤ 1.5", "")
 	return nil
+}
+
+// passes restarts the daemon with a short scan interval, and returns how long
+// the fastest of five passes took, the first one apart, which adds the watches.
+func (d *driver) passes() (time.Duration, error) {
+	d.stop()
+	if _, err := d.start("--scan-interval", "3s"); err != nil { // status is written every 2 s
+		return 0, err
+	}
+	best, last := time.Duration(0), int64(1)
+	_, err := until("six passes", 100*time.Millisecond, func() bool {
+		s := d.status()
+		if s.Work.Walks > last {
+			last = s.Work.Walks
+			if best == 0 || s.PassTook < best {
+				best = s.PassTook
+			}
+		}
+		return last > 5
+	})
+	if err != nil {
+		return 0, err
+	}
+	d.stop()
+	if _, err = d.start(); err == nil {
+		_, err = until("first pass", 20*time.Millisecond, func() bool { return d.status().FirstPass })
+	}
+	return best, err
 }
 
 func (d *driver) idle() error {
