@@ -140,6 +140,31 @@ func (l *Limits) complete() {
 	orDefault(&l.MaxScan, 200_000)
 }
 
+// CheckAccess finds contradictions in what an operator says about who may do
+// what, without reading any file.
+func CheckAccess(auth Auth, tls TLS, defaultStore string) error {
+	switch auth.Reads {
+	case "", "open", "credential":
+	default:
+		return fmt.Errorf("reads %q: choose open or credential", auth.Reads)
+	}
+	if (tls.CertFile == "") != (tls.KeyFile == "") {
+		return errors.New("TLS needs both a certificate file and a key file")
+	}
+	if tls.ClientCA != "" && tls.CertFile == "" {
+		return errors.New("client certificates need TLS: give a certificate file and a key file as well")
+	}
+	if len(auth.Admins) > 0 && auth.Htpasswd == "" && tls.ClientCA == "" {
+		return errors.New("admins are users of an htpasswd file or names in client certificates: give one of these as well")
+	}
+	if defaultStore != "" {
+		if err := verifier.ValidateStore("ca", defaultStore); err != nil {
+			return fmt.Errorf("default trust store: %w", err)
+		}
+	}
+	return nil
+}
+
 // check validates once, and fills in defaults.
 func (c *Config) check() error {
 	if c.Reader == nil || c.Trust == nil || c.Status == nil || c.StateDir == "" {
@@ -148,24 +173,8 @@ func (c *Config) check() error {
 	if c.Cosign && c.CosignDir == "" || c.Notation && c.NotationDir == "" {
 		return errors.New("server: the directory of a tool that is on is required")
 	}
-	switch c.Auth.Reads {
-	case "", "open", "credential":
-	default:
-		return fmt.Errorf("reads %q: choose open or credential", c.Auth.Reads)
-	}
-	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
-		return errors.New("TLS needs both a certificate file and a key file")
-	}
-	if c.TLS.ClientCA != "" && c.TLS.CertFile == "" {
-		return errors.New("client certificates need TLS: give a certificate file and a key file as well")
-	}
-	if len(c.Auth.Admins) > 0 && c.Auth.Htpasswd == "" && c.TLS.ClientCA == "" {
-		return errors.New("admins are users of an htpasswd file or names in client certificates: give one of these as well")
-	}
-	if c.DefaultStore != "" {
-		if err := verifier.ValidateStore("ca", c.DefaultStore); err != nil {
-			return fmt.Errorf("default trust store: %w", err)
-		}
+	if err := CheckAccess(c.Auth, c.TLS, c.DefaultStore); err != nil {
+		return err
 	}
 	c.Limits.complete()
 	if c.Log == nil {

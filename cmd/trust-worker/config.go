@@ -8,13 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"trust-worker/cache"
 	"trust-worker/layout"
@@ -42,51 +40,8 @@ type settings struct {
 	logLevel, logFormat    string
 	maxFiled               int64
 	subPaths               map[string]string // route → root directory
+	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
-}
-
-// fileConfig is the configuration file: zot's own keys where zot has them, the
-// daemon's under trustWorker.
-type fileConfig struct {
-	Storage    *storageConfig `json:"storage,omitempty"`
-	Extensions *struct {
-		Trust *trustConfig `json:"trust,omitempty"`
-	} `json:"extensions,omitempty"`
-	Log *struct {
-		Level  string `json:"level,omitempty"`
-		Format string `json:"format,omitempty"`
-	} `json:"log,omitempty"`
-	HTTP        *httpConfig   `json:"http,omitempty"`
-	TrustWorker *workerConfig `json:"trustWorker,omitempty"`
-}
-
-type storageConfig struct {
-	RootDirectory string `json:"rootDirectory,omitempty"`
-	SubPaths      map[string]struct {
-		RootDirectory string `json:"rootDirectory"`
-	} `json:"subPaths,omitempty"`
-}
-
-type trustConfig struct {
-	Enable   *bool `json:"enable,omitempty"`
-	Cosign   *bool `json:"cosign,omitempty"`
-	Notation *bool `json:"notation,omitempty"`
-}
-
-// workerConfig has the names of the flags, in the file's spelling.
-type workerConfig struct {
-	State         string   `json:"state,omitempty"`
-	CosignDir     string   `json:"cosignDir,omitempty"`
-	NotationDir   string   `json:"notationDir,omitempty"`
-	RegistryNames []string `json:"registryNames,omitempty"`
-	Revocation    string   `json:"revocation,omitempty"`
-	Lease         string   `json:"lease,omitempty"`
-	ScanInterval  string   `json:"scanInterval,omitempty"`
-	SlowInterval  string   `json:"slowInterval,omitempty"`
-	Workers       *int     `json:"workers,omitempty"`
-	MirrorPolicy  *bool    `json:"mirrorPolicy,omitempty"`
-	Watch         *bool    `json:"watch,omitempty"`
-	MaxUnmatched  *int64   `json:"maxUnmatched,omitempty"`
 }
 
 // register declares the flags that commands share.
@@ -128,11 +83,12 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		return nil
 	}
 	explicit := map[string]bool{}
-	flags.Visit(func(f *pflag.Flag) { explicit[f.Name] = true })
+	s.sources = map[string]string{}
+	flags.Visit(func(f *pflag.Flag) { explicit[f.Name], s.sources[f.Name] = true, "--"+f.Name })
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
 		if err == nil && !explicit[f.Name] && fromEnv(f.Name) {
-			explicit[f.Name] = true
+			explicit[f.Name], s.sources[f.Name] = true, envName(f.Name)
 			err = set(f.Name, os.Getenv(envName(f.Name)), "environment variable "+envName(f.Name))
 		}
 	})
@@ -146,7 +102,7 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		if source.path == "" {
 			continue
 		}
-		values, err := readConfig(source.path, source.strict)
+		values, err := readConfig(source.path, source.strict, flags)
 		if err != nil {
 			return err
 		}
@@ -156,13 +112,14 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			if explicit[name] || flags.Lookup(name) == nil {
+			if explicit[name] {
 				continue
 			}
 			explicit[name] = true
-			if err := set(name, values.flags[name], source.path); err != nil {
+			if err := set(name, values.flags[name].text, values.flags[name].at); err != nil {
 				return err
 			}
+			s.sources[name] = values.flags[name].at
 		}
 		if s.subPaths == nil {
 			s.subPaths = values.subPaths
@@ -173,80 +130,6 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 
 func envName(flag string) string {
 	return "TRUST_WORKER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-type configValues struct {
-	flags    map[string]string
-	subPaths map[string]string
-}
-
-// readConfig reads a configuration file into flag values. A strict file may
-// have no unknown keys; zot's own is read for what concerns us.
-func readConfig(path string, strict bool) (*configValues, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("read configuration: %w", err)}
-	}
-	var c fileConfig
-	decode := func(b []byte, o any) error { return yaml.Unmarshal(b, o) }
-	if strict {
-		decode = func(b []byte, o any) error { return yaml.UnmarshalStrict(b, o) }
-	}
-	if err := decode(b, &c); err != nil {
-		return nil, usageError{fmt.Errorf("configuration %s: %w", path, err)}
-	}
-	v := &configValues{flags: map[string]string{}}
-	text := func(name, value string) {
-		if value != "" {
-			v.flags[name] = value
-		}
-	}
-	flag := func(name string, value *bool) {
-		if value != nil {
-			v.flags[name] = strconv.FormatBool(*value)
-		}
-	}
-	if st := c.Storage; st != nil {
-		text("root", st.RootDirectory)
-		for route, sub := range st.SubPaths {
-			if v.subPaths == nil {
-				v.subPaths = map[string]string{}
-			}
-			v.subPaths[route] = sub.RootDirectory
-		}
-	}
-	if c.Extensions != nil && c.Extensions.Trust != nil {
-		t := c.Extensions.Trust
-		flag("trust", t.Enable)
-		flag("cosign", t.Cosign)
-		flag("notation", t.Notation)
-	}
-	if c.Log != nil && strict {
-		text("log-level", c.Log.Level)
-		text("log-format", c.Log.Format)
-	}
-	if strict { // zot's own http is where zot listens
-		c.HTTP.values(text, flag)
-	}
-	if w := c.TrustWorker; w != nil {
-		text("state", w.State)
-		text("cosign-dir", w.CosignDir)
-		text("notation-dir", w.NotationDir)
-		text("registry-name", strings.Join(w.RegistryNames, ","))
-		text("revocation", w.Revocation)
-		text("lease", w.Lease)
-		text("scan-interval", w.ScanInterval)
-		text("slow-interval", w.SlowInterval)
-		flag("mirror-policy", w.MirrorPolicy)
-		flag("watch", w.Watch)
-		if w.Workers != nil {
-			text("workers", strconv.Itoa(*w.Workers))
-		}
-		if w.MaxUnmatched != nil {
-			text("max-unmatched", strconv.FormatInt(*w.MaxUnmatched, 10))
-		}
-	}
-	return v, nil
 }
 
 // check validates once, at the edge, and fills in what depends on the root.

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
-	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -49,69 +47,13 @@ func (h *httpSettings) register(f *pflag.FlagSet) {
 	f.StringVar(&h.profiles, "pprof", "", "serve profiles on this loopback address (default off)")
 }
 
-// httpConfig is the configuration file's http: zot's keys where zot has them.
-type httpConfig struct {
-	Address string `json:"address,omitempty"`
-	Port    string `json:"port,omitempty"`
-	TLS     *struct {
-		Cert   string `json:"cert,omitempty"`
-		Key    string `json:"key,omitempty"`
-		CACert string `json:"cacert,omitempty"`
-	} `json:"tls,omitempty"`
-	Auth *struct {
-		HTPasswd *struct {
-			Path string `json:"path,omitempty"`
-		} `json:"htpasswd,omitempty"`
-	} `json:"auth,omitempty"`
-	AccessControl *struct {
-		AdminPolicy *struct {
-			Users []string `json:"users,omitempty"`
-		} `json:"adminPolicy,omitempty"`
-	} `json:"accessControl,omitempty"`
-
-	// The daemon's own.
-	Listen          []string `json:"listen,omitempty"`
-	Reads           string   `json:"reads,omitempty"`
-	InsecureUploads *bool    `json:"insecureUploads,omitempty"`
-	ReadTokenFiles  []string `json:"readTokenFiles,omitempty"`
-	WriteTokenFiles []string `json:"writeTokenFiles,omitempty"`
-	HostNames       []string `json:"hostNames,omitempty"`
-	TruststoreName  string   `json:"truststoreName,omitempty"`
-	Pprof           string   `json:"pprof,omitempty"`
+func (h *httpSettings) auth() server.Auth {
+	return server.Auth{Reads: h.reads, InsecureUploads: h.insecureUploads, ReadTokens: h.readTokens,
+		WriteTokens: h.writeTokens, Htpasswd: h.htpasswd, Admins: h.admins}
 }
 
-// values turns the file's http into flag values.
-func (c *httpConfig) values(text func(name, value string), flag func(name string, value *bool)) {
-	if c == nil {
-		return
-	}
-	listen := c.Listen
-	if c.Port != "" {
-		address := c.Address
-		if address == "" {
-			address = "127.0.0.1"
-		}
-		listen = append([]string{net.JoinHostPort(address, c.Port)}, listen...)
-	}
-	text("listen", strings.Join(listen, ","))
-	if c.TLS != nil {
-		text("tls-cert", c.TLS.Cert)
-		text("tls-key", c.TLS.Key)
-		text("tls-client-ca", c.TLS.CACert)
-	}
-	if c.Auth != nil && c.Auth.HTPasswd != nil {
-		text("http-htpasswd", c.Auth.HTPasswd.Path)
-	}
-	if c.AccessControl != nil && c.AccessControl.AdminPolicy != nil {
-		text("http-admin", strings.Join(c.AccessControl.AdminPolicy.Users, ","))
-	}
-	text("http-reads", c.Reads)
-	flag("insecure-uploads", c.InsecureUploads)
-	text("http-read-token-file", strings.Join(c.ReadTokenFiles, ","))
-	text("http-write-token-file", strings.Join(c.WriteTokenFiles, ","))
-	text("http-host-name", strings.Join(c.HostNames, ","))
-	text("truststore-name", c.TruststoreName)
-	text("pprof", c.Pprof)
+func (h *httpSettings) tls() server.TLS {
+	return server.TLS{CertFile: h.tlsCert, KeyFile: h.tlsKey, ClientCA: h.clientCA}
 }
 
 // httpDaemon is the scheduler, as the server needs it.
@@ -143,9 +85,7 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, 
 		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, Version: versions().Version, Log: log,
-		Auth: server.Auth{Reads: h.reads, InsecureUploads: h.insecureUploads, ReadTokens: h.readTokens,
-			WriteTokens: h.writeTokens, Htpasswd: h.htpasswd, Admins: h.admins},
-		TLS: server.TLS{CertFile: h.tlsCert, KeyFile: h.tlsKey, ClientCA: h.clientCA},
+		Auth: h.auth(), TLS: h.tls(),
 	})
 	if err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)

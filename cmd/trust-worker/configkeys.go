@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"net"
+)
+
+// configKey is one key of the configuration file. Most set a flag, whose type
+// and default are the key's; the others have a shape of their own.
+type configKey struct {
+	path string // dotted: "storage.rootDirectory"
+	flag string // the flag that it sets, or ""
+	// doc says what the key means, what may be lost by it, what is trusted, how
+	// large it grows: docs/configuration.md and the schema are made of it.
+	doc string
+	zot bool // also taken from zot's own file (--zot-config)
+
+	// For keys without a flag: the JSON Schema of the value, and what takes it.
+	schema map[string]any
+	take   func(c *configValues, value any) error
+}
+
+// configKeys are all keys, in the order of the documentation: zot's own names
+// where zot has them.
+var configKeys = []configKey{
+	{path: "storage.rootDirectory", flag: "root", zot: true, doc: `The registry's storage root. It is read and never written, but for the two trust directories and, by default, the state directory below it. Everything in it counts as written by whoever may push.`},
+	{path: "storage.subPaths", zot: true, doc: `Further roots, as in zot: each key is a route, and the repositories whose names begin with it are in its rootDirectory and nowhere else. The trust directories and the state are the main root's.`,
+		schema: map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "object",
+			"properties": map[string]any{"rootDirectory": map[string]any{"type": "string"}}, "required": []string{"rootDirectory"}}},
+		take: takeSubPaths},
+	{path: "extensions.trust.enable", flag: "trust", zot: true, doc: `Off: nothing is verified, and no signature is listed.`},
+	{path: "extensions.trust.cosign", flag: "cosign", zot: true, doc: `Off: cosign's signatures leave the answers, and its upload routes do not exist. What is known of them stays, so that switching it on again verifies nothing twice.`},
+	{path: "extensions.trust.notation", flag: "notation", zot: true, doc: `The same for notation.`},
+	{path: "log.level", flag: "log-level", doc: `Logs go to standard error. Neither key material nor tokens are logged, fingerprints are.`},
+	{path: "log.format", flag: "log-format", doc: `json is one object a line.`},
+	{path: "http.address", doc: `With port, the address to listen on, as in zot; 127.0.0.1 if only the port is given.`,
+		schema: map[string]any{"type": "string"}, take: func(c *configValues, v any) error { return takeString(&c.address, v) }},
+	{path: "http.port", doc: `The port as text, as in zot. Nothing listens unless port or listen is given.`,
+		schema: map[string]any{"type": "string"}, take: func(c *configValues, v any) error { return takeString(&c.port, v) }},
+	{path: "http.listen", flag: "listen", doc: `Addresses, host:port or unix:/path. On loopback addresses reading is open to whoever can connect; elsewhere it needs a credential. Uploads always need one, but over the Unix socket, where the file's permissions decide.`},
+	{path: "http.tls.cert", flag: "tls-cert", doc: `Certificate file for TLS. A renewed file is picked up without a restart.`},
+	{path: "http.tls.key", flag: "tls-key", doc: `The key to it.`},
+	{path: "http.tls.cacert", flag: "tls-client-ca", doc: `Clients with a certificate of this CA may read; those named in accessControl.adminPolicy.users may also upload and delete.`},
+	{path: "http.auth.htpasswd.path", flag: "http-htpasswd", doc: `Users with bcrypt hashes, who may read. The file is read again when it changes.`},
+	{path: "http.accessControl.adminPolicy.users", flag: "http-admin", doc: `Who may upload and delete trust material: whoever is named here decides what is trusted.`},
+	{path: "http.reads", flag: "http-reads", doc: `Who may read over TCP: "open" or "credential".`},
+	{path: "http.insecureUploads", flag: "insecure-uploads", doc: `On: anyone who can connect can add a key, that is, make anything trusted.`},
+	{path: "http.readTokenFiles", flag: "http-read-token-file", doc: `Files of bearer tokens that may read, one a line.`},
+	{path: "http.writeTokenFiles", flag: "http-write-token-file", doc: `Files of bearer tokens that may also upload and delete, besides upload.token in the state directory, which the first start writes.`},
+	{path: "http.hostNames", flag: "http-host-name", doc: `Names by which clients call a loopback listener, besides localhost; other Host headers are refused, against DNS rebinding.`},
+	{path: "http.truststoreName", flag: "truststore-name", doc: `The trust store of certificate uploads that name none, as current zot does with "default". Without it they are refused.`},
+	{path: "http.pprof", flag: "pprof", doc: `A loopback address that serves profiles of the running program.`},
+	{path: "trustWorker.state", flag: "state", doc: `What may be lost: nothing but time, the cache is made again from storage. It grows by about half a kilobyte for each signature, private and published together, and by as much again while a new base is published. The one file in it that is not derived is upload.token.`},
+	{path: "trustWorker.cosignDir", flag: "cosign-dir", doc: `Whoever can write here decides what is trusted. It may be elsewhere than below the root, and be a mounted Secret.`},
+	{path: "trustWorker.notationDir", flag: "notation-dir", doc: `The same for notation's truststore and trustpolicy.json.`},
+	{path: "trustWorker.registryNames", flag: "registry-name", doc: `The hosts by which trust policy scopes name this registry. Without it any host matches, and two statements for one repository that differ only by host read policy-ambiguous.`},
+	{path: "trustWorker.revocation", flag: "revocation", doc: `online asks the OCSP responders and CRL addresses of chains that end in a trusted certificate; offline never connects, and chains with addresses read unknown where revocation is enforced; ignore marks each answer instead.`},
+	{path: "trustWorker.lease", flag: "lease", doc: `How long readers believe the answers once the daemon has stopped or hangs: afterwards all read unknown/stale. A longer lease survives longer outages, and shows a removed key as long as that if the daemon cannot run.`},
+	{path: "trustWorker.scanInterval", flag: "scan-interval", doc: `The longest that a change which no event told of stays unseen. An unchanged repository costs one stat.`},
+	{path: "trustWorker.slowInterval", flag: "slow-interval", doc: `The longest that rot in a stored signature stays unseen: signature bytes are read and hashed again.`},
+	{path: "trustWorker.workers", flag: "workers", doc: `More than processors help when storage is slow.`},
+	{path: "trustWorker.mirrorPolicy", flag: "mirror-policy", doc: `Off: trustpolicy.json is never written. The default policy is computed all the same.`},
+	{path: "trustWorker.watch", flag: "watch", doc: `Off: no inotify; changes are seen by the passes alone, those of trust within 10 seconds.`},
+	{path: "trustWorker.maxUnmatched", flag: "max-unmatched", doc: `Bounds what one repository may add to the private cache by signatures that no trusted key made. Beyond it the repository is flagged, and a new key is tried on it as a whole, later than elsewhere.`},
+}
+
+func takeString(to *string, v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%v is not text: put it in quotes", v)
+	}
+	*to = s
+	return nil
+}
+
+func takeSubPaths(c *configValues, v any) error {
+	routes, ok := v.(map[string]any)
+	if !ok {
+		return fmt.Errorf("not a map of routes")
+	}
+	c.subPaths = map[string]string{}
+	for route, v := range routes {
+		sub, ok := v.(map[string]any)
+		dir, ok2 := sub["rootDirectory"].(string)
+		if !ok || !ok2 || dir == "" {
+			return fmt.Errorf("route %s has no rootDirectory", route)
+		}
+		c.subPaths[route] = dir
+	}
+	return nil
+}
+
+// finish joins what several keys say.
+func (c *configValues) finish() {
+	if c.port == "" {
+		return
+	}
+	if c.address == "" {
+		c.address = "127.0.0.1"
+	}
+	listen := net.JoinHostPort(c.address, c.port)
+	if more, ok := c.flags["listen"]; ok {
+		listen += "," + more.text
+	}
+	c.flags["listen"] = configValue{text: listen, at: c.portAt}
+}
