@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -252,16 +253,9 @@ func (c *commit) addCounts(name string, change *countChange) error {
 		return err
 	}
 	if placed, err := placeName(c.tx, change.place); err != nil || placed == nil {
-		return firstError(err, b.Delete(key))
+		return cmp.Or(err, b.Delete(key))
 	}
 	return c.putMessage(privCounts, key, &counts)
-}
-
-func firstError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // addSigned adds to the number of signatures that rest on a signer.
@@ -334,7 +328,7 @@ func (s *Store) recountSome(ctx context.Context, choose func(*commit) ([]byte, e
 // set, with the last the debt is paid.
 func (c *commit) touchRows(after []byte) (last []byte, err error) {
 	if after == nil {
-		if err := firstError(putMeta(c.tx, metaRecount, 1), putMeta(c.tx, metaCountedAt, 0)); err != nil {
+		if err := cmp.Or(putMeta(c.tx, metaRecount, 1), putMeta(c.tx, metaCountedAt, 0)); err != nil {
 			return nil, err
 		}
 	}
@@ -418,5 +412,5 @@ func oweRecount(tx *bbolt.Tx, f *trust.InForce) error {
 	if n != 0 && getMeta(tx, metaTerms) == n {
 		return nil
 	}
-	return firstError(putMeta(tx, metaTerms, n), putMeta(tx, metaRecount, 1))
+	return cmp.Or(putMeta(tx, metaTerms, n), putMeta(tx, metaRecount, 1))
 }
