@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"trust-worker/cache/cachepb"
@@ -18,7 +19,7 @@ func (c *commit) fact(f *Fact, place string) error {
 	if _, err := unsealMessage(key, b.Get(key), &was); err != nil {
 		return err
 	}
-	p := &cachepb.Fact{Attachment: f.Attachment, Trust: f.Trust, Epoch: f.Epoch, Id: was.Id, FiledBy: was.FiledBy}
+	p := &cachepb.Fact{Attachment: f.Attachment, Trust: f.Trust, Epoch: f.Epoch, Id: was.Id, FiledBy: was.FiledBy, UnfiledBy: was.UnfiledBy}
 	for i := range f.Verdicts {
 		v, err := encodeVerdict(&f.Verdicts[i], c.sess)
 		if err != nil {
@@ -62,7 +63,7 @@ func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place stri
 	for _, h := range hints {
 		wanted = append(wanted, h[:])
 	}
-	if slices.EqualFunc(wanted, was.Hints, bytes.Equal) {
+	if was.UnfiledBy == 0 && slices.EqualFunc(wanted, was.Hints, bytes.Equal) {
 		p.Hints = was.Hints
 		return nil
 	}
@@ -120,19 +121,24 @@ func (c *commit) unfile(p *cachepb.Fact) error {
 	return c.tx.Bucket(privFactIDs).Delete(number(id))
 }
 
-// account moves the count of filed rows from what the fact had to n, and
-// clears p.FiledBy when the repository has no room for them.
+// account moves the count of filed rows from what the fact had to n, and sets
+// p.UnfiledBy instead of p.FiledBy when the repository has no room for them.
 func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 	if was.FiledBy != 0 {
 		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(counted(was.Hints)) }); err != nil {
 			return err
 		}
 	}
-	p.FiledBy = 0
-	if n == 0 || place == "" && was.FiledBy == 0 {
+	if was.UnfiledBy != 0 {
+		if err := c.changePlace(was.UnfiledBy, func(pl *cachepb.Place) { pl.Unfiled-- }); err != nil {
+			return err
+		}
+	}
+	p.FiledBy, p.UnfiledBy = 0, 0
+	id := cmp.Or(was.FiledBy, was.UnfiledBy)
+	if n == 0 || place == "" && id == 0 {
 		return nil
 	}
-	id := was.FiledBy
 	if id == 0 {
 		var pl cachepb.Place
 		name := []byte(place)
@@ -143,7 +149,8 @@ func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 	}
 	return c.changePlace(id, func(pl *cachepb.Place) {
 		if pl.Filed+int64(n) > c.s.opts.MaxFiled {
-			pl.Overflow = true
+			pl.Unfiled++
+			p.UnfiledBy = id
 			return
 		}
 		pl.Filed += int64(n)

@@ -114,3 +114,41 @@ func TestOutdatedFactsAreLeftOut(t *testing.T) {
 		t.Errorf("%v %v", late, err)
 	}
 }
+
+// A repository is over its bound as long as some fact has no room in the index:
+// not longer, whether that fact was matched, filed after all, or forgotten.
+func TestOverBoundUntilNothingIsLeftOut(t *testing.T) {
+	now := time.Now()
+	s := openStore(t, t.TempDir(), Options{MaxFiled: 1, Now: func() time.Time { return now }})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	unmatched := func(n byte) Fact {
+		return Fact{Subject: image, Signature: trust.SumOf([]byte{n}), Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
+			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}, Hints: []Hint{{2, n}}}
+	}
+	over := func(want bool) {
+		t.Helper()
+		if p, _, err := s.Place("team/app"); err != nil || p.Overflow != want {
+			t.Errorf("%+v %v, want over bound %v", p, err, want)
+		}
+	}
+	mustCommit(t, s, world(unmatched(1), unmatched(2), unmatched(3)))
+	over(true)
+	matched := unmatched(2)
+	matched.Verdicts, matched.Hints = signedBy(keyA).Verdicts, []Hint{{HintSigner, 1}}
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{matched}})
+	over(true) // the third
+	gone := matched
+	gone.Signature = unmatched(1).Signature
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{gone}}, Batch{Place: "team/app", Facts: []Fact{unmatched(3)}})
+	over(false) // now there is room for it
+	mustCommit(t, s, Batch{Place: "team/app", Facts: []Fact{unmatched(4)}})
+	over(true)
+	for range 2 { // none of these signatures has a place
+		if _, err := s.Prune(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(keepFacts + time.Hour)
+	}
+	over(false)
+}

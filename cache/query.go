@@ -25,7 +25,7 @@ func placeName(tx *bbolt.Tx, id uint64) ([]byte, error) {
 
 func decodePlace(name []byte, p *cachepb.Place) Place {
 	return Place{Name: string(name), Stamp: string(p.Stamp), Unlisted: p.Unlisted, Unsettled: p.Unsettled,
-		Overflow: p.Overflow, HasNotation: p.HasNotation}
+		Overflow: p.Unfiled > 0, HasNotation: p.HasNotation}
 }
 
 // Places returns every repository that is remembered, in name order.

@@ -62,7 +62,7 @@ const (
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 2
+const privateFormat = 3
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute

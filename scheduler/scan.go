@@ -115,7 +115,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	if s.cfg.Repositories != nil {
 		s.cfg.Repositories.Set(l.dirs)
 	}
-	s.state.setWalk(l, s.now(), s.now().Sub(start))
+	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
 	s.counters.walks.Add(1)
 	return nil
 }

@@ -341,9 +341,16 @@ func TestOverflowIsStillAnswered(t *testing.T) {
 	if p, _, err := w.store.Place("a"); err != nil || !p.Overflow {
 		t.Fatalf("not flagged: %+v %v", p, err)
 	}
+	w.scan()
+	if over := w.last.Status().Overflowing; !slices.Equal(over, []string{"a"}) {
+		t.Errorf("status shows %v", over)
+	}
 	w.st.TrustKey("late.pub", k)
 	w.scan()
 	for _, img := range images {
 		w.want(img, "trusted")
+	}
+	if p, _, err := w.store.Place("a"); err != nil || p.Overflow {
+		t.Errorf("still flagged when all is matched: %+v %v", p, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"trust-worker/cache"
 	"trust-worker/verifier"
 	"trust-worker/watcher"
 )
@@ -55,7 +56,10 @@ type Status struct {
 	Repositories int
 	RefusedDirs  []string // directories in storage that were not entered
 	Unlisted     []string // directories in storage that could not be listed
-	Queue        int      // repositories and signers with work owed
+	// Overflowing are repositories with more unmatched signatures than the
+	// index takes: a new key is tried on them as a whole, later than elsewhere.
+	Overflowing []string
+	Queue       int // repositories and signers with work owed
 	Trust        *watcher.Status
 	Storage      *watcher.Status
 	Work         Work
@@ -83,10 +87,16 @@ func (st *stateOfScan) setTrust(t *verifier.TrustStore, now time.Time) {
 	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
 }
 
-func (st *stateOfScan) setWalk(l *listing, now time.Time, took time.Duration) {
+func (st *stateOfScan) setWalk(l *listing, places []cache.Place, now time.Time, took time.Duration) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	const enough = 100
+	st.st.Overflowing = nil
+	for _, p := range places {
+		if p.Overflow && len(st.st.Overflowing) < enough {
+			st.st.Overflowing = append(st.st.Overflowing, p.Name)
+		}
+	}
 	st.st.LastPass, st.st.PassTook, st.st.Repositories = now, took, len(l.found)
 	st.st.RefusedDirs = l.refused[:min(len(l.refused), enough)]
 	st.st.Unlisted = l.unlisted[:min(len(l.unlisted), enough)]

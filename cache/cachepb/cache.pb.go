@@ -1072,9 +1072,10 @@ type Fact struct {
 	Attachment    bool                   `protobuf:"varint,2,opt,name=attachment,proto3" json:"attachment,omitempty"` // not a signature at all
 	Trust         uint64                 `protobuf:"varint,3,opt,name=trust,proto3" json:"trust,omitempty"`           // the trust generation it was decided under
 	Epoch         uint32                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Id            uint64                 `protobuf:"varint,5,opt,name=id,proto3" json:"id,omitempty"`                          // in the candidate index
-	Hints         [][]byte               `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`                     // index keys, for removal
-	FiledBy       uint64                 `protobuf:"varint,7,opt,name=filed_by,json=filedBy,proto3" json:"filed_by,omitempty"` // repository id that the rows count for
+	Id            uint64                 `protobuf:"varint,5,opt,name=id,proto3" json:"id,omitempty"`                                // in the candidate index
+	Hints         [][]byte               `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`                           // index keys, for removal
+	FiledBy       uint64                 `protobuf:"varint,7,opt,name=filed_by,json=filedBy,proto3" json:"filed_by,omitempty"`       // repository id that the rows count for
+	UnfiledBy     uint64                 `protobuf:"varint,8,opt,name=unfiled_by,json=unfiledBy,proto3" json:"unfiled_by,omitempty"` // repository id that has no room for the rows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1154,6 +1155,13 @@ func (x *Fact) GetHints() [][]byte {
 func (x *Fact) GetFiledBy() uint64 {
 	if x != nil {
 		return x.FiledBy
+	}
+	return 0
+}
+
+func (x *Fact) GetUnfiledBy() uint64 {
+	if x != nil {
+		return x.UnfiledBy
 	}
 	return 0
 }
@@ -1250,9 +1258,9 @@ type Place struct {
 	Stamp         []byte                 `protobuf:"bytes,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	Unlisted      bool                   `protobuf:"varint,3,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
 	Unsettled     bool                   `protobuf:"varint,4,opt,name=unsettled,proto3" json:"unsettled,omitempty"` // some of its signatures are still to be verified
-	Overflow      bool                   `protobuf:"varint,5,opt,name=overflow,proto3" json:"overflow,omitempty"`   // more unmatched rows than the index takes
 	Filed         int64                  `protobuf:"varint,6,opt,name=filed,proto3" json:"filed,omitempty"`         // candidate rows that count for it
 	HasNotation   bool                   `protobuf:"varint,7,opt,name=has_notation,json=hasNotation,proto3" json:"has_notation,omitempty"`
+	Unfiled       int64                  `protobuf:"varint,8,opt,name=unfiled,proto3" json:"unfiled,omitempty"` // facts that the index has no room for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1315,13 +1323,6 @@ func (x *Place) GetUnsettled() bool {
 	return false
 }
 
-func (x *Place) GetOverflow() bool {
-	if x != nil {
-		return x.Overflow
-	}
-	return false
-}
-
 func (x *Place) GetFiled() int64 {
 	if x != nil {
 		return x.Filed
@@ -1334,6 +1335,13 @@ func (x *Place) GetHasNotation() bool {
 		return x.HasNotation
 	}
 	return false
+}
+
+func (x *Place) GetUnfiled() int64 {
+	if x != nil {
+		return x.Unfiled
+	}
+	return 0
 }
 
 var File_cache_cachepb_cache_proto protoreflect.FileDescriptor
@@ -1441,7 +1449,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\bchildren\x18\a \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12?\n" +
 	"\n" +
 	"references\x18\b \x03(\v2\x1f.trustworker.cache.v1.ReferenceR\n" +
-	"references\"\xce\x01\n" +
+	"references\"\xed\x01\n" +
 	"\x04Fact\x129\n" +
 	"\bverdicts\x18\x01 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12\x1e\n" +
 	"\n" +
@@ -1451,7 +1459,9 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\rR\x05epoch\x12\x0e\n" +
 	"\x02id\x18\x05 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05hints\x18\x06 \x03(\fR\x05hints\x12\x19\n" +
-	"\bfiled_by\x18\a \x01(\x04R\afiledBy\"\xc0\x01\n" +
+	"\bfiled_by\x18\a \x01(\x04R\afiledBy\x12\x1d\n" +
+	"\n" +
+	"unfiled_by\x18\b \x01(\x04R\tunfiledBy\"\xc0\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x1d\n" +
 	"\n" +
@@ -1459,15 +1469,15 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\asubject\x18\x04 \x01(\fR\asubject\x127\n" +
 	"\bchildren\x18\x05 \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12\x1c\n" +
-	"\tambiguous\x18\x06 \x01(\bR\tambiguous\"\xbc\x01\n" +
+	"\tambiguous\x18\x06 \x01(\bR\tambiguous\"\xc0\x01\n" +
 	"\x05Place\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\fR\x05stamp\x12\x1a\n" +
 	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x1c\n" +
-	"\tunsettled\x18\x04 \x01(\bR\tunsettled\x12\x1a\n" +
-	"\boverflow\x18\x05 \x01(\bR\boverflow\x12\x14\n" +
+	"\tunsettled\x18\x04 \x01(\bR\tunsettled\x12\x14\n" +
 	"\x05filed\x18\x06 \x01(\x03R\x05filed\x12!\n" +
-	"\fhas_notation\x18\a \x01(\bR\vhasNotationB\x1cZ\x1atrust-worker/cache/cachepbb\x06proto3"
+	"\fhas_notation\x18\a \x01(\bR\vhasNotation\x12\x18\n" +
+	"\aunfiled\x18\b \x01(\x03R\aunfiledJ\x04\b\x05\x10\x06B\x1cZ\x1atrust-worker/cache/cachepbb\x06proto3"
 
 var (
 	file_cache_cachepb_cache_proto_rawDescOnce sync.Once

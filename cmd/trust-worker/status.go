@@ -155,6 +155,9 @@ func (a *statusAnswer) text(t *table) {
 	for _, dir := range d.Unlisted {
 		t.row("cannot list", dir)
 	}
+	for _, name := range d.Overflowing {
+		t.row("overflow", name+": too many unmatched signatures for the index; new keys are tried on it as a whole, later than elsewhere")
+	}
 	for _, dir := range d.RefusedDirs {
 		t.row("not entered", dir)
 	}
