@@ -73,13 +73,14 @@ N ?= 10000
 .PHONY: bench-scale
 bench-scale: build ## measure the daemon on N signatures; writes bench-scale-N.json and .md (N=10000)
 	$(GO) build -o bin/scale ./integration/scale
-	./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
+	SCALE_ARGS='$(ARGS)' ./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
 	./bin/scale -table bin/bench-scale-$(N).json | tee bin/bench-scale-$(N).md
 
 .PHONY: bench-plot
-bench-plot: ## table and picture of all runs in docs/performance
+bench-plot: ## tables and picture of all runs in docs/performance
+	$(GO) run ./integration/scale -benchmarks docs/performance/benchmarks.txt
 	$(GO) run ./integration/scale -table docs/performance/*.json
-	$(GO) run ./integration/scale -plot docs/performance/scale.svg docs/performance/*.json
+	$(GO) run ./integration/scale -plot docs/performance/scale.svg $(filter-out %-repositories.json,$(wildcard docs/performance/*.json))
 
 REF ?= HEAD~1
 .PHONY: bench-compare

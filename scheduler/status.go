@@ -60,9 +60,9 @@ type Status struct {
 	// index takes: a new key is tried on them as a whole, later than elsewhere.
 	Overflowing []string
 	Queue       int // repositories and signers with work owed
-	Trust        *watcher.Status
-	Storage      *watcher.Status
-	Work         Work
+	Trust       *watcher.Status
+	Storage     *watcher.Status
+	Work        Work
 }
 
 // stateOfScan is the part of Status that loops leave behind.

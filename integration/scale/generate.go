@@ -23,9 +23,8 @@ import (
 )
 
 const (
-	signers       = 5   // of each image
-	imagesPerRepo = 10  // in each repository
-	lateMade      = 500 // signatures by the key that is dropped in later
+	signers  = 5   // of each image
+	lateMade = 500 // signatures by the key that is dropped in later
 )
 
 // generator makes deterministic storage: the same keys and signatures for the
@@ -33,6 +32,7 @@ const (
 type generator struct {
 	dir                  string
 	n, keys              int
+	perRepo              int // images in each repository
 	images, repositories int
 	priv                 []*ecdsa.PrivateKey
 	late                 *ecdsa.PrivateKey
@@ -45,9 +45,9 @@ type place struct {
 	digest trust.Digest
 }
 
-func newGenerator(dir string, n, keys int) *generator {
-	g := &generator{dir: dir, n: n, keys: keys, images: n / signers}
-	g.repositories = (g.images + imagesPerRepo - 1) / imagesPerRepo
+func newGenerator(dir string, n, keys, perRepo int) *generator {
+	g := &generator{dir: dir, n: n, keys: keys, perRepo: perRepo, images: n / signers}
+	g.repositories = (g.images + perRepo - 1) / perRepo
 	return g
 }
 
@@ -124,7 +124,7 @@ func (g *generator) repository(r int) ([]place, error) {
 	config := w.blob("application/vnd.oci.image.config.v1+json", []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
 	var late []place
 	var manifests []object
-	for i := r * imagesPerRepo; i < min((r+1)*imagesPerRepo, g.images); i++ {
+	for i := r * g.perRepo; i < min((r+1)*g.perRepo, g.images); i++ {
 		img := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
 			"config": config, "layers": []object{}, "annotations": object{"n": fmt.Sprint(i)}})
 		manifests = append(manifests, tagged(img, fmt.Sprintf("v%d", i)))

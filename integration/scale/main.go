@@ -46,6 +46,8 @@ func (r *Report) add(what string, value float64, unit, target, note string) {
 func main() {
 	n := flag.Int("n", 10_000, "signatures")
 	keys := flag.Int("keys", 1000, "trusted keys")
+	perRepo := flag.Int("per-repository", 10, "images in each repository")
+	bench := flag.String("benchmarks", "", "print this file of go test -bench as a Markdown table, and do nothing else")
 	bin := flag.String("bin", "bin/trust-worker", "the built program")
 	dir := flag.String("dir", "", "where to make the storage (default: a temporary directory, removed at the end)")
 	out := flag.String("out", "", "write the report to this file as JSON")
@@ -57,10 +59,12 @@ func main() {
 		switch {
 		case *plot != "":
 			return draw(*plot, flag.Args())
+		case *bench != "":
+			return printBenchmarks(os.Stdout, *bench)
 		case *table:
 			return printTable(os.Stdout, flag.Args())
 		}
-		return measure(*n, *keys, *bin, *dir, *out, *lookups)
+		return measure(*n, *keys, *perRepo, *bin, *dir, *out, *lookups)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -68,7 +72,7 @@ func main() {
 	}
 }
 
-func measure(n, keys int, bin, dir, out string, lookups time.Duration) (err error) {
+func measure(n, keys, perRepo int, bin, dir, out string, lookups time.Duration) (err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "trust-worker-scale-"); err != nil {
 			return err
@@ -80,7 +84,10 @@ func measure(n, keys int, bin, dir, out string, lookups time.Duration) (err erro
 	}
 	r := &Report{N: n, Keys: keys, Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(),
 		Command: fmt.Sprintf("make bench-scale N=%d", n)}
-	g := newGenerator(filepath.Join(dir, "registry"), n, keys)
+	if args := os.Getenv("SCALE_ARGS"); args != "" {
+		r.Command += fmt.Sprintf(" ARGS=%q", args)
+	}
+	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo)
 	start := time.Now()
 	if err := g.run(); err != nil {
 		return fmt.Errorf("make storage: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -24,7 +25,7 @@ func load(files []string) ([]Report, error) {
 		}
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(a, b Report) int { return a.N - b.N })
+	slices.SortFunc(all, func(a, b Report) int { return cmp.Or(a.N-b.N, a.Repositories-b.Repositories) })
 	return all, nil
 }
 
@@ -36,7 +37,7 @@ func printTable(w io.Writer, files []string) error {
 	}
 	fmt.Fprint(w, "| what | target |")
 	for _, r := range all {
-		fmt.Fprintf(w, " N = %d |", r.N)
+		fmt.Fprintf(w, " %d signatures, %d repositories |", r.N, r.Repositories)
 	}
 	fmt.Fprint(w, "\n|---|---|", strings.Repeat("---|", len(all)), "\n")
 	for i, row := range all[0].Rows {
