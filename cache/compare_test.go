@@ -1,0 +1,206 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"trust-worker/trust"
+)
+
+// readAll is every image with its signatures, read without Compare.
+func readAll(t *testing.T, s *Snapshot) map[string][]Signature {
+	t.Helper()
+	all := map[string][]Signature{}
+	err := s.Repositories(func(name string) error {
+		return s.Each(name, func(img Image) error {
+			all[name+"@"+img.Digest.String()] = img.SignatureInfo
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func snapshot(t *testing.T, r *Reader) *Snapshot {
+	t.Helper()
+	s, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Whatever happens between two generations (deltas, folds, new bases, signers
+// that come and go, repositories that cannot be listed), Compare tells every
+// image that reads differently, with how it read and reads.
+func TestCompareTellsWhatReadersSee(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	signers := []trust.Signer{keyA, keyB, {Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key C"))}}
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	reader := openReader(t, s.dir)
+	old := snapshot(t, reader)
+	told, sameBase, walked := 0, 0, 0
+	for turn := range 120 {
+		for range 1 + r.IntN(3) {
+			switch r.IntN(10) {
+			case 0:
+				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Remove: true})
+			case 1:
+				yes := r.IntN(2) == 0
+				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Update: &PlaceUpdate{Unlisted: &yes}})
+			case 2:
+				setTrust(t, s, inForce(signers[:r.IntN(4)]...))
+			case 3: // a new base with everything, as a fold leaves it
+				s.pub.data.Lock()
+				if err := errors.Join(s.publishAll(), s.forget(math.MaxUint64)); err != nil {
+					t.Fatal(err)
+				}
+				s.pub.data.Unlock()
+			default:
+				randomImages(t, s, r, signers)
+			}
+		}
+		publish(t, s)
+		now := snapshot(t, reader)
+		before, after := readAll(t, old), readAll(t, now)
+		want := map[string]bool{}
+		for name := range before {
+			if !reflect.DeepEqual(before[name], after[name]) {
+				want[name] = true
+			}
+		}
+		for name := range after {
+			if _, ok := before[name]; !ok {
+				want[name] = true
+			}
+		}
+		seen := map[string]bool{}
+		at := time.Now()
+		err := now.Compare(old, at, at, false, func(d *Difference) error {
+			name := d.Repository + "@" + d.Digest.String()
+			if seen[name] {
+				t.Errorf("turn %d: %s is told twice", turn, name)
+			}
+			seen[name] = true
+			walked++
+			if !reflect.DeepEqual(d.Before, before[name]) || !reflect.DeepEqual(d.After, after[name]) {
+				t.Errorf("turn %d: %s read %v and now %v, not %v and %v", turn, name, before[name], after[name], d.Before, d.After)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range want {
+			if told++; !seen[name] {
+				t.Errorf("turn %d: %s reads differently and is not told", turn, name)
+			}
+		}
+		if old.g.base == now.g.base {
+			sameBase++
+		}
+		old = now
+	}
+	if told < 200 || sameBase < 40 || sameBase > 115 {
+		t.Errorf("%d differences, %d turns on one base: the test tries too little", told, sameBase)
+	}
+}
+
+func randomImages(t *testing.T, s *Store, r *rand.Rand, signers []trust.Signer) {
+	place := fmt.Sprint("r", r.IntN(4))
+	b := Batch{Place: place, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+	for i := range r.IntN(5) {
+		d := trust.SumOf([]byte(fmt.Sprint("image ", i))) // the same in several repositories
+		sig := trust.SumOf([]byte(fmt.Sprint("signature ", i)))
+		b.Tags[fmt.Sprint("t", i)] = d
+		row := Row{Digest: d, MediaType: "m", Present: true, Tagged: true}
+		if r.IntN(3) > 0 {
+			row.References = []Reference{{Digest: sig, Carrier: 1}}
+			f := signedBy(signers[r.IntN(len(signers))])
+			f.Subject, f.Signature = d, sig
+			f.Verdicts[0].VerifiedAt = 1_700_000_000
+			b.Facts = append(b.Facts, f)
+		}
+		b.Rows = append(b.Rows, row)
+	}
+	mustCommit(t, s, b)
+}
+
+// On one base, unchanged images are not even looked at; with all set every
+// image is.
+func TestCompareWork(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	var many Batch
+	many.Place, many.Complete, many.SetTags = "many", true, true
+	for i := range 500 {
+		many.Rows = append(many.Rows, Row{Digest: trust.SumOf([]byte(fmt.Sprint(i))), MediaType: "m", Present: true})
+	}
+	mustCommit(t, s, many)
+	publish(t, s)
+	reader := openReader(t, s.dir)
+	old := snapshot(t, reader)
+	mustCommit(t, s, world(signedBy(keyA)))
+	if err := s.Publish(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	now := snapshot(t, reader)
+	count := func(all bool) map[string]int {
+		told := map[string]int{}
+		err := now.Compare(old, time.Now(), time.Now(), all, func(d *Difference) error { told[d.Repository]++; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return told
+	}
+	if got := count(false); !maps.Equal(got, map[string]int{"team/app": 1}) {
+		t.Errorf("told %v", got)
+	}
+	if got := count(true); !maps.Equal(got, map[string]int{"team/app": 1, "many": 500}) {
+		t.Errorf("all: told %v", got)
+	}
+	visited := 0
+	for it := now.records(nil, true); it.k != nil; it.next() {
+		visited++
+	}
+	if visited != 1 {
+		t.Errorf("%d records of the delta visited", visited)
+	}
+}
+
+// The clocks are the caller's: a date between them is a difference.
+func TestCompareTimes(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	f.Verdicts[0].Grounds[0].Until, f.Verdicts[0].Grounds[0].Limit = end.Unix(), trust.SignatureExpired
+	mustCommit(t, s, world(f))
+	publish(t, s)
+	now := snapshot(t, openReader(t, s.dir))
+	d, err := now.CompareImage(now, end.Add(-time.Second), end, "team/app", image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Before[0].Status != trust.Trusted || d.After[0].Status != trust.Expired {
+		t.Errorf("read %s, then %s", d.Before[0].Status, d.After[0].Status)
+	}
+	if d, err := now.CompareImage(nil, end, end, "team/none", image); err != nil || d.Before != nil || d.After != nil {
+		t.Errorf("of no image: %v, %v", d, err)
+	}
+}
