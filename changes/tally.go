@@ -1,0 +1,188 @@
+package changes
+
+import (
+	"errors"
+	"slices"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+)
+
+const (
+	// maxNamed is how many changes of one kind, signer and reason are told one
+	// by one; more are one change with their number.
+	maxNamed = 10
+	// maxGroups bounds what is counted apart; beyond it signers are not.
+	maxGroups = 1000
+	// maxTags is how many tags of a repository are looked at to name an image.
+	maxTags = 1000
+
+	linkSigners = "/api/v1/signers"
+	linkImages  = "/api/v1/images"
+)
+
+// group is what changes told together have in common.
+type group struct {
+	kind   Kind
+	tool   trust.Tool
+	signer trust.Digest
+	status trust.Status
+	reason trust.Reason
+}
+
+// tally collects what has changed for images, by group.
+type tally struct {
+	snap   *cache.Snapshot // where tags are looked up
+	order  []group
+	groups map[group]*counted
+}
+
+type counted struct {
+	named         []Change
+	count, turned int
+	repository    string // of all of them, else empty
+}
+
+func newTally(snap *cache.Snapshot) *tally {
+	return &tally{snap: snap, groups: map[group]*counted{}}
+}
+
+// image tells which signers make an image trusted that did not, and which no
+// longer do. Whether their signatures are the same is no matter: a co-signed
+// manifest takes the place of the one before.
+func (t *tally) image(d *cache.Difference) {
+	for i := range d.Before {
+		if sig := &d.Before[i]; sig.IsTrusted && first(d.Before, i) && !trustedBy(d.After, sig) {
+			t.lost(d, sig)
+		}
+	}
+	for i := range d.After {
+		if sig := &d.After[i]; sig.IsTrusted && first(d.After, i) && !trustedBy(d.Before, sig) {
+			t.add(d, sig, group{kind: SignatureTrusted, tool: sig.Tool, signer: sig.SignerFingerprint})
+		}
+	}
+}
+
+// first reports whether no signature before the i-th is trusted by the same
+// signer.
+func first(list []cache.Signature, i int) bool { return !trustedBy(list[:i], &list[i]) }
+
+func trustedBy(list []cache.Signature, by *cache.Signature) bool {
+	return slices.ContainsFunc(list, func(s cache.Signature) bool {
+		return s.IsTrusted && s.Tool == by.Tool && s.SignerFingerprint == by.SignerFingerprint
+	})
+}
+
+// lost tells of a signer who made an image trusted and does not now, with what
+// that signature reads instead.
+func (t *tally) lost(d *cache.Difference, sig *cache.Signature) {
+	g := group{kind: SignatureLost, tool: sig.Tool, signer: sig.SignerFingerprint}
+	for i := range d.After {
+		if now := &d.After[i]; now.Digest == sig.Digest && now.Layer == sig.Layer {
+			g.status, g.reason = now.Status, now.Reason
+		}
+	}
+	if g.status == trust.Expired {
+		g.kind = Expired
+	}
+	t.add(d, sig, g)
+}
+
+func (t *tally) add(d *cache.Difference, sig *cache.Signature, g group) {
+	c := t.groups[g]
+	if c == nil {
+		if len(t.groups) >= maxGroups {
+			g.tool, g.signer = "", trust.Digest{}
+			c = t.groups[g]
+		}
+		if c == nil {
+			c = &counted{repository: d.Repository}
+			t.groups[g] = c
+			t.order = append(t.order, g)
+		}
+	}
+	was, state := stateOf(d.Before), stateOf(d.After)
+	c.count++
+	if (was == string(trust.Trusted)) != (state == string(trust.Trusted)) {
+		c.turned++
+	}
+	if c.repository != d.Repository {
+		c.repository = ""
+	}
+	if len(c.named) >= maxNamed {
+		return
+	}
+	c.named = append(c.named, Change{Kind: g.kind, Tool: sig.Tool, Signer: sig.SignerFingerprint, Repository: d.Repository, Digest: d.Digest,
+		Signature: sig.Digest, Status: g.status, Reason: g.reason, Was: was, State: state,
+		Link: linkImages + "/" + d.Repository + "@" + d.Digest.String()})
+}
+
+// stateOf names the state of an image by its signatures; of none, nothing.
+func stateOf(sigs []cache.Signature) string {
+	if sigs == nil {
+		return ""
+	}
+	return (&cache.Image{SignatureInfo: sigs}).State()
+}
+
+// changes returns what was told, losses first.
+func (t *tally) changes() (list []Change) {
+	slices.SortStableFunc(t.order, func(a, b group) int {
+		switch {
+		case a.kind.Lost() == b.kind.Lost():
+			return 0
+		case a.kind.Lost():
+			return -1
+		}
+		return 1
+	})
+	for _, g := range t.order {
+		c := t.groups[g]
+		if c.count <= maxNamed {
+			for i := range c.named {
+				c.named[i].Tag = t.tag(&c.named[i])
+			}
+			list = append(list, c.named...)
+			continue
+		}
+		one := Change{Kind: g.kind, Tool: g.tool, Signer: g.signer, Status: g.status, Reason: g.reason, Repository: c.repository,
+			Count: c.count, Turned: c.turned, Link: linkImages}
+		separator := "?"
+		for _, p := range []struct{ name, value string }{{"repository", c.repository}, {"reason", string(g.reason)}, {"signer", signerParameter(g)}} {
+			if p.value != "" {
+				one.Link += separator + p.name + "=" + p.value
+				separator = "&"
+			}
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// signerParameter: an answer names its signer only while it is authenticated.
+func signerParameter(g group) string {
+	if g.kind != SignatureTrusted && g.kind != Expired || g.signer == (trust.Digest{}) {
+		return ""
+	}
+	return g.signer.String()
+}
+
+// tag finds a tag of the image, among the first of its repository.
+func (t *tally) tag(c *Change) (found string) {
+	enough := errors.New("enough")
+	n := 0
+	err := t.snap.Tags(c.Repository, func(tag string, d trust.Digest) error {
+		if d == c.Digest {
+			found = tag
+			return enough
+		}
+		if n++; n == maxTags {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return ""
+	}
+	return found
+}
