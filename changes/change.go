@@ -30,23 +30,27 @@ const (
 	// Reset says that changes before it are not held: whoever follows has to
 	// read everything again.
 	Reset Kind = "reset"
+
+	// Stale is never in a journal, since it says that the daemon is silent:
+	// answers are not confirmed any more and read unknown. A reader tells it.
+	Stale Kind = "stale"
 )
 
 // Kinds lists them, for whoever filters.
 func Kinds() []Kind {
-	return []Kind{SignerAdded, SignerRemoved, PolicyChanged, SignatureTrusted, SignatureLost, Expired, Withdrawn, Restored, Reset}
+	return []Kind{SignerAdded, SignerRemoved, PolicyChanged, SignatureTrusted, SignatureLost, Expired, Withdrawn, Restored, Reset, Stale}
 }
 
 // Lost reports whether something may be trusted no more.
 func (k Kind) Lost() bool {
-	return k == SignerRemoved || k == SignatureLost || k == Expired || k == Withdrawn || k == Reset
+	return k == SignerRemoved || k == SignatureLost || k == Expired || k == Withdrawn || k == Reset || k == Stale
 }
 
 // Change is one change of trust. Of an image it says who (Tool, Signer), what
 // (Repository, Digest) and how its state was and is. One that stands for many
 // images has a Count, and names only what they have in common.
 type Change struct {
-	Position Position
+	Position Position  `json:",omitzero"`
 	Time     time.Time // when it was found
 	Kind     Kind
 
@@ -72,6 +76,9 @@ type Change struct {
 	// is how many of them became trusted, or ceased to be, as a whole.
 	Count  int `json:",omitempty"`
 	Turned int `json:",omitempty"`
+
+	// Signatures is how many signatures rested on a signer that was removed.
+	Signatures int64 `json:",omitempty"`
 
 	// Detail is a sentence where the fields do not say it.
 	Detail string `json:",omitempty"`

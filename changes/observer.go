@@ -164,9 +164,11 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 	if o.seen != nil {
 		was = o.seen.InForce()
 	}
-	if list := signers(was, snap.InForce()); len(list) > 0 {
-		o.addAt(snap, list)
+	list := signers(was, snap.InForce())
+	if err := o.rested(list); err != nil {
+		return err
 	}
+	o.addAt(snap, list)
 	t := newTally(snap)
 	err = snap.Compare(o.seen, o.at, o.at, false, o.visit(ctx, func(d *cache.Difference) {
 		t.image(d)
@@ -179,6 +181,25 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 	o.close()
 	o.seen = snap
 	o.journal.tell(snap.Generation().Number, o.at)
+	return nil
+}
+
+// rested notes how many signatures rested on the signers that were removed.
+func (o *Observer) rested(list []Change) error {
+	if !slices.ContainsFunc(list, func(c Change) bool { return c.Kind == SignerRemoved }) {
+		return nil
+	}
+	counts, err := o.seen.SignerCounts()
+	if err != nil {
+		return err
+	}
+	for signer, n := range counts {
+		for i := range list {
+			if c := &list[i]; c.Kind == SignerRemoved && c.Count == 0 && c.Tool == signer.Tool && c.Store == signer.Store() && c.Signer == signer.Fingerprint {
+				c.Signatures = n
+			}
+		}
+	}
 	return nil
 }
 

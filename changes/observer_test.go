@@ -30,6 +30,9 @@ func TestStory(t *testing.T) {
 	w.tells("signer-added", "signature-trusted app:2 untrusted>trusted")
 	w.trust(b)
 	w.tells("signer-removed", "signature-lost app:1 trusted>untrusted signer-removed")
+	if c := w.journal.Newest(2)[0]; c.Signer != a.Fingerprint || c.Signatures != 1 {
+		t.Errorf("told %+v", c)
+	}
 
 	// A second signature neither takes nor gives the image's trust.
 	w.put("app", image{name: "1", signers: []trust.Signer{a}}, image{name: "2", signers: []trust.Signer{a, b}}, image{name: "3"})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/scheduler"
 	"trust-worker/verifier"
 )
@@ -28,8 +29,8 @@ type Trust interface {
 	TrustStore() *verifier.TrustStore
 }
 
-// Config says what a Server serves. Reader, Trust, Status and StateDir are
-// required, and the directory of each tool that is on.
+// Config says what a Server serves. Reader, Trust, Status, Changes and
+// StateDir are required, and the directory of each tool that is on.
 type Config struct {
 	// Listen are addresses: "host:port" or "unix:/path". The socket's mode is
 	// 0660; port 0 takes a free one.
@@ -39,6 +40,8 @@ type Config struct {
 	Trust  Trust
 	// Status is the daemon's condition, for health and metrics.
 	Status func() scheduler.Status
+	// Changes is the journal of trust changes.
+	Changes *changes.Journal
 	// StateDir is where upload.token is.
 	StateDir string
 
@@ -167,8 +170,8 @@ func CheckAccess(auth Auth, tls TLS, defaultStore string) error {
 
 // check validates once, and fills in defaults.
 func (c *Config) check() error {
-	if c.Reader == nil || c.Trust == nil || c.Status == nil || c.StateDir == "" {
-		return errors.New("server: reader, trust, status and state directory are required")
+	if c.Reader == nil || c.Trust == nil || c.Status == nil || c.Changes == nil || c.StateDir == "" {
+		return errors.New("server: reader, trust, status, changes and state directory are required")
 	}
 	if c.Cosign && c.CosignDir == "" || c.Notation && c.NotationDir == "" {
 		return errors.New("server: the directory of a tool that is on is required")

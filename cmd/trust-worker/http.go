@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
+	"trust-worker/changes"
 	"trust-worker/scheduler"
 	"trust-worker/server"
 )
@@ -64,25 +65,25 @@ type httpDaemon interface {
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
 // state directory must exist. It returns at once when HTTP is off.
-func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, log *slog.Logger) (err error) {
+func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, log *slog.Logger) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.profiles != "" {
 		g.Go(func() error { return server.ServeProfiles(ctx, h.profiles) })
 	}
 	if len(h.listen) > 0 {
-		g.Go(func() error { return s.serveAPI(ctx, h, d, log) })
+		g.Go(func() error { return s.serveAPI(ctx, h, d, journal, log) })
 	}
 	return g.Wait()
 }
 
-func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, log *slog.Logger) (err error) {
+func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, log *slog.Logger) (err error) {
 	reader, err := s.reader() // as any other process reads
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	srv, err := server.New(server.Config{
-		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
+		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, Changes: journal, StateDir: s.state,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, Version: versions().Version, Log: log,
 		Auth: h.auth(), TLS: h.tls(),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,9 +102,14 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, before func(*cach
 	if err != nil {
 		return nil, err
 	}
+	told, err := s.observe(log)
+	if err != nil {
+		return nil, err
+	}
 	done := showProgress(stderr, sched)
 	err = sched.Scan(ctx, true)
 	done()
+	err = errors.Join(err, told.close())
 	if err != nil {
 		return nil, err
 	}

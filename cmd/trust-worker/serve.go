@@ -86,6 +86,11 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	if err != nil {
 		return err
 	}
+	told, err := s.observe(log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, told.close()) }()
 	cfg := s.scheduler(store, roots, loader, log)
 	cfg.MirrorPolicy = s.mirrorPolicy
 	if s.watch {
@@ -102,7 +107,8 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	g.Go(func() error { defer close(done); return sched.Run(gctx) })
 	g.Go(func() error { return handleSignals(gctx, sched, log) })
 	g.Go(func() error { return s.writeStatus(gctx, store, sched) })
-	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, log) })
+	g.Go(func() error { return told.observer.Run(gctx) })
+	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told.journal, log) })
 	g.Go(func() error {
 		select {
 		case <-gctx.Done():
