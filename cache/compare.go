@@ -103,7 +103,7 @@ func (s *Snapshot) raw(key []byte) []byte {
 func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Difference) error) error {
 	// On one base only what the deltas hold can differ.
 	sameBase := !all && c.was.g.base == c.is.g.base
-	a, b := c.was.records(prefix, sameBase), c.is.records(prefix, sameBase)
+	a, b := c.was.merged(inImages, prefix, prefix, sameBase), c.is.merged(inImages, prefix, prefix, sameBase)
 	for a.k != nil || b.k != nil {
 		order := compareKeys(a.k, b.k)
 		key, before, after := a.k, a.v, b.v
@@ -137,17 +137,6 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 		}
 	}
 	return nil
-}
-
-// compareKeys orders keys; nil is the end and comes last.
-func compareKeys(a, b []byte) int {
-	switch {
-	case a == nil:
-		return 1
-	case b == nil:
-		return -1
-	}
-	return bytes.Compare(a, b)
 }
 
 // difference joins both sealed values of a record.
@@ -198,41 +187,4 @@ func (c comparison) moved() ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-// records iterates over the sealed image records under a prefix, in key order:
-// the delta's, and the base's unless deltaOnly.
-type records struct {
-	base, delta iterator
-	k, v        []byte
-}
-
-func (s *Snapshot) records(prefix []byte, deltaOnly bool) *records {
-	r := &records{}
-	if s == nil {
-		return r
-	}
-	if !deltaOnly {
-		r.base = seek(s.base, inImages, prefix)
-	}
-	r.delta = seek(s.delta, inImages, prefix)
-	r.settle()
-	return r
-}
-
-func (r *records) settle() {
-	if r.k, r.v = r.base.k, r.base.v; compareKeys(r.delta.k, r.base.k) <= 0 && r.delta.k != nil {
-		r.k, r.v = r.delta.k, r.delta.v
-	}
-}
-
-func (r *records) next() {
-	k := r.k
-	if bytes.Equal(r.base.k, k) {
-		r.base.next()
-	}
-	if bytes.Equal(r.delta.k, k) {
-		r.delta.next()
-	}
-	r.settle()
 }

@@ -174,7 +174,7 @@ func TestCompareWork(t *testing.T) {
 		t.Errorf("all: told %v", got)
 	}
 	visited := 0
-	for it := now.records(nil, true); it.k != nil; it.next() {
+	for it := now.merged(inImages, nil, nil, true); it.k != nil; it.next() {
 		visited++
 	}
 	if visited != 1 {

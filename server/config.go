@@ -106,6 +106,9 @@ type Limits struct {
 	MaxConns          int           // 1024 on each listener
 	MaxQueryBytes     int64         // 64 KiB of GraphQL
 	MaxReads          int           // 16 searches at once
+	MaxStreams        int           // 64 streams of changes at once,
+	StreamLife        time.Duration // each for 1 h at most,
+	Heartbeat         time.Duration // with a sign of life every 15 s
 	WriteRate         rate.Limit    // 20 changes a second from one client,
 	WriteBurst        int           // after 100 at once
 	FailRate          rate.Limit    // 1 wrong credential a second,
@@ -133,6 +136,9 @@ func (l *Limits) complete() {
 	orDefault(&l.MaxConns, 1024)
 	orDefault(&l.MaxQueryBytes, 64<<10)
 	orDefault(&l.MaxReads, 16)
+	orDefault(&l.MaxStreams, 64)
+	orDefault(&l.StreamLife, time.Hour)
+	orDefault(&l.Heartbeat, 15*time.Second)
 	orDefault(&l.WriteRate, 20)
 	orDefault(&l.WriteBurst, 100)
 	orDefault(&l.FailRate, 1)

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -67,6 +68,7 @@ type world struct {
 	state  string
 	d      *daemon
 	reader *cache.Reader
+	o      *changes.Observer
 	srv    *Server
 	url    string
 	log    *logBuffer
@@ -129,6 +131,8 @@ func start(t testing.TB, edit func(*Config)) *world {
 	check(t, w.d.ReloadNow(context.Background()))
 	check(t, w.d.store.Publish(context.Background()))
 	w.reader = must[*cache.Reader](t)(cache.OpenReader(w.state))
+	cfg.Changes = changes.OpenJournal(w.state, cfg.Log)
+	w.o = changes.NewObserver(w.reader, cfg.Changes, cfg.Log, nil)
 	cfg.Reader, cfg.Trust, cfg.Status = w.reader, w.d, w.d.Status
 	w.srv = must[*Server](t)(New(cfg))
 	check(t, w.srv.Listen())
@@ -141,6 +145,8 @@ func start(t testing.TB, edit func(*Config)) *world {
 		if err := w.stop(); err != nil {
 			t.Error(err)
 		}
+		check(t, w.o.Close())
+		check(t, cfg.Changes.Close())
 		check(t, w.reader.Close())
 		check(t, w.d.store.Close())
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()

@@ -32,6 +32,8 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/refused", toRead, s.restRefused)
 	t.handle("GET "+pathAPI+"/summary", toRead, s.restSummary)
 	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
+	t.handle("GET "+pathAPI+"/changes", toRead, s.restChanges)
+	t.handle("GET "+pathAPI+"/events", toRead, s.restEvents)
 }
 
 // fresh answers with what fn makes of a snapshot, unless the client has it. The

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"trust-worker/cache"
+	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
 
@@ -92,7 +93,12 @@ func TestOpenAPI(t *testing.T) {
 	check(t, json.Unmarshal([]byte(a.body), &d))
 	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
 	sig := digestOf("signature 1 of team/app:latest")
-	seen := map[string]bool{}
+	seen := map[string]bool{pathAPI + "/events": true} // TestEvents
+	gone := w.d.TrustStore().InForce().Terms().Materials[0].Signer
+	w.call("DELETE", pathCosign+"/"+gone.Fingerprint.String(), nil, "Authorization", "Bearer "+w.token()).want(t, 200)
+	check(t, w.o.Look(t.Context()))
+	w.put("_cosign/new.pub", signtest.NewKey(signtest.P256).PEM())
+	check(t, w.o.Look(t.Context()))
 	for _, c := range []struct {
 		template, path string
 		status         int
@@ -103,6 +109,9 @@ func TestOpenAPI(t *testing.T) {
 		{"/images/{name}", "/images/team/app@" + app.String(), 200}, {"/images/{name}", "/images/team/app:no", 404}, {"/images/{name}", "/images/team/app", 400},
 		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + sig.String(), 200},
 		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + app.String(), 404}, {"/signatures/{name}", "/signatures/x", 400},
+		{"/images", "/images?reason=signer-removed", 200}, {"/images", "/images?signer=1", 400},
+		{"/changes", "/changes", 200}, {"/changes", "/changes?limit=1", 200}, {"/changes", "/changes?after=" + w.generation(), 200},
+		{"/changes", "/changes?after=0123456789abcdef-1", 200}, {"/changes", "/changes?after=x", 400},
 		{"/signers", "/signers", 200}, {"/refused", "/refused", 200}, {"/summary", "/summary", 200},
 		{"/check/{name}", "/check/team/app@" + app.String(), 200}, {"/check/{name}", "/check/library/unsigned@" + unsigned.String(), 403},
 		{"/check/{name}", "/check/library/bad@" + digestOf("library/bad:1").String(), 403},
@@ -160,6 +169,113 @@ func TestPages(t *testing.T) {
 		}
 	}
 	w.get(pathAPI+"/images?state=trusted").want(t, 200, `{"Images":[]}`)
+}
+
+// countingLists counts what a pager is given to look at.
+type countingLists struct {
+	lists
+	visited int
+}
+
+func (c *countingLists) RepositoriesFrom(name string, fn func(string) error) error {
+	return c.lists.RepositoriesFrom(name, func(n string) error { c.visited++; return fn(n) })
+}
+
+func (c *countingLists) TagsAfter(repo, tag string, fn func(string, trust.Digest) error) error {
+	return c.lists.TagsAfter(repo, tag, func(t string, d trust.Digest) error { c.visited++; return fn(t, d) })
+}
+
+// The last page costs what the first one does, by what is visited for it; and
+// many repositories without tags do not make a page cost more.
+func TestPageWork(t *testing.T) {
+	w := start(t, nil)
+	rows, tags := []cache.Row{}, map[string]trust.Digest{}
+	for i := range 1000 {
+		d := digestOf(fmt.Sprint(i))
+		rows = append(rows, cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
+		tags[fmt.Sprintf("t%04d", i)] = d
+	}
+	w.commit("a/one", tags, rows, nil)
+	var empty []cache.Batch
+	for i := range scanPerPage + 500 {
+		empty = append(empty, cache.Batch{Place: fmt.Sprintf("b/%05d", i), SetTags: true, Complete: true})
+	}
+	_, err := w.d.store.Commit(empty...)
+	check(t, err)
+	w.commit("c/last", map[string]trust.Digest{"z": rows[0].Digest}, rows[:1], nil)
+	snap := must[*cache.Snapshot](t)(w.reader.Snapshot())
+	defer snap.Close()
+	var visited, seen []int
+	for after := (cursor{}); len(visited) < 30; {
+		c := &countingLists{lists: snap}
+		p := pager{snap: c, limit: 100, after: after}
+		check(t, p.collect(""))
+		visited, seen = append(visited, c.visited), append(seen, len(p.page.Images))
+		if p.page.Next == "" {
+			break
+		}
+		after = must[cursor](t)(parseCursor(p.page.Next))
+	}
+	total := 0
+	for i, n := range seen[:10] {
+		if total += n; n != 100 || visited[i] > 102 {
+			t.Errorf("page %d has %d images, for which %d records were visited", i, n, visited[i])
+		}
+	}
+	for i, n := range seen[10:] {
+		if total += n; visited[10+i] > scanPerPage+2 {
+			t.Errorf("page %d visited %d records", 10+i, visited[10+i])
+		}
+	}
+	if total != 1001 || len(seen) != 12 {
+		t.Errorf("%d images in pages of %v", total, seen)
+	}
+}
+
+func TestImageFilters(t *testing.T) {
+	w := sample(t)
+	names := func(query string) (out []string) {
+		t.Helper()
+		var p imagePage
+		a := w.get(pathAPI + "/images?" + query)
+		a.want(t, 200)
+		check(t, json.Unmarshal([]byte(a.body), &p))
+		for _, img := range p.Images {
+			out = append(out, img.RepoName+":"+img.Tag)
+		}
+		return out
+	}
+	var all imagePage
+	check(t, json.Unmarshal([]byte(w.get(pathAPI+"/images").body), &all))
+	reasons, signers := map[string][]string{}, map[string][]string{}
+	for _, img := range all.Images {
+		name := img.RepoName + ":" + img.Tag
+		for _, s := range img.SignatureInfo {
+			if r := string(s.Reason); r != "" && !slices.Contains(reasons[r], name) {
+				reasons[r] = append(reasons[r], name)
+			}
+			if f := s.SignerFingerprint; f != (trust.Digest{}) && !slices.Contains(signers[f.String()], name) {
+				signers[f.String()] = append(signers[f.String()], name)
+			}
+		}
+	}
+	if len(reasons) == 0 || len(signers) == 0 {
+		t.Fatal("the sample has no reasons or no signers")
+	}
+	for r, want := range reasons {
+		if got := names("reason=" + r); !slices.Equal(got, want) {
+			t.Errorf("reason %s: %v, want %v", r, got, want)
+		}
+	}
+	for f, want := range signers {
+		if got := names("signer=" + f); !slices.Equal(got, want) {
+			t.Errorf("signer %s: %v, want %v", f, got, want)
+		}
+	}
+	if got := names("reason=none"); got != nil {
+		t.Errorf("no such reason: %v", got)
+	}
+	w.get(pathAPI+"/images?signer=x").want(t, 400)
 }
 
 func TestETag(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,9 @@ type Server struct {
 	changes          chan struct{} // held over a change to the trust directories
 	writes, fails    *clients
 	reads            chan struct{} // a slot for each search
+	streams          chan struct{} // a slot for each stream of changes
+	stopping         chan struct{} // closed when streams have to end
+	stopOnce         sync.Once
 	handler          http.Handler
 	endpoints        []*endpoint
 	draining         atomic.Bool
@@ -45,6 +49,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log,
 		cosign: &directory{path: cfg.CosignDir}, notation: &directory{path: cfg.NotationDir},
 		changes: make(chan struct{}, 1), reads: make(chan struct{}, cfg.Limits.MaxReads),
+		streams: make(chan struct{}, cfg.Limits.MaxStreams), stopping: make(chan struct{}),
 		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
 		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),
 	}
@@ -206,6 +211,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		g.Go(func() error {
 			<-gctx.Done()
 			s.draining.Store(true)
+			s.stopOnce.Do(func() { close(s.stopping) })
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.DrainTimeout)
 			defer cancel()
 			if err := srv.Shutdown(stop); err != nil {

@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+
+	"trust-worker/trust"
+)
+
+// Lists that are read in pages begin where the last page ended: what comes
+// before costs nothing.
+
+// RepositoriesFrom is Repositories from a name on, itself included.
+func (s *Snapshot) RepositoriesFrom(name string, fn func(name string) error) (err error) {
+	guard(&err, func() error {
+		return s.from(inRepositories, nil, []byte(name), func(key, _ []byte) error { return fn(string(key)) })
+	})
+	return err
+}
+
+// TagsAfter is Tags after a tag, itself excluded.
+func (s *Snapshot) TagsAfter(repository, tag string, fn func(tag string, d trust.Digest) error) (err error) {
+	prefix := tagKey(repository, "")
+	guard(&err, func() error {
+		return s.from(inTags, prefix, append(tagKey(repository, tag), 0), func(key, body []byte) error {
+			if len(body) != 32 {
+				return fmt.Errorf("%w: tag %q", ErrDamaged, key)
+			}
+			return fn(string(key[len(prefix):]), trust.Digest(body))
+		})
+	})
+	return err
+}
+
+// from calls fn with the live values under a prefix, from the key start on.
+func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []byte) error) error {
+	for m := s.merged(bucket, prefix, start, false); m.k != nil; m.next() {
+		body, ok, err := unseal(m.k, m.v)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := fn(m.k, body); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// merged iterates over the sealed values under a prefix, in key order: where
+// the delta has a key it wins over the base.
+type merged struct {
+	base, delta iterator
+	k, v        []byte
+}
+
+// merged begins at the key start; deltaOnly leaves the base out. A nil snapshot
+// has nothing.
+func (s *Snapshot) merged(bucket int, prefix, start []byte, deltaOnly bool) *merged {
+	m := &merged{}
+	if s == nil {
+		return m
+	}
+	if !deltaOnly {
+		m.base = seekFrom(s.base, bucket, prefix, start)
+	}
+	m.delta = seekFrom(s.delta, bucket, prefix, start)
+	m.settle()
+	return m
+}
+
+func seekFrom(v *view, bucket int, prefix, start []byte) iterator {
+	if v == nil {
+		return iterator{}
+	}
+	it := iterator{c: v.buckets[bucket].Cursor(), prefix: prefix}
+	it.k, it.v = it.c.Seek(start)
+	it.clip()
+	return it
+}
+
+func (m *merged) settle() {
+	if m.k, m.v = m.base.k, m.base.v; compareKeys(m.delta.k, m.base.k) <= 0 && m.delta.k != nil {
+		m.k, m.v = m.delta.k, m.delta.v
+	}
+}
+
+func (m *merged) next() {
+	k := m.k
+	if bytes.Equal(m.base.k, k) {
+		m.base.next()
+	}
+	if bytes.Equal(m.delta.k, k) {
+		m.delta.next()
+	}
+	m.settle()
+}
+
+// compareKeys orders keys; nil is the end and comes last.
+func compareKeys(a, b []byte) int {
+	switch {
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	return bytes.Compare(a, b)
+}

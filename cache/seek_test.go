@@ -1,0 +1,73 @@
+package cache
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"trust-worker/trust"
+)
+
+// Beginning in the middle gives the rest of the whole list, and what comes
+// before is not visited.
+func TestSeek(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	put := func(repo string, tags ...string) {
+		b := Batch{Place: repo, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+		for _, tag := range tags {
+			b.Tags[tag] = image
+		}
+		mustCommit(t, s, b)
+	}
+	for r := range 5 {
+		put(fmt.Sprint("r", r), "a", "a-b", "a.b", "b", "z")
+	}
+	publish(t, s)
+	put("r1/sub", "a") // a delta beside the base
+	put("r2", "a", "c")
+	put("r4")
+	publish(t, s)
+	snap := snapshot(t, openReader(t, s.dir))
+	if snap.delta == nil {
+		t.Fatal("there is no delta")
+	}
+	var repos []string
+	err := snap.Repositories(func(name string) error { repos = append(repos, name); return nil })
+	if err != nil || len(repos) != 6 {
+		t.Fatal(repos, err)
+	}
+	for _, from := range append(repos, "", "r1/a", "r9") {
+		var want, got []string
+		for _, name := range repos {
+			if name >= from {
+				want = append(want, name)
+			}
+		}
+		if err := snap.RepositoriesFrom(from, func(name string) error { got = append(got, name); return nil }); err != nil || !slices.Equal(got, want) {
+			t.Errorf("from %q: %v, %v", from, got, err)
+		}
+		if m := snap.merged(inRepositories, nil, []byte(from), false); len(want) > 0 && string(m.k) != want[0] {
+			t.Errorf("from %q begins at %q", from, m.k)
+		}
+	}
+	for _, repo := range repos {
+		var tags []string
+		if err := snap.Tags(repo, func(tag string, _ trust.Digest) error { tags = append(tags, tag); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for _, after := range append(slices.Clone(tags), "", "a-", "~") {
+			var want, got []string
+			for _, tag := range tags {
+				if tag > after {
+					want = append(want, tag)
+				}
+			}
+			err := snap.TagsAfter(repo, after, func(tag string, _ trust.Digest) error { got = append(got, tag); return nil })
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s after %q: %v, want %v (%v)", repo, after, got, want, err)
+			}
+		}
+	}
+}
