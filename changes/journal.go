@@ -80,9 +80,10 @@ func (j *Journal) told() (id string, generation uint64, at time.Time) {
 	return j.head.CacheID, j.head.Told, at
 }
 
-// begin starts a sequence at a generation of a cache. If there was another one
+// Begin starts a sequence at a generation of a cache; it and Add are for the one
+// writer. If there was another one
 // the first change is a Reset that says why.
-func (j *Journal) begin(id string, generation uint64, at time.Time, why string) {
+func (j *Journal) Begin(id string, generation uint64, at time.Time, why string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	fresh := j.head.CacheID == ""
@@ -100,8 +101,8 @@ func (j *Journal) begin(id string, generation uint64, at time.Time, why string) 
 	j.addLocked([]Change{{Position: Position{Generation: generation}, Time: at, Kind: Reset, Detail: why}})
 }
 
-// add appends changes, whose positions need only the generation.
-func (j *Journal) add(list ...Change) {
+// Add appends changes, whose positions need only the generation.
+func (j *Journal) Add(list ...Change) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.addLocked(list)
@@ -171,7 +172,8 @@ func (j *Journal) Newest(n int) []Change {
 	return slices.Clone(j.held[max(0, len(j.held)-n):])
 }
 
-// After returns the changes after a position, oldest first and n at most, and a
+// After returns the changes after a position (the zero Position is before the
+// first of all), oldest first and n at most, and a
 // channel that is closed when there are more. ok is false if the position is
 // not held: nothing is returned then, and whoever follows has to read
 // everything again and go on from Last.
@@ -197,6 +199,9 @@ func (j *Journal) Missed(p Position) uint64 {
 
 // findLocked returns the index of the first change after p.
 func (j *Journal) findLocked(p Position) (int, bool) {
+	if p == (Position{}) {
+		return 0, j.dropped.Number == 0
+	}
 	if p.CacheID != j.head.CacheID || p.CacheID == "" {
 		return 0, false
 	}

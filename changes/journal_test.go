@@ -21,7 +21,7 @@ func openJournal(t *testing.T, dir string) *Journal {
 }
 
 func (j *Journal) addOne(generation uint64) {
-	j.add(Change{Position: Position{Generation: generation}, Kind: SignerAdded, Time: time.Unix(int64(generation), 0).UTC()})
+	j.Add(Change{Position: Position{Generation: generation}, Kind: SignerAdded, Time: time.Unix(int64(generation), 0).UTC()})
 }
 
 func TestPositions(t *testing.T) {
@@ -50,7 +50,10 @@ func FuzzParsePosition(f *testing.F) {
 func TestAfter(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
-	j.begin(id, 5, time.Unix(5, 0), "")
+	if _, _, ok := j.After(j.Last(), 1); !ok {
+		t.Error("of a journal that has not begun one cannot wait for the beginning")
+	}
+	j.Begin(id, 5, time.Unix(5, 0), "")
 	for g := uint64(6); g < 9; g++ { // numbers 1 to 6
 		j.addOne(g)
 		j.addOne(g)
@@ -60,7 +63,7 @@ func TestAfter(t *testing.T) {
 			from string
 			n    int // -1: not held
 		}{
-			{id + "-4", -1}, {id + "-5", 6}, {id + "-6", 6}, {id + "-7", 4}, {id + "-8", 2}, {id + "-9", 0},
+			{"-0", 6}, {id + "-4", -1}, {id + "-5", 6}, {id + "-6", 6}, {id + "-7", 4}, {id + "-8", 2}, {id + "-9", 0},
 			{id + "-6.1", 5}, {id + "-6.2", 4}, {id + "-8.6", 0}, {id + "-8.7", -1}, {id + "-7.2", -1}, {"another-6.1", -1}, {"another-6", -1},
 		} {
 			p := must(ParsePosition(c.from))(t)
@@ -81,13 +84,13 @@ func TestAfter(t *testing.T) {
 func TestBound(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
-	j.begin(id, 1, time.Unix(1, 0), "")
+	j.Begin(id, 1, time.Unix(1, 0), "")
 	batch := make([]Change, 500)
 	for g := uint64(2); g < 22; g++ {
 		for i := range batch {
 			batch[i] = Change{Kind: SignerAdded, Position: Position{Generation: g}, Detail: strings.Repeat("d", 100)}
 		}
-		j.add(batch...)
+		j.Add(batch...)
 	}
 	for turn := range 2 {
 		if n := len(j.Newest(1 << 20)); n != MaxHeld {
@@ -119,7 +122,7 @@ func TestBound(t *testing.T) {
 func TestTortureTornFile(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
-	j.begin(id, 1, time.Unix(1, 0), "")
+	j.Begin(id, 1, time.Unix(1, 0), "")
 	for g := uint64(2); g < 8; g++ {
 		j.addOne(g)
 		j.tell(g, time.Unix(int64(g), 0))
@@ -138,7 +141,7 @@ func TestTortureTornFile(t *testing.T) {
 			t.Fatalf("cut at %d: %d changes of %d lines", cut, len(list), lines)
 		}
 		if j.head.CacheID == "" {
-			j.begin(id, 8, time.Unix(8, 0), "")
+			j.Begin(id, 8, time.Unix(8, 0), "")
 		}
 		j.addOne(9)
 		check(t, j.Close())
@@ -163,7 +166,7 @@ func TestTortureTornFile(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	j := openJournal(t, dir)
-	j.begin(id, 1, time.Unix(1, 0), "")
+	j.Begin(id, 1, time.Unix(1, 0), "")
 	j.addOne(2)
 	if list, _, ok := j.After(Position{CacheID: id, Generation: 1}, 9); !ok || len(list) != 1 {
 		t.Errorf("%v, %t", list, ok)
@@ -210,7 +213,7 @@ func TestFollow(t *testing.T) {
 		return Change{}
 	}
 	j := openJournal(t, dir)
-	j.begin(id, 1, time.Unix(1, 0), "")
+	j.Begin(id, 1, time.Unix(1, 0), "")
 	j.addOne(2)
 	if c := next(); c.Position.Number != 1 {
 		t.Fatalf("%+v", c)
@@ -222,7 +225,7 @@ func TestFollow(t *testing.T) {
 			for k := range batch {
 				batch[k] = Change{Kind: SignerAdded, Position: Position{Generation: i}}
 			}
-			j.add(batch...)
+			j.Add(batch...)
 		}
 	}()
 	last, resets := uint64(1), 0
@@ -240,14 +243,14 @@ func TestFollow(t *testing.T) {
 	}
 	t.Logf("%d changes, %d resets", n, resets)
 	// The daemon begins again.
-	j.begin("fedcba9876543210", 1, time.Unix(9, 0), "the cache was begun anew")
+	j.Begin("fedcba9876543210", 1, time.Unix(9, 0), "the cache was begun anew")
 	if c := next(); c.Kind != Reset || c.Detail != "the cache was begun anew" {
 		t.Errorf("%+v", c)
 	}
 	check(t, j.Close())
 	check(t, os.Remove(filepath.Join(dir, FileName)))
 	j2 := openJournal(t, dir)
-	j2.begin(id, 7, time.Unix(9, 0), "")
+	j2.Begin(id, 7, time.Unix(9, 0), "")
 	j2.addOne(8)
 	if c := next(); c.Kind != Reset {
 		t.Errorf("%+v", c)

@@ -60,7 +60,7 @@ func (o *Observer) start(snap *cache.Snapshot, why string) {
 	o.close()
 	o.seen, o.dates = snap, newDates(o.maxDates)
 	g := snap.Generation()
-	o.journal.begin(g.CacheID, g.Number, o.at, why)
+	o.journal.Begin(g.CacheID, g.Number, o.at, why)
 }
 
 func (o *Observer) close() {
@@ -107,7 +107,7 @@ func (o *Observer) Look(ctx context.Context) error {
 	}
 	if o.withdrawn {
 		o.withdrawn = false
-		o.journal.add(Change{Position: at(snap), Time: o.now(), Kind: Restored})
+		o.journal.Add(Change{Position: at(snap), Time: o.now(), Kind: Restored})
 	}
 	switch {
 	case o.seen == nil:
@@ -137,7 +137,7 @@ func (o *Observer) unreadable(err error) {
 	if !errors.Is(err, cache.ErrNoCache) {
 		detail = "what is published cannot be read: every answer is unknown"
 	}
-	o.journal.add(Change{Position: at(o.seen), Time: o.now(), Kind: Withdrawn, Detail: detail})
+	o.journal.Add(Change{Position: at(o.seen), Time: o.now(), Kind: Withdrawn, Detail: detail})
 }
 
 // first tells of the first publication: everything in it is new, unless a
@@ -148,7 +148,7 @@ func (o *Observer) first(ctx context.Context, snap *cache.Snapshot) error {
 		return nil
 	}
 	g := snap.Generation()
-	o.journal.begin(g.CacheID, g.Number, o.at, "")
+	o.journal.Begin(g.CacheID, g.Number, o.at, "")
 	return o.publication(ctx, snap)
 }
 
@@ -208,7 +208,7 @@ func (o *Observer) addAt(snap *cache.Snapshot, list []Change) {
 		list[i].Position, list[i].Time = at(snap), o.now().UTC()
 	}
 	if len(list) > 0 {
-		o.journal.add(list...)
+		o.journal.Add(list...)
 	}
 }
 

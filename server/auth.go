@@ -13,6 +13,7 @@ import (
 type identity struct {
 	name        string // for the audit log
 	read, write bool
+	hint        bool // may say where to look again, and nothing else
 	anonymous   bool
 }
 
@@ -22,6 +23,7 @@ type right int
 const (
 	toNone right = iota // answers anyone: whether the process lives
 	toRead
+	toHint
 	toWrite
 )
 
@@ -77,7 +79,7 @@ func (s *Server) byHeader(r *http.Request, header string) (identity, error) {
 	case "bearer":
 		for _, f := range s.tokens {
 			if f.has(strings.TrimSpace(value)) {
-				return identity{name: "token " + f.name, read: true, write: f.write}, nil
+				return identity{name: "token " + f.name, read: f.may != toHint, hint: f.may == toHint, write: f.may == toWrite}, nil
 			}
 		}
 		return identity{}, s.wrong(r, "the token is not one that is known here")
@@ -129,12 +131,12 @@ func (s *Server) authorize(r *http.Request, need right) (identity, error) {
 	if err != nil {
 		return id, err
 	}
-	if need == toRead && id.read || need == toWrite && id.write {
+	if need == toRead && id.read || need == toWrite && id.write || need == toHint && (id.hint || id.write) {
 		return id, nil
 	}
 	if id.anonymous {
 		reason := "give a token: Authorization: Bearer …"
-		if need == toWrite {
+		if need != toRead {
 			reason += " (the file upload.token in the state directory holds one)"
 		}
 		return id, refuse(http.StatusUnauthorized, codeUnauthorized, "a credential is needed", reason)

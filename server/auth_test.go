@@ -145,7 +145,7 @@ func writeTemp(t *testing.T, content string) string {
 
 func TestTokenFileChanges(t *testing.T) {
 	path := writeTemp(t, "first-token-0123456789\n")
-	f := must[*tokenFile](t)(newTokenFile(path, true, slog.New(slog.DiscardHandler)))
+	f := must[*tokenFile](t)(newTokenFile(path, toWrite, slog.New(slog.DiscardHandler)))
 	look := func(token string) bool { f.looked = time.Time{}; return f.has(token) }
 	if !look("first-token-0123456789") || look("second-token-0123456789") || look("") {
 		t.Fatal("the first file is not in force")
@@ -154,7 +154,7 @@ func TestTokenFileChanges(t *testing.T) {
 	if look("first-token-0123456789") || !look("second-token-0123456789") {
 		t.Error("the second file is not in force")
 	}
-	if _, err := newTokenFile(writeTemp(t, "short\n"), true, nil); err == nil {
+	if _, err := newTokenFile(writeTemp(t, "short\n"), toWrite, nil); err == nil {
 		t.Error("a short token was taken")
 	}
 }

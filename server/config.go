@@ -11,6 +11,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
 	"trust-worker/verifier"
 )
@@ -42,6 +43,9 @@ type Config struct {
 	Status func() scheduler.Status
 	// Changes is the journal of trust changes.
 	Changes *changes.Journal
+	// LookAt asks for a look at one repository, which may not exist; nil: such
+	// hints are not taken.
+	LookAt func(repository string)
 	// StateDir is where upload.token is.
 	StateDir string
 
@@ -56,6 +60,8 @@ type Config struct {
 	Auth   Auth
 	TLS    TLS
 	Limits Limits
+	// Webhooks tells how the receivers of changes do; nil: there are none.
+	Webhooks func() []webhook.Status
 	// HostNames are the names by which clients may call a loopback listener,
 	// besides localhost and addresses. Without them a page in a browser could
 	// reach it under a name of its own (DNS rebinding).
@@ -79,8 +85,14 @@ type Auth struct {
 	// write token may read as well. <StateDir>/upload.token is one of
 	// WriteTokens unless InsecureUploads is set.
 	ReadTokens, WriteTokens []string
+	// HintTokens are files of tokens for a registry that tells of its events:
+	// they may say where to look again, and nothing else.
+	HintTokens []string
 	// Htpasswd is a file of users with bcrypt hashes, who may read.
 	Htpasswd string
+	// CORSOrigins are the origins whose pages in a browser may read, as
+	// scheme://host[:port]; none by default. They may change nothing.
+	CORSOrigins []string
 	// Admins are the users of Htpasswd, and the common names of client
 	// certificates, that may write.
 	Admins []string
@@ -111,6 +123,8 @@ type Limits struct {
 	Heartbeat         time.Duration // with a sign of life every 15 s
 	WriteRate         rate.Limit    // 20 changes a second from one client,
 	WriteBurst        int           // after 100 at once
+	HintRate          rate.Limit    // 100 events of a registry a second from one client,
+	HintBurst         int           // after 1,000 at once
 	FailRate          rate.Limit    // 1 wrong credential a second,
 	FailBurst         int           // after 20 at once
 	Complexity        int           // 2,000 for one GraphQL query
@@ -141,6 +155,8 @@ func (l *Limits) complete() {
 	orDefault(&l.Heartbeat, 15*time.Second)
 	orDefault(&l.WriteRate, 20)
 	orDefault(&l.WriteBurst, 100)
+	orDefault(&l.HintRate, 100)
+	orDefault(&l.HintBurst, 1000)
 	orDefault(&l.FailRate, 1)
 	orDefault(&l.FailBurst, 20)
 	orDefault(&l.Complexity, 2000)
@@ -165,6 +181,11 @@ func CheckAccess(auth Auth, tls TLS, defaultStore string) error {
 	}
 	if len(auth.Admins) > 0 && auth.Htpasswd == "" && tls.ClientCA == "" {
 		return errors.New("admins are users of an htpasswd file or names in client certificates: give one of these as well")
+	}
+	for _, origin := range auth.CORSOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return err
+		}
 	}
 	if defaultStore != "" {
 		if err := verifier.ValidateStore("ca", defaultStore); err != nil {

@@ -25,5 +25,6 @@
 //	H7. An answer that cannot be given is an error, never an answer without
 //	    the part that could not be read.
 //
-// It does not serve the registry API, and answers no cross-origin request.
+// It does not serve the registry API. No other origin may change anything, and
+// only those that the operator names may read.
 package server

@@ -34,6 +34,9 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
 	t.handle("GET "+pathAPI+"/changes", toRead, s.restChanges)
 	t.handle("GET "+pathAPI+"/events", toRead, s.restEvents)
+	if s.cfg.LookAt != nil {
+		t.handle("POST "+pathAPI+"/events/zot", toHint, s.limitedHints(s.zotEvent))
+	}
 }
 
 // fresh answers with what fn makes of a snapshot, unless the client has it. The

@@ -29,6 +29,7 @@ type Server struct {
 	cosign, notation *directory
 	changes          chan struct{} // held over a change to the trust directories
 	writes, fails    *clients
+	hints            *clients
 	reads            chan struct{} // a slot for each search
 	streams          chan struct{} // a slot for each stream of changes
 	stopping         chan struct{} // closed when streams have to end
@@ -52,6 +53,7 @@ func New(cfg Config) (*Server, error) {
 		streams: make(chan struct{}, cfg.Limits.MaxStreams), stopping: make(chan struct{}),
 		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
 		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),
+		hints:  newClients(cfg.Limits.HintRate, cfg.Limits.HintBurst),
 	}
 	if err := s.credentials(); err != nil {
 		return nil, err
@@ -80,10 +82,10 @@ func (s *Server) credentials() error {
 	}
 	for _, set := range []struct {
 		paths []string
-		write bool
-	}{{write, true}, {s.cfg.Auth.ReadTokens, false}} {
+		may   right
+	}{{write, toWrite}, {s.cfg.Auth.ReadTokens, toRead}, {s.cfg.Auth.HintTokens, toHint}} {
 		for _, path := range set.paths {
-			f, err := newTokenFile(path, set.write, s.log)
+			f, err := newTokenFile(path, set.may, s.log)
 			if err != nil {
 				return err
 			}
@@ -234,7 +236,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, refuse(http.StatusForbidden, codeDenied, "requests from another origin are refused", ""))
 	}))
-	next = cross.Handler(next)
+	next = s.cors(cross.Handler(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")

@@ -21,9 +21,9 @@ import (
 // tokenFile is a file of bearer tokens, read again when it changes. One that
 // cannot be read holds none.
 type tokenFile struct {
-	name  string // without its directory, for the audit log
-	write bool
-	log   *slog.Logger
+	name string // without its directory, for the audit log
+	may  right
+	log  *slog.Logger
 
 	mu     sync.Mutex
 	file   watchedFile
@@ -31,8 +31,8 @@ type tokenFile struct {
 	sums   [][sha256.Size]byte
 }
 
-func newTokenFile(path string, write bool, log *slog.Logger) (*tokenFile, error) {
-	f := &tokenFile{name: filepath.Base(path), write: write, log: log, file: watchedFile{path: path}}
+func newTokenFile(path string, may right, log *slog.Logger) (*tokenFile, error) {
+	f := &tokenFile{name: filepath.Base(path), may: may, log: log, file: watchedFile{path: path}}
 	f.file.changed()
 	f.looked = time.Now()
 	if err := f.load(); err != nil {
@@ -63,7 +63,7 @@ func (f *tokenFile) load() error {
 		sums = append(sums, sha256.Sum256(line))
 	}
 	f.sums = sums
-	if f.file.was != nil && f.write && f.file.was.Mode().Perm()&0o004 != 0 {
+	if f.file.was != nil && f.may == toWrite && f.file.was.Mode().Perm()&0o004 != 0 {
 		f.log.Warn("everybody on this machine can read a token file", "path", f.file.path)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"trust-worker/cache"
+	"trust-worker/changes/webhook"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/verifier"
@@ -42,6 +43,7 @@ type settings struct {
 	subPaths               map[string]string // route → root directory
 	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
+	webhooks               []webhook.Config
 }
 
 // register declares the flags that commands share.
@@ -124,6 +126,7 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		if s.subPaths == nil {
 			s.subPaths = values.subPaths
 		}
+		s.webhooks = append(s.webhooks, values.webhooks...)
 	}
 	return s.check(needRoot)
 }

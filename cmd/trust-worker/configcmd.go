@@ -80,6 +80,9 @@ func (s *settings) inEffect(flags *pflag.FlagSet) []setting {
 	if len(routes) > 0 {
 		rows = append(rows, setting{Key: "storage.subPaths", Value: strings.Join(routes, ", "), Source: s.config + s.zotConfig})
 	}
+	for _, w := range s.webhooks {
+		rows = append(rows, setting{Key: "trustWorker.webhooks", Value: w.URL, Source: s.config})
+	}
 	return rows
 }
 
@@ -89,10 +92,10 @@ func (h *httpSettings) check() error {
 	if err := server.CheckAccess(h.auth(), h.tls(), h.defaultStore); err != nil {
 		return err
 	}
-	if len(h.listen) == 0 && (h.insecureUploads || h.tlsCert != "" || h.htpasswd != "" || len(h.readTokens)+len(h.writeTokens) > 0) {
+	if len(h.listen) == 0 && (h.insecureUploads || h.tlsCert != "" || h.htpasswd != "" || len(h.readTokens)+len(h.writeTokens)+len(h.hintTokens) > 0) {
 		return fmt.Errorf("HTTP is configured, but nothing listens: give --listen, or http.port in the configuration file")
 	}
-	for _, path := range slices.Concat([]string{h.tlsCert, h.tlsKey, h.clientCA, h.htpasswd}, h.readTokens, h.writeTokens) {
+	for _, path := range slices.Concat([]string{h.tlsCert, h.tlsKey, h.clientCA, h.htpasswd}, h.readTokens, h.writeTokens, h.hintTokens) {
 		if path == "" {
 			continue
 		}

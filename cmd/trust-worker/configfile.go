@@ -14,6 +14,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
+
+	"trust-worker/changes/webhook"
 )
 
 // Reading the configuration file into flag values, by the table configKeys.
@@ -28,6 +30,7 @@ type configValue struct {
 type configValues struct {
 	flags    map[string]configValue
 	subPaths map[string]string
+	webhooks []webhook.Config
 
 	address, port, portAt string
 }

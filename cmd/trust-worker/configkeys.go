@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+
+	"trust-worker/changes/webhook"
 )
 
 // configKey is one key of the configuration file. Most set a flag, whose type
@@ -47,6 +49,8 @@ var configKeys = []configKey{
 	{path: "http.insecureUploads", flag: "insecure-uploads", doc: `On: anyone who can connect can add a key, that is, make anything trusted.`},
 	{path: "http.readTokenFiles", flag: "http-read-token-file", doc: `Files of bearer tokens that may read, one a line.`},
 	{path: "http.writeTokenFiles", flag: "http-write-token-file", doc: `Files of bearer tokens that may also upload and delete, besides upload.token in the state directory, which the first start writes.`},
+	{path: "http.hintTokenFiles", flag: "http-hint-token-file", doc: `Files of bearer tokens for a registry that tells of its events (POST /api/v1/events/zot). They may say where to look again, and nothing else.`},
+	{path: "http.corsOrigins", flag: "http-cors-origin", doc: `Origins, as https://search.example, whose pages may read. Where reading is open, whoever such a page belongs to can read what its visitors' browsers reach. Changes from another origin are refused always.`},
 	{path: "http.hostNames", flag: "http-host-name", doc: `Names by which clients call a loopback listener, besides localhost; other Host headers are refused, against DNS rebinding.`},
 	{path: "http.truststoreName", flag: "truststore-name", doc: `The trust store of certificate uploads that name none, as current zot does with "default". Without it they are refused.`},
 	{path: "http.pprof", flag: "pprof", doc: `A loopback address that serves profiles of the running program.`},
@@ -62,6 +66,10 @@ var configKeys = []configKey{
 	{path: "trustWorker.mirrorPolicy", flag: "mirror-policy", doc: `Off: trustpolicy.json is never written. The default policy is computed all the same.`},
 	{path: "trustWorker.watch", flag: "watch", doc: `Off: no inotify; changes are seen by the passes alone, those of trust within 10 seconds.`},
 	{path: "trustWorker.maxUnmatched", flag: "max-unmatched", doc: `Bounds what one repository may add to the private cache by signatures that no trusted key made. Beyond it the repository is flagged, and a new key is tried on it as a whole, later than elsewhere.`},
+	{path: "trustWorker.webhooks", doc: `Receivers of trust changes. Each change is posted to url as one CloudEvent, signed with the secret in secretFile (16 characters or more, or whsec_ and base64), and tried again until it is taken. Up to 2,000 changes wait, across restarts; what a receiver is too far behind for is counted, and it is told to reset.`,
+		schema: map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false,
+			"properties": map[string]any{"url": map[string]any{"type": "string"}, "secretFile": map[string]any{"type": "string"}}, "required": []string{"url", "secretFile"}}},
+		take: takeWebhooks},
 }
 
 func takeString(to *string, v any) error {
@@ -70,6 +78,30 @@ func takeString(to *string, v any) error {
 		return fmt.Errorf("%v is not text: put it in quotes", v)
 	}
 	*to = s
+	return nil
+}
+
+func takeWebhooks(c *configValues, v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		return fmt.Errorf("not a list")
+	}
+	for i, v := range list {
+		m, ok := v.(map[string]any)
+		var w webhook.Config
+		for name, field := range map[string]*string{"url": &w.URL, "secretFile": &w.SecretFile} {
+			if *field, ok = m[name].(string); !ok {
+				return fmt.Errorf("entry %d has no %s", i+1, name)
+			}
+		}
+		if len(m) != 2 {
+			return fmt.Errorf("entry %d: known here: url, secretFile", i+1)
+		}
+		if err := w.Check(); err != nil {
+			return fmt.Errorf("entry %d: %w", i+1, err)
+		}
+		c.webhooks = append(c.webhooks, w)
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/changes"
+	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
 	"trust-worker/server"
 )
@@ -22,6 +23,8 @@ type httpSettings struct {
 	reads                   string
 	insecureUploads         bool
 	readTokens, writeTokens []string
+	hintTokens              []string
+	corsOrigins             []string
 	htpasswd                string
 	admins                  []string
 	tlsCert, tlsKey         string
@@ -38,6 +41,8 @@ func (h *httpSettings) register(f *pflag.FlagSet) {
 	f.BoolVar(&h.insecureUploads, "insecure-uploads", false, "let anyone who can connect change what is trusted")
 	f.StringSliceVar(&h.readTokens, "http-read-token-file", nil, "file of bearer tokens that may read, one a line (repeatable)")
 	f.StringSliceVar(&h.writeTokens, "http-write-token-file", nil, "file of bearer tokens that may also upload and delete (repeatable)")
+	f.StringSliceVar(&h.hintTokens, "http-hint-token-file", nil, "file of bearer tokens for a registry that tells of its events, good for nothing else (repeatable)")
+	f.StringSliceVar(&h.corsOrigins, "http-cors-origin", nil, "origin whose pages in a browser may read, as https://host[:port] (repeatable; default none)")
 	f.StringVar(&h.htpasswd, "http-htpasswd", "", "file of users with bcrypt hashes, who may read")
 	f.StringSliceVar(&h.admins, "http-admin", nil, "user, or common name of a client certificate, that may also upload and delete (repeatable)")
 	f.StringVar(&h.tlsCert, "tls-cert", "", "TLS certificate file; renewed files are picked up")
@@ -50,7 +55,8 @@ func (h *httpSettings) register(f *pflag.FlagSet) {
 
 func (h *httpSettings) auth() server.Auth {
 	return server.Auth{Reads: h.reads, InsecureUploads: h.insecureUploads, ReadTokens: h.readTokens,
-		WriteTokens: h.writeTokens, Htpasswd: h.htpasswd, Admins: h.admins}
+		WriteTokens: h.writeTokens, HintTokens: h.hintTokens, CORSOrigins: h.corsOrigins,
+		Htpasswd: h.htpasswd, Admins: h.admins}
 }
 
 func (h *httpSettings) tls() server.TLS {
@@ -61,29 +67,31 @@ func (h *httpSettings) tls() server.TLS {
 type httpDaemon interface {
 	server.Trust
 	Status() scheduler.Status
+	LookAt(repository string)
 }
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
 // state directory must exist. It returns at once when HTTP is off.
-func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, log *slog.Logger) (err error) {
+func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.profiles != "" {
 		g.Go(func() error { return server.ServeProfiles(ctx, h.profiles) })
 	}
 	if len(h.listen) > 0 {
-		g.Go(func() error { return s.serveAPI(ctx, h, d, journal, log) })
+		g.Go(func() error { return s.serveAPI(ctx, h, d, journal, hooks, log) })
 	}
 	return g.Wait()
 }
 
-func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, log *slog.Logger) (err error) {
+func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	reader, err := s.reader() // as any other process reads
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	srv, err := server.New(server.Config{
-		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, Changes: journal, StateDir: s.state,
+		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
+		Changes: journal, LookAt: d.LookAt, Webhooks: hooks.Status,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, Version: versions().Version, Log: log,
 		Auth: h.auth(), TLS: h.tls(),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
+	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
 	"trust-worker/watcher"
 )
@@ -91,6 +92,10 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 		return err
 	}
 	defer func() { err = errors.Join(err, told.close()) }()
+	hooks, err := webhook.New(s.webhooks, told.journal, s.state, nil, log)
+	if err != nil {
+		return usageError{err}
+	}
 	cfg := s.scheduler(store, roots, loader, log)
 	cfg.MirrorPolicy = s.mirrorPolicy
 	if s.watch {
@@ -106,9 +111,10 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	done := make(chan struct{})
 	g.Go(func() error { defer close(done); return sched.Run(gctx) })
 	g.Go(func() error { return handleSignals(gctx, sched, log) })
-	g.Go(func() error { return s.writeStatus(gctx, store, sched) })
+	g.Go(func() error { return hooks.Run(gctx) })
+	g.Go(func() error { return s.writeStatus(gctx, store, sched, hooks) })
 	g.Go(func() error { return told.observer.Run(gctx) })
-	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told.journal, log) })
+	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told.journal, hooks, log) })
 	g.Go(func() error {
 		select {
 		case <-gctx.Done():
@@ -164,6 +170,7 @@ type statusFile struct {
 	PrivateBytes     int64
 	Rebuilt          string `json:",omitempty"`
 	Lease            string
+	Webhooks         []webhook.Status `json:",omitempty"`
 	scheduler.Status
 }
 
@@ -171,7 +178,7 @@ func statusPath(state string) string { return filepath.Join(state, "status.json"
 
 // writeStatus leaves the daemon's condition in the state directory, every two
 // seconds. It is for people; no answer rests on it.
-func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler) error {
+func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler, hooks *webhook.Sender) error {
 	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt()}
 	log, err := s.logger()
 	if err != nil {
@@ -181,7 +188,7 @@ func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *s
 	first := sched.FirstPass()
 	for {
 		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
-		st.PrivateBytes, st.Status = store.PrivateSize(), sched.Status()
+		st.PrivateBytes, st.Status, st.Webhooks = store.PrivateSize(), sched.Status(), hooks.Status()
 		b, err := json.MarshalIndent(st, "", "  ")
 		if err == nil {
 			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640)

@@ -142,6 +142,13 @@ func (a *statusAnswer) text(t *table) {
 	t.row("last pass", fmt.Sprintf("%s, %d repositories in %s", d.LastPass.Format(time.RFC3339), d.Repositories, d.PassTook.Round(time.Millisecond)))
 	t.row("queue", fmt.Sprint(d.Queue))
 	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
+	for _, h := range d.Webhooks {
+		line := fmt.Sprintf("%s: %d delivered, %d waiting, %d dropped, %d refused", h.Target, h.Delivered, h.Behind, h.Dropped, h.Refused)
+		if h.Problem != "" {
+			line += "; " + h.Problem
+		}
+		t.row("webhook", line)
+	}
 	if d.Trust != nil {
 		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
 	}

@@ -1,0 +1,48 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"trust-worker/internal/signtest"
+)
+
+// A hint finds what a pass would have found, and makes nothing of names that are
+// no repository's.
+func TestLookAt(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", key)
+	w.st.Image("team/app", "1.0")
+	w.scan()
+	s := w.scheduler()
+	w.st.SignSimple(w.st.Image("team/new", "1.0"), key, signtest.CosignOptions{})
+	if err := os.Symlink("new", filepath.Join(w.st.Dir, "team/link")); err != nil {
+		t.Fatal(err)
+	}
+	finished := errors.New("finished")
+	err := s.run(context.Background(), func(ctx context.Context, g *errgroup.Group) {
+		g.Go(func() error {
+			for _, name := range []string{"team/new", "team/app", "team", "team/app/index.json", "team/link", "none", "../x", "_cosign", "team/app/blobs", ""} {
+				s.LookAt(name)
+			}
+			<-s.agenda.quiet()
+			return finished
+		})
+	})
+	if !errors.Is(err, finished) {
+		t.Fatal(err)
+	}
+	if work := s.Work(); work.Scanned != 2 || work.Verified != 1 || work.Walks != 0 || work.Errors != 0 {
+		t.Errorf("%+v", work)
+	}
+	places, err := w.store.Places()
+	if err != nil || len(places) != 2 || places[0].Name != "team/app" || places[1].Name != "team/new" {
+		t.Errorf("%v, %v", places, err)
+	}
+}
