@@ -40,7 +40,8 @@ type publisher struct {
 	last      atomic.Int64  // how long the last one took, nanoseconds
 	published atomic.Uint64 // publications of data, for tests and status
 
-	notify chan struct{}
+	notify    chan struct{}
+	onPublish func(asOf time.Time)
 }
 
 // setTerms notes what is trusted from now on. mu is held.
@@ -156,14 +157,19 @@ func (s *Store) setCurrent(next current) error {
 }
 
 // Publish makes everything that is committed readable and returns when it is.
-func (s *Store) Publish(ctx context.Context) error {
+func (s *Store) Publish(ctx context.Context) (err error) {
 	s.pub.data.Lock()
 	defer s.pub.data.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	start := time.Now()
-	defer func() { s.pub.last.Store(int64(time.Since(start))) }()
+	defer func() {
+		s.pub.last.Store(int64(time.Since(start)))
+		if err == nil && s.pub.onPublish != nil {
+			s.pub.onPublish(start)
+		}
+	}()
 	var full bool
 	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull) != 0; return nil }); err != nil {
 		return err

@@ -2,13 +2,15 @@ package scheduler
 
 import (
 	"errors"
+	"time"
 
 	"trust-worker/cache"
 )
 
 // result is what one turn found, to be committed.
 type result struct {
-	item item
+	item  item
+	began time.Time // when the turn did
 	// batches are committed together.
 	batches []cache.Batch
 	// then is called after the commit, before the item's turn ends. outdated
@@ -96,6 +98,7 @@ func (s *Scheduler) commit(results []result) error {
 			outdated[owner[b]] = true
 		}
 		s.counters.commits.Add(1)
+		s.measures.committed(results)
 	}
 	for i, r := range results {
 		s.agenda.succeeded(r.item)

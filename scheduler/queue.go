@@ -42,6 +42,7 @@ type work struct {
 	after  trust.Digest // where settle or rehash goes on
 	pass   *pass        // a signer's
 	level  priority
+	since  time.Time // owed since
 }
 
 // lanes is a workqueue.Queue with one FIFO for each priority. The workqueue
@@ -122,7 +123,7 @@ func (a *agenda) add(i item, level priority, merge func(*work)) {
 	a.mu.Lock()
 	w := a.owed[i]
 	if w == nil {
-		w = &work{level: level}
+		w = &work{level: level, since: time.Now()}
 		if len(a.owed)+len(a.running) == 0 {
 			a.idle = make(chan struct{})
 		}

@@ -104,6 +104,7 @@ type Scheduler struct {
 	wakeup chan struct{} // the retry timer looks again
 
 	counters counters
+	measures *measures
 	state    stateOfScan
 }
 
@@ -124,13 +125,16 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Scheduler{
+	s := &Scheduler{
 		cfg: cfg, log: cfg.Log, now: cfg.Now,
 		agenda:    newAgenda(),
 		results:   make(chan result, resultsWaiting),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
-	}, nil
+		measures: newMeasures(),
+	}
+	cfg.Store.OnPublish(s.measures.published)
+	return s, nil
 }
 
 func setDefault(d *time.Duration, def time.Duration) {
@@ -258,6 +262,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 			s.agenda.done(i)
 			continue
 		}
+		began := time.Now()
 		r, err := s.turn(ctx, i, w)
 		if errors.Is(err, cache.ErrDamaged) {
 			s.agenda.done(i)
@@ -268,7 +273,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 			s.agenda.done(i)
 			continue
 		}
-		r.item = i
+		r.item, r.began = i, began
 		s.results <- r // the committer reads until this channel is closed
 	}
 }

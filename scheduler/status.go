@@ -60,9 +60,11 @@ type Status struct {
 	// index takes: a new key is tried on them as a whole, later than elsewhere.
 	Overflowing []string
 	Queue       int // repositories and signers with work owed
-	Trust       *watcher.Status
-	Storage     *watcher.Status
-	Work        Work
+	// QueueAge is for how long the first of them has been.
+	QueueAge time.Duration
+	Trust    *watcher.Status
+	Storage  *watcher.Status
+	Work     Work
 }
 
 // stateOfScan is the part of Status that loops leave behind.
@@ -123,7 +125,7 @@ func (s *Scheduler) Status() Status {
 	s.state.mu.Lock()
 	st := s.state.st
 	s.state.mu.Unlock()
-	st.Queue, st.Work = s.agenda.size(), s.Work()
+	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
 	select {
 	case <-s.firstPass:
 		st.FirstPass = true

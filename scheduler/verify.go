@@ -90,7 +90,13 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 // look verifies one reference. prior are verdicts on layers that may be used
 // again. An error means that the turn cannot go on; what is wrong with this
 // reference alone is in the problems.
-func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (looked, error) {
+func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+	began := time.Now()
+	defer func() {
+		if err == nil {
+			s.measures.looked(kindOf(ref.Carrier).Tool(), &l, time.Since(began))
+		}
+	}()
 	s.counters.verified.Add(1)
 	manifest, err := p.Manifest(ctx, ref.Digest)
 	if ctx.Err() != nil {

@@ -46,6 +46,8 @@ type Config struct {
 	// LookAt asks for a look at one repository, which may not exist; nil: such
 	// hints are not taken.
 	LookAt func(repository string)
+	// Measures are the daemon's, for metrics; nil: there are none.
+	Measures func() scheduler.Measures
 	// StateDir is where upload.token is.
 	StateDir string
 
@@ -67,11 +69,15 @@ type Config struct {
 	// reach it under a name of its own (DNS rebinding).
 	HostNames []string
 
-	Version string
-	Log     *slog.Logger
+	// Build is what trust_worker_build_info shows.
+	Build Build
+	Log   *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
+
+// Build names versions.
+type Build struct{ Version, Go, Cosign, Notation string }
 
 // Auth says who may do what over TCP. Over a Unix socket its mode says so.
 type Auth struct {

@@ -118,7 +118,7 @@ func start(t testing.TB, edit func(*Config)) *world {
 	check(t, os.MkdirAll(w.root, 0o755))
 	cfg := Config{Listen: []string{"127.0.0.1:0"}, StateDir: w.state, Cosign: true, Notation: true,
 		CosignDir: filepath.Join(w.root, "_cosign"), NotationDir: filepath.Join(w.root, "_notation"),
-		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test"}
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Build: Build{Version: "test"}}
 	cfg.Limits.WriteRate, cfg.Limits.WriteBurst = 1e6, 1e6
 	if edit != nil {
 		edit(&cfg)

@@ -6,9 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"trust-worker/trust"
-	"trust-worker/watcher"
 )
 
 // metrics are the daemon's, in a registry of their own. No label has a value
@@ -16,6 +13,7 @@ import (
 type metrics struct {
 	handler  http.Handler
 	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
 	changes  *prometheus.CounterVec
 }
 
@@ -23,16 +21,23 @@ func newMetrics(s *Server) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "trust_worker_http_requests_total",
 			Help: "Requests by route."}, []string{"route"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "trust_worker_http_request_seconds",
+			Help: "Time to answer a request, by route; streams of changes count when they end.", Buckets: []float64{.0005, .001, .0025, .005, .01, .05, .1, .5, 1, 5}}, []string{"route"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "trust_worker_trust_changes_total",
 			Help: "Changes to the trust directories asked for over HTTP, by action and result."}, []string{"action", "result"}),
 	}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(m.requests, m.changes, newDaemonCollector(s))
+	registry.MustRegister(m.requests, m.seconds, m.changes, newDaemonCollector(s))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 	return m
 }
 
-func (m *metrics) request(route string)         { m.requests.WithLabelValues(route).Inc() }
+func (m *metrics) request(route string) (done func()) {
+	m.requests.WithLabelValues(route).Inc()
+	began := time.Now()
+	return func() { m.seconds.WithLabelValues(route).Observe(time.Since(began).Seconds()) }
+}
+
 func (m *metrics) change(action, result string) { m.changes.WithLabelValues(action, result).Inc() }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ identity) error {
@@ -40,122 +45,61 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ identity
 	return nil
 }
 
-// daemonCollector reads the daemon's condition when it is asked.
-type daemonCollector struct {
-	s *Server
+// kinds of metric besides counters and gauges.
+type metricKind int
 
-	up, generation, leaseAge, lease, published, firstPass, queue, repositories *prometheus.Desc
-	loaded, refused, expires                                                   *prometheus.Desc
-	polling, overflows, watchErrors                                            *prometheus.Desc
-	work, passSeconds, lastPass                                                *prometheus.Desc
+const (
+	gauge metricKind = iota
+	counter
+	histogram
+)
+
+// metric is one row of daemonMetrics.
+type metric struct {
+	name   string // after "trust_worker_"
+	kind   metricKind
+	help   string
+	labels []string
 }
 
-func newDaemonCollector(s *Server) *daemonCollector {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("trust_worker_"+name, help, labels, nil)
-	}
-	return &daemonCollector{s: s,
-		up:           desc("answers_believed", "1 while answers are published and not stale."),
-		generation:   desc("cache_generation", "Number of the publication in force."),
-		published:    desc("problem", "1 while something keeps the answers from being kept up to date."),
-		leaseAge:     desc("confirmation_age_seconds", "Time since the published trust was last confirmed to be the trust directories'."),
-		lease:        desc("lease_seconds", "How long answers are believed without confirmation; 0 for ever."),
-		firstPass:    desc("first_pass_done", "1 once the first pass over storage is over."),
-		queue:        desc("queue_items", "Repositories and signers with work owed."),
-		repositories: desc("repositories", "Repositories found by the last pass over storage."),
-		loaded:       desc("trust_files_loaded", "Pieces of trust material in force, by tool.", "tool"),
-		refused:      desc("trust_files_refused", "Trust files and directories that are not loaded."),
-		expires:      desc("certificate_expiry_timestamp_seconds", "End of validity of a trusted certificate.", "store", "fingerprint"),
-		polling:      desc("watch_polling", "1 while a watcher polls because events cannot be had.", "watch"),
-		overflows:    desc("watch_overflows_total", "Times that the kernel dropped events.", "watch"),
-		watchErrors:  desc("watch_errors_total", "Errors of the event source.", "watch"),
-		work:         desc("work_total", "Work done since the start, by kind.", "kind"),
-		passSeconds:  desc("pass_seconds", "Duration of the last pass over storage."),
-		lastPass:     desc("pass_timestamp_seconds", "Time of the last pass over storage."),
-	}
-}
+// daemonMetrics are those that are read from the daemon's condition when they
+// are asked for; docs/metrics.md is held to this table and those above.
+var daemonMetrics = []metric{
+	{"build_info", gauge, "1; the labels are the program's version and those of what it verifies with.", []string{"version", "go", "cosign", "notation"}},
 
-func (c *daemonCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.generation, c.leaseAge, c.lease, c.published, c.firstPass, c.queue, c.repositories,
-		c.loaded, c.refused, c.expires, c.polling, c.overflows, c.watchErrors, c.work, c.passSeconds, c.lastPass} {
-		ch <- d
-	}
-}
+	{"answers_believed", gauge, "1 while answers are published and not stale.", nil},
+	{"cache_generation", gauge, "Number of the publication in force.", nil},
+	{"confirmation_age_seconds", gauge, "Time since the published trust was last confirmed to be the trust directories': the age of the lease.", nil},
+	{"lease_seconds", gauge, "How long answers are believed without confirmation; 0 for ever.", nil},
+	{"problem", gauge, "1 while something keeps the answers from being kept up to date.", nil},
+	{"cache_bytes", gauge, "Bytes of the private store, and of what is published.", []string{"part"}},
+	{"images", gauge, "Images by state.", []string{"state"}},
+	{"signatures", gauge, "Signatures by status.", []string{"status"}},
+	{"repositories", gauge, "Repositories found by the last pass over storage.", nil},
 
-func (c *daemonCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	count := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
-	}
-	c.collectCache(gauge)
-	st := c.s.cfg.Status()
-	gauge(c.published, truth(st.Problem != ""))
-	gauge(c.firstPass, truth(st.FirstPass))
-	gauge(c.queue, float64(st.Queue))
-	gauge(c.repositories, float64(st.Repositories))
-	gauge(c.passSeconds, st.PassTook.Seconds())
-	gauge(c.lastPass, unixSeconds(st.LastPass))
-	for name, w := range map[string]*watcher.Status{"trust": st.Trust, "storage": st.Storage} {
-		if w != nil {
-			gauge(c.polling, truth(w.Mode == watcher.ModePolling), name)
-			count(c.overflows, float64(w.Overflows), name)
-			count(c.watchErrors, float64(w.Errors), name)
-		}
-	}
-	for kind, n := range map[string]int64{"pass": st.Work.Walks, "repository": st.Work.Scanned, "manifest": st.Work.Opened,
-		"signature": st.Work.Verified, "verification": st.Work.Calls, "reread": st.Work.Reread, "commit": st.Work.Commits,
-		"error": st.Work.Errors, "panic": st.Work.Panics} {
-		count(c.work, float64(n), kind)
-	}
-	c.collectTrust(gauge)
-}
+	{"verifications_total", counter, "Signature manifests verified, by tool and outcome: matched (some signer makes it good), unmatched, undecided, attachment (no signature).", []string{"tool", "outcome"}},
+	{"verification_seconds", histogram, "Time to verify one signature manifest, reading included.", []string{"tool"}},
+	{"publication_lag_seconds", histogram, "Time from the beginning of the turn that saw a signature until its answer could be read.", nil},
+	{"work_total", counter, "Work done since the start, by kind.", []string{"kind"}},
+	{"queue_items", gauge, "Repositories and signers with work owed.", nil},
+	{"queue_age_seconds", gauge, "For how long the first of them has been owed.", nil},
+	{"first_pass_done", gauge, "1 once the first pass over storage is over.", nil},
+	{"pass_seconds", gauge, "Duration of the last pass over storage.", nil},
+	{"pass_timestamp_seconds", gauge, "Time of the last pass over storage.", nil},
 
-func (c *daemonCollector) collectCache(gauge func(*prometheus.Desc, float64, ...string)) {
-	snap, err := c.s.cfg.Reader.Snapshot()
-	if err != nil {
-		gauge(c.up, 0)
-		return
-	}
-	defer snap.Close()
-	gauge(c.up, truth(!snap.Stale()))
-	gauge(c.generation, float64(snap.Generation().Number))
-	gauge(c.leaseAge, c.s.cfg.Now().Sub(snap.AsOf()).Seconds())
-	gauge(c.lease, snap.Lease().Seconds())
-}
+	{"trust_files_loaded", gauge, "Pieces of trust material in force, by tool.", []string{"tool"}},
+	{"trust_files_refused", gauge, "Trust files and directories that are not loaded.", nil},
+	{"certificate_expiry_timestamp_seconds", gauge, "End of validity of a trusted certificate.", []string{"store", "fingerprint"}},
 
-// collectTrust: the operator's directories bound the number of series.
-func (c *daemonCollector) collectTrust(gauge func(*prometheus.Desc, float64, ...string)) {
-	store := c.s.cfg.Trust.TrustStore()
-	if store == nil {
-		return
-	}
-	loaded := map[trust.Tool]int{trust.Cosign: 0, trust.Notation: 0}
-	seen := map[trust.Signer]bool{}
-	for _, f := range store.Loaded() {
-		loaded[f.Signer.Tool]++
-		if !f.NotAfter.IsZero() && !seen[f.Signer] {
-			seen[f.Signer] = true
-			gauge(c.expires, unixSeconds(f.NotAfter), f.Signer.Store(), f.Signer.Fingerprint.String())
-		}
-	}
-	for tool, n := range loaded {
-		gauge(c.loaded, float64(n), string(tool))
-	}
-	gauge(c.refused, float64(len(store.Refused())))
-}
+	{"watch_polling", gauge, "1 while a watcher polls because events cannot be had.", []string{"watch"}},
+	{"watch_overflows_total", counter, "Times that the kernel dropped events.", []string{"watch"}},
+	{"watch_errors_total", counter, "Errors of the event source.", []string{"watch"}},
 
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func unixSeconds(t time.Time) float64 {
-	if t.IsZero() {
-		return 0
-	}
-	return float64(t.UnixNano()) / 1e9
+	{"changes_total", counter, "Number of the last change of trust that was told; it goes on over restarts.", nil},
+	{"change_streams", gauge, "Clients that follow the stream of changes.", nil},
+	{"webhook_delivered_total", counter, "Changes delivered to a webhook since the start.", []string{"target"}},
+	{"webhook_retries_total", counter, "Attempts that failed and were or will be repeated.", []string{"target"}},
+	{"webhook_refused_total", counter, "Changes that a webhook did not want, given up.", []string{"target"}},
+	{"webhook_dropped_total", counter, "Changes that a webhook was too far behind for.", []string{"target"}},
+	{"webhook_waiting", gauge, "Changes that wait for a webhook.", []string{"target"}},
 }

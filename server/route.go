@@ -25,7 +25,7 @@ type router struct {
 func (t router) handle(pattern string, need right, h handlerFunc) {
 	s := t.s
 	t.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		s.metrics.request(pattern)
+		defer s.metrics.request(pattern)()
 		id, err := s.authorize(r, need)
 		if err == nil {
 			err = h(w, r, id)

@@ -67,6 +67,7 @@ func (h *httpSettings) tls() server.TLS {
 type httpDaemon interface {
 	server.Trust
 	Status() scheduler.Status
+	Measures() scheduler.Measures
 	LookAt(repository string)
 }
 
@@ -89,11 +90,12 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, 
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
+	v := versions()
 	srv, err := server.New(server.Config{
 		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
-		Changes: journal, LookAt: d.LookAt, Webhooks: hooks.Status,
+		Changes: journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
-		DefaultStore: h.defaultStore, HostNames: h.hostNames, Version: versions().Version, Log: log,
+		DefaultStore: h.defaultStore, HostNames: h.hostNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
 		Auth: h.auth(), TLS: h.tls(),
 	})
 	if err != nil {
