@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/scheduler"
 	"trust-worker/server"
 	"trust-worker/verifier"
@@ -33,8 +34,11 @@ func Example() {
 		return
 	}
 	defer reader.Close()
+	journal := changes.OpenJournal(state, slog.New(slog.DiscardHandler))
+	defer journal.Close()
 	srv, err := server.New(server.Config{
 		Listen: []string{"127.0.0.1:0"}, Reader: reader, Trust: idle{}, Status: idle{}.Status, StateDir: state,
+		Changes: journal,
 		Cosign: true, CosignDir: state + "/_cosign", Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -37,12 +37,15 @@ func TestKillUpload(t *testing.T) {
 	for range 50 {
 		keys = append(keys, signtest.NewKey(signtest.P256).PEM())
 	}
+	accepted := 0
 	for range turns {
-		killOnce(t, env, keys)
+		accepted += killOnce(t, env, keys)
 	}
+	t.Logf("%d servers killed, %d uploads accepted before, none lost", turns, accepted)
 }
 
-func killOnce(t *testing.T, env string, keys [][]byte) {
+// killOnce returns how many uploads were accepted.
+func killOnce(t *testing.T, env string, keys [][]byte) (accepted int) {
 	dir := t.TempDir()
 	c := exec.Command(os.Args[0], "-test.run", "^TestKillUpload$")
 	c.Env = append(os.Environ(), env+"="+dir, "TMPDIR="+dir)
@@ -59,7 +62,6 @@ func killOnce(t *testing.T, env string, keys [][]byte) {
 	defer client.CloseIdleConnections()
 	killed := time.AfterFunc(time.Duration(rand.IntN(100))*time.Millisecond, func() { _ = c.Process.Kill() })
 	defer killed.Stop()
-	accepted := 0
 	for _, key := range keys {
 		resp, err := client.Post(url+pathCosign, "", bytes.NewReader(key))
 		if err != nil {
@@ -86,4 +88,5 @@ func killOnce(t *testing.T, env string, keys [][]byte) {
 			t.Errorf("%s is half written: %q", e.Name(), b)
 		}
 	}
+	return accepted
 }

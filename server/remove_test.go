@@ -38,6 +38,7 @@ func TestTortureRemoveKey(t *testing.T) {
 			t.Errorf("%s: %s, want %s", headerGeneration, got, w.generation())
 		}
 	}
+	t.Logf("%d removals, none was still trusted at the next read", turns)
 	if got := w.status("team/app2", "1.0"); got != trust.Trusted {
 		t.Errorf("of the key that stays: %s", got)
 	}

@@ -18,12 +18,14 @@ type handlerFunc func(w http.ResponseWriter, r *http.Request, id identity) error
 
 // router registers routes, each with the right that it asks for.
 type router struct {
-	s   *Server
-	mux *http.ServeMux
+	s        *Server
+	mux      *http.ServeMux
+	patterns *[]string // of the routes there are
 }
 
 func (t router) handle(pattern string, need right, h handlerFunc) {
 	s := t.s
+	*t.patterns = append(*t.patterns, pattern)
 	t.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		defer s.metrics.request(pattern)()
 		id, err := s.authorize(r, need)
@@ -43,7 +45,7 @@ func (t router) handle(pattern string, need right, h handlerFunc) {
 
 // routes registers everything. The routes of a tool that is off do not exist.
 func (s *Server) routes() http.Handler {
-	t := router{s: s, mux: http.NewServeMux()}
+	t := router{s: s, mux: http.NewServeMux(), patterns: &s.patterns}
 	if s.cfg.Cosign {
 		t.handle("POST "+pathCosign, toWrite, s.limited(s.uploadKey))
 		t.handle("GET "+pathCosign, toRead, s.listKeys)

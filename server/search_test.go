@@ -154,8 +154,11 @@ func TestZotsQueries(t *testing.T) {
 			if out.String() != string(want) {
 				t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 			}
-			if strings.Contains(a.body, `"errors"`) {
-				t.Error("the answer has errors")
+			// Of vulnerabilities nothing is known: zot's answer while its
+			// scanner is off (pkg/extensions/search/schema.resolvers.go).
+			about := strings.Contains(query, "CVE")
+			if got := strings.Contains(a.body, `"errors"`); got != about || about && !strings.Contains(a.body, `"message":"cve search is disabled"`) {
+				t.Errorf("errors: %t", got)
 			}
 			// The same by POST, as other clients send it.
 			b := w.call("POST", pathSearch, []byte(`{"query":`+mustJSON(t, query)+`}`), "Content-Type", "application/json")

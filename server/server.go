@@ -35,6 +35,7 @@ type Server struct {
 	stopping         chan struct{} // closed when streams have to end
 	stopOnce         sync.Once
 	handler          http.Handler
+	patterns         []string // of its routes
 	endpoints        []*endpoint
 	draining         atomic.Bool
 	metrics          *metrics

@@ -1,35 +1,28 @@
 package graph
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
-// What zot knows and this program does not. Lists of vulnerabilities are null,
-// never empty: an empty one would say that there are none.
+// What zot knows and this program does not.
 
-func (query) CVEListForImage(_ context.Context, image string, _ *PageInput, _, _, _ *string) (*CVEResultForImage, error) {
-	_, tag, _ := strings.Cut(image, ":")
-	return &CVEResultForImage{Tag: &tag, Page: &PageInfo{}}, nil
+// errCVE is what zot itself answers to the queries about vulnerabilities, in these
+// words, while its scanner is off: its clients know it. An empty list would say
+// that there are none; for null, zli does.
+const errCVE = clientError("cve search is disabled")
+
+func (query) CVEListForImage(context.Context, string, *PageInput, *string, *string, *string) (*CVEResultForImage, error) {
+	return nil, errCVE
 }
 
-func (query) CVEDiffListForImages(_ context.Context, minuend, subtrahend ImageInput, _ *PageInput, _, _ *string) (*CVEDiffResult, error) {
-	identifier := func(i ImageInput) *ImageIdentifier {
-		id := &ImageIdentifier{Repo: i.Repo, Tag: i.Tag, Digest: i.Digest}
-		if i.Platform != nil {
-			id.Platform = &Platform{Os: i.Platform.Os, Arch: i.Platform.Arch}
-		}
-		return id
-	}
-	return &CVEDiffResult{Minuend: identifier(minuend), Subtrahend: identifier(subtrahend), Page: &PageInfo{}}, nil
+func (query) CVEDiffListForImages(context.Context, ImageInput, ImageInput, *PageInput, *string, *string) (*CVEDiffResult, error) {
+	return nil, errCVE
 }
 
 func (query) ImageListForCve(context.Context, string, *Filter, *PageInput) (*PaginatedImagesResult, error) {
-	return noImages(), nil
+	return nil, errCVE
 }
 
 func (query) ImageListWithCVEFixed(context.Context, string, string, *Filter, *PageInput) (*PaginatedImagesResult, error) {
-	return noImages(), nil
+	return nil, errCVE
 }
 
 func (query) DerivedImageList(context.Context, string, *string, *PageInput) (*PaginatedImagesResult, error) {
