@@ -233,7 +233,7 @@ func (w *world) trusted(at time.Time) map[string]bool {
 func TestTortureFollowerKnows(t *testing.T) {
 	turns := 100
 	if os.Getenv("TRUST_WORKER_TORTURE") != "" {
-		turns = 20_000
+		turns = 4_000
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	w := newWorld(t)

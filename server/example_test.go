@@ -39,7 +39,7 @@ func Example() {
 	srv, err := server.New(server.Config{
 		Listen: []string{"127.0.0.1:0"}, Reader: reader, Trust: idle{}, Status: idle{}.Status, StateDir: state,
 		Changes: journal,
-		Cosign: true, CosignDir: state + "/_cosign", Log: slog.New(slog.DiscardHandler),
+		Cosign:  true, CosignDir: state + "/_cosign", Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		fmt.Println(err)
