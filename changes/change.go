@@ -72,7 +72,8 @@ type Change struct {
 	Was   string `json:",omitempty"`
 	State string `json:",omitempty"`
 
-	// Count is how many images this stands for, when it names none. Turned
+	// Count is how many images this stands for, when it names none; an image
+	// counts once for each of its signers. Turned
 	// is how many of them became trusted, or ceased to be, as a whole.
 	Count  int `json:",omitempty"`
 	Turned int `json:",omitempty"`

@@ -12,6 +12,9 @@ const (
 	// maxNamed is how many changes of one kind, signer and reason are told one
 	// by one; more are one change with their number.
 	maxNamed = 10
+	// maxTold is how many changes one look tells; when there would be more,
+	// signers are not told apart: many keys can each have made a few images.
+	maxTold = 100
 	// maxGroups bounds what is counted apart; beyond it signers are not.
 	maxGroups = 1000
 	// maxTags is how many tags of a repository are looked at to name an image.
@@ -127,6 +130,9 @@ func stateOf(sigs []cache.Signature) string {
 
 // changes returns what was told, losses first.
 func (t *tally) changes() (list []Change) {
+	if t.told() > maxTold {
+		t.mergeSigners()
+	}
 	slices.SortStableFunc(t.order, func(a, b group) int {
 		switch {
 		case a.kind.Lost() == b.kind.Lost():
@@ -157,6 +163,39 @@ func (t *tally) changes() (list []Change) {
 		list = append(list, one)
 	}
 	return list
+}
+
+// told is how many changes there are to tell.
+func (t *tally) told() (n int) {
+	for _, c := range t.groups {
+		if n += c.count; c.count > maxNamed {
+			n += 1 - c.count
+		}
+	}
+	return n
+}
+
+// mergeSigners puts together what differs only in its signer.
+func (t *tally) mergeSigners() {
+	was, order := t.groups, t.order
+	t.groups, t.order = map[group]*counted{}, nil
+	for _, g := range order {
+		c := was[g]
+		g.tool, g.signer = "", trust.Digest{}
+		all := t.groups[g]
+		if all == nil {
+			t.groups[g] = c
+			t.order = append(t.order, g)
+			continue
+		}
+		all.count, all.turned = all.count+c.count, all.turned+c.turned
+		if all.repository != c.repository {
+			all.repository = ""
+		}
+		if room := maxNamed - len(all.named); room > 0 {
+			all.named = append(all.named, c.named[:min(room, len(c.named))]...)
+		}
+	}
 }
 
 // signerParameter: an answer names its signer only while it is authenticated.
