@@ -25,6 +25,7 @@ func drawVerdict(t *rapid.T) *cachepb.Verdict {
 		Format: rapid.Uint32Range(0, 6).Draw(t, "format"), Reason: rapid.Uint32Range(0, 40).Draw(t, "reason"),
 		Author: rapid.Uint32Range(0, 3).Draw(t, "author"), Policy: rapid.Uint32Range(0, 3).Draw(t, "policy"),
 		LoggedExpiry: rapid.Int64().Draw(t, "expiry"), RevocationNotChecked: rapid.Bool().Draw(t, "checked"),
+		RevocationLogged: rapid.Bool().Draw(t, "logged"), RevocationUntil: rapid.Int64().Draw(t, "revocation until"),
 		VerifiedAt: rapid.Int64().Draw(t, "at"), Epoch: rapid.Uint32().Draw(t, "epoch"), Problem: rapid.Uint32Range(0, 40).Draw(t, "problem"),
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "grounds") {

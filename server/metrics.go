@@ -48,6 +48,7 @@ type daemonCollector struct {
 	loaded, refused, expires                                                   *prometheus.Desc
 	polling, overflows, watchErrors                                            *prometheus.Desc
 	work, passSeconds, lastPass                                                *prometheus.Desc
+	revocation, revocationRequests, revocationWaiting                          *prometheus.Desc
 }
 
 func newDaemonCollector(s *Server) *daemonCollector {
@@ -70,14 +71,19 @@ func newDaemonCollector(s *Server) *daemonCollector {
 		overflows:    desc("watch_overflows_total", "Times that the kernel dropped events.", "watch"),
 		watchErrors:  desc("watch_errors_total", "Errors of the event source.", "watch"),
 		work:         desc("work_total", "Work done since the start, by kind.", "kind"),
-		passSeconds:  desc("pass_seconds", "Duration of the last pass over storage."),
-		lastPass:     desc("pass_timestamp_seconds", "Time of the last pass over storage."),
+		revocation: desc("revocation_checks_total",
+			"Certificate chains that revocation services were asked about, by outcome; dropped: too many waited.", "outcome"),
+		revocationRequests: desc("revocation_requests_total", "Requests sent to OCSP responders and CRL distribution points."),
+		revocationWaiting:  desc("revocation_waiting", "Certificate chains that wait for revocation services."),
+
+		passSeconds: desc("pass_seconds", "Duration of the last pass over storage."),
+		lastPass:    desc("pass_timestamp_seconds", "Time of the last pass over storage."),
 	}
 }
 
 func (c *daemonCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.up, c.generation, c.leaseAge, c.lease, c.published, c.firstPass, c.queue, c.repositories,
-		c.loaded, c.refused, c.expires, c.polling, c.overflows, c.watchErrors, c.work, c.passSeconds, c.lastPass} {
+		c.loaded, c.refused, c.expires, c.polling, c.overflows, c.watchErrors, c.work, c.passSeconds, c.lastPass, c.revocation, c.revocationRequests, c.revocationWaiting} {
 		ch <- d
 	}
 }
@@ -108,6 +114,13 @@ func (c *daemonCollector) Collect(ch chan<- prometheus.Metric) {
 		"signature": st.Work.Verified, "verification": st.Work.Calls, "reread": st.Work.Reread, "commit": st.Work.Commits,
 		"error": st.Work.Errors, "panic": st.Work.Panics} {
 		count(c.work, float64(n), kind)
+	}
+	if r := st.Revocation; r != nil {
+		for outcome, n := range map[string]int64{"good": r.Good, "revoked": r.Revoked, "unknown": r.Unknown, "dropped": r.Dropped} {
+			count(c.revocation, float64(n), outcome)
+		}
+		count(c.revocationRequests, float64(r.Requests))
+		gauge(c.revocationWaiting, float64(r.Waiting))
 	}
 	c.collectTrust(gauge)
 }

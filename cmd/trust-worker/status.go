@@ -142,6 +142,9 @@ func (a *statusAnswer) text(t *table) {
 	t.row("last pass", fmt.Sprintf("%s, %d repositories in %s", d.LastPass.Format(time.RFC3339), d.Repositories, d.PassTook.Round(time.Millisecond)))
 	t.row("queue", fmt.Sprint(d.Queue))
 	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
+	if r := d.Revocation; r != nil {
+		t.row("revocation", fmt.Sprintf("chains asked about: %d good, %d revoked, %d unknown, %d waiting; %d requests", r.Good, r.Revoked, r.Unknown, r.Waiting, r.Requests))
+	}
 	if d.Trust != nil {
 		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
 	}
