@@ -122,12 +122,8 @@ func New(o Options) *Checker {
 	c := &Checker{log: o.Log, base: o.Transport, known: newBounded[chainID, *known](maxAnswers, maxAnswers),
 		responses: newResponses(), queue: newQueue(), validators: map[purpose.Purpose]nrevocation.Validator{}}
 	c.changed = sync.NewCond(&c.mu)
-	client := func(t *transport) *http.Client {
-		t.c = c
-		return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	}
-	ocsp := client(&transport{limit: maxOCSP, timeout: ocspTimeout, judge: judgeOCSP})
-	fetcher, err := crl.NewHTTPFetcher(client(&transport{limit: maxCRL, timeout: crlTimeout, judge: judgeCRL}))
+	ocsp := &http.Client{Transport: &transport{c: c, limit: maxOCSP, timeout: ocspTimeout, judge: judgeOCSP}}
+	fetcher, err := crl.NewHTTPFetcher(&http.Client{Transport: &transport{c: c, limit: maxCRL, timeout: crlTimeout, judge: judgeCRL}})
 	if err != nil {
 		panic(err) // only of a nil client
 	}

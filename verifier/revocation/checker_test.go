@@ -240,31 +240,37 @@ func (b *endlessBody) Close() error { b.closed = true; return nil }
 
 // A responder that never answers keeps those who ask it, and nobody else: a
 // hundred chains wait for it, and a chain that names another host is answered
-// meanwhile. A stop does not wait for it either.
+// before the first of them is given up. A stop does not wait for it either.
 func TestHangingResponderDelaysNobody(t *testing.T) {
-	root := signtest.NewRoot(signtest.CertOptions{})
-	release := make(chan struct{})
-	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	defer hanging.Close()
-	defer close(release)
-	fine := httptest.NewServer(signtest.NewResponder(root))
-	defer fine.Close()
-	checker := New(Options{})
-	stop := running(t, checker)
-	for range 100 {
-		check(checker, root.Leaf(signtest.CertOptions{OCSP: hanging.URL}))
-	}
-	chain := root.Leaf(signtest.CertOptions{OCSP: fine.URL})
-	for check(checker, chain).State != Good {
-		if s := checker.Stats(); s.Waiting < 50 {
-			t.Fatalf("the hanging responder's chains came first: %+v", s)
+	synctest.Test(t, func(t *testing.T) {
+		root := signtest.NewRoot(signtest.CertOptions{})
+		fine := signtest.NewResponder(root)
+		var hanging atomic.Int32
+		checker := New(Options{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host != "hangs.invalid" {
+				return fine.RoundTrip(r)
+			}
+			hanging.Add(1)
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})})
+		stop := running(t, checker)
+		leaf := root.Leaf(signtest.CertOptions{OCSP: "http://hangs.invalid/"})
+		for i := range 100 {
+			checker.Check(leaf.Certs, purpose.CodeSigning, time.Unix(int64(i), 0))
 		}
-		time.Sleep(time.Millisecond)
-	}
-	stop() // while the handlers still hang
-	if s := checker.Stats(); s.Unknown >= 100 {
-		t.Errorf("a stop that was waited for: %+v", s)
-	}
+		chain := root.Leaf(signtest.CertOptions{OCSP: "http://fine.invalid/"})
+		synctest.Wait()
+		check(checker, chain)
+		synctest.Wait() // no time has passed
+		if s := checker.Stats(); check(checker, chain).State != Good || s.Unknown != 0 || s.Waiting != 100 || hanging.Load() != perHost {
+			t.Errorf("%+v, %d requests hang", s, hanging.Load())
+		}
+		began := time.Now()
+		if stop(); time.Since(began) > 0 || checker.Stats().Unknown != 0 {
+			t.Errorf("the stop took until %v: %+v", time.Since(began), checker.Stats())
+		}
+	})
 }
 
 // One chain asked about a hundred times is one request; a hundred leaves below
@@ -339,7 +345,8 @@ func TestNextUpdate(t *testing.T) {
 		expect("nearing its end", Good, start.Add(time.Hour), 1)
 		expect("asked anew", Good, start.Add(2*time.Hour), 2)
 		r.Do(signtest.NoAnswer)
-		time.Sleep(time.Hour) // 1:46 of 2:00
+		checker.responses.kept = newBounded[string, *response](maxEntries, maxBytes) // others took its place
+		time.Sleep(time.Hour)                                                        // 1:46 of 2:00
 		expect("responder gone", Good, start.Add(2*time.Hour), 2)
 		expect("still stands", Good, start.Add(2*time.Hour), 3)
 		time.Sleep(14*time.Minute - time.Nanosecond)

@@ -15,7 +15,8 @@ import (
 
 // transport is what notation-core-go's clients send requests with. It answers
 // from what is kept, keeps what it fetches once judge has nothing against it
-// (R3), and bounds both.
+// (R3), and bounds both. A response of any status but 200 is an error, so that the
+// client above never sees a redirect.
 type transport struct {
 	c       *Checker
 	limit   int64
