@@ -51,20 +51,20 @@ func unasked(problems []cache.Problem) bool {
 
 // stands reports whether every signature of a stored fact is trusted now: asking
 // ahead of the end of an answer has failed, and the answer holds until then.
-func (s *Scheduler) stands(in *trustInUse, repository string, f *cache.Fact) (bool, error) {
+func (s *Scheduler) stands(in *trustInUse, repository string, f *cache.Fact) (until int64, stands bool, err error) {
 	if s.cfg.Store == nil { // VerifyNow
-		return false, nil
+		return 0, false, nil
 	}
 	old, ok, err := s.cfg.Store.Fact(f.Subject, f.Signature, f.Context)
 	if err != nil || !ok || len(old.Verdicts) == 0 || len(old.Verdicts) != len(f.Verdicts) {
-		return false, err
+		return 0, false, err
 	}
 	for i := range old.Verdicts {
 		if in.inForce().Decide(repository, f.Context.Tool, &old.Verdicts[i], s.now()).Status != trust.Trusted {
-			return false, nil
+			return 0, false, nil
 		}
 	}
-	return true, nil
+	return recheck(old.Verdicts), true, nil
 }
 
 // awaitRevocation waits, in a one-shot pass, until revocation services have

@@ -124,10 +124,10 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 	}
 	l := s.record(in, row, ref, &o)
 	if unasked(l.problems) {
-		if stands, err := s.stands(in, name, l.fact); err != nil {
+		if until, stands, err := s.stands(in, name, l.fact); err != nil {
 			return looked{}, err
 		} else if stands {
-			return looked{retry: true}, nil
+			return looked{retry: true, until: until}, nil
 		}
 	}
 	return l, nil

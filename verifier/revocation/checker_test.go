@@ -314,6 +314,37 @@ func TestOneRequestForAll(t *testing.T) {
 	}
 }
 
+// One chain's use of an address decides nothing for another's: a CRL for users that a
+// leaf fetched does not cover a CA that names the same address, and an address
+// that is of no use to one chain is asked for by the next.
+func TestChainsThatShareAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "http://r.invalid/a.crl"
+		root, other := signtest.NewRoot(signtest.CertOptions{}), signtest.NewRoot(signtest.CertOptions{CommonName: "Other"})
+		r := signtest.NewResponder(root)
+		checker := New(Options{Transport: r})
+		defer running(t, checker)()
+		leaf := signtest.CertOptions{CRL: address}
+		if a := settled(t, checker, other.Leaf(leaf)); a.State != Unknown {
+			t.Errorf("a CRL by another issuer: %+v", a)
+		}
+		usersOnly := must(asn1.Marshal(issuingDistributionPoint{OnlyUserCerts: true}))
+		r.Say(signtest.OCSPOptions{}, signtest.CRLOptions{Change: func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{{Id: oidIssuingDistributionPoint, Critical: true, Value: usersOnly}}
+		}})
+		if a := settled(t, checker, root.Leaf(leaf)); a.State != Good {
+			t.Errorf("the issuer's CRL: %+v", a)
+		}
+		below := root.Intermediate(signtest.CertOptions{CommonName: "Mid", CRL: address}).Leaf(signtest.CertOptions{})
+		if a := settled(t, checker, below); a.State != Unknown {
+			t.Errorf("a CA that the CRL does not cover: %+v", a)
+		}
+		if a := settled(t, checker, root.Leaf(leaf)); a.State != Good {
+			t.Errorf("the issuer's CRL, again: %+v", a)
+		}
+	})
+}
+
 // Answers end at their next update, are asked for anew ahead of it, and stand
 // until then when that fails.
 func TestNextUpdate(t *testing.T) {

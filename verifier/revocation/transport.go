@@ -43,14 +43,22 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	kept := t.c.responses
 	now := time.Now()
 	old := kept.get(key, now)
+	if old != nil {
+		// Another chain may have fetched it, which it suited better.
+		if _, err := t.judge(a, q, old.body); err != nil {
+			old = nil
+		}
+	}
+	// What an address of no use to this chain says may be of use to another.
+	useless := fmt.Sprintf("%s %x", key, a.id)
 	if old != nil && now.Before(old.refresh) {
 		return old.serve(a, r), nil
 	}
-	err = kept.resting(now, key, r.URL.Host)
+	err = kept.resting(now, useless, r.URL.Host)
 	if err == nil {
 		var e *response
 		if e, err = t.fetch(a, r, q); err == nil {
-			kept.rested(key, r.URL.Host)
+			kept.rested(useless, r.URL.Host)
 			if old != nil && old.this.After(e.this) {
 				e = old // a replica that lags, or a replay
 			}
@@ -59,7 +67,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if rest := r.URL.Host; r.Context().Err() == nil || errors.Is(r.Context().Err(), context.DeadlineExceeded) {
 			if answered := (*answeredError)(nil); errors.As(err, &answered) {
-				rest = key // the host lives; this address is of no use
+				rest = useless // the host lives
 			}
 			kept.rest(now, rest)
 		}
@@ -199,7 +207,7 @@ func (s *responses) resting(now time.Time, names ...string) error {
 	defer s.mu.Unlock()
 	for _, name := range names {
 		if r, ok := s.rests.get(name); ok && now.Before(r.until) {
-			return fmt.Errorf("%s gave no answer lately, not asked before %s", name, r.until.UTC().Format(time.RFC3339))
+			return fmt.Errorf("%.200s gave no answer lately, not asked before %s", name, r.until.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil
