@@ -11,6 +11,7 @@ import (
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 )
 
 // Carriers by number, as the cache keeps them.
@@ -40,6 +41,8 @@ type looked struct {
 	problems []cache.Problem
 	// retry is set when looking again later may tell more.
 	retry bool
+	// asked is set when revocation services are being asked.
+	asked bool
 	// until is when what revocation services said ends, 0 if nothing does.
 	until int64
 }
@@ -127,7 +130,7 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 		if until, stands, err := s.stands(in, name, l.fact); err != nil {
 			return looked{}, err
 		} else if stands {
-			return looked{retry: true, until: until}, nil
+			return looked{retry: true, asked: l.asked, until: until}, nil
 		}
 	}
 	return l, nil
@@ -150,6 +153,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 			v = trust.Verdict{Format: v.Format, Policy: v.Policy}
 		}
 		l.retry = l.retry || lo.Incomplete != ""
+		l.asked = l.asked || lo.Asked
 		l.fact.Verdicts = append(l.fact.Verdicts, v)
 		for _, h := range lo.Hints {
 			hints[hintOf(h)] = true
@@ -254,7 +258,11 @@ func (s *Scheduler) apply(ref *cache.Reference, l looked) {
 		return
 	}
 	ref.Attempts++
-	ref.NextTry = s.now().Add(backoff(ref.Attempts, time.Second, time.Hour)).Unix() + 1
+	limit := time.Hour
+	if l.asked { // the answer may not live as long as that
+		limit = revocation.Soon
+	}
+	ref.NextTry = s.now().Add(min(backoff(ref.Attempts, time.Second, time.Hour), limit)).Unix() + 1
 	if at := s.again(l.until); at != 0 {
 		ref.NextTry = min(ref.NextTry, at)
 	}

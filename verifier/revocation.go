@@ -23,6 +23,7 @@ type revocationCheck struct {
 
 	// What was found, over all chains that were asked about.
 	unknown, revoked, notChecked bool
+	pending                      bool      // unknown, and being asked about
 	until                        time.Time // zero if nothing ends
 }
 
@@ -47,7 +48,7 @@ func (c *revocationCheck) ValidateContext(_ context.Context, o nrevocation.Valid
 	switch {
 	case answer.Until.IsZero() || answer.State != revocation.Good && answer.State != revocation.Revoked:
 		// Also should an answer ever come without an end.
-		c.unknown = true
+		c.unknown, c.pending = true, c.pending || answer.Pending
 		return uniform(len(o.CertChain), result.ResultUnknown), nil
 	case answer.State == revocation.Revoked:
 		c.revoked = true

@@ -82,6 +82,7 @@ func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identit
 		ArtifactReference:  "registry.invalid/subject@" + e.r.Subject.Digest.String(),
 		SignatureMediaType: e.mediaType,
 	})
+	e.lo.Asked = e.lo.Asked || out.code.pending || out.stamp.pending
 	if out.outcome == nil && out.err == nil {
 		out.err = errors.New("no outcome")
 	}

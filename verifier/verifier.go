@@ -134,6 +134,9 @@ type LayerOutcome struct {
 	// could not be decided (revocation-unknown, limit-exceeded): worth another
 	// look later.
 	Incomplete trust.Reason
+	// Asked is set when revocation services are being asked: the next look may
+	// tell more within [revocation.Soon].
+	Asked bool
 	// Hints are what the signature is to be filed under.
 	Hints []Hint
 	// Calls counts the verifications by cosign or notation-go, Trials those

@@ -41,9 +41,12 @@ const (
 	crlTimeout  = 8 * time.Second
 
 	// unknownFor is how long a chain that nothing could be learnt of is not asked
-	// about again.
-	unknownFor = 5 * time.Second
+	// about again: longer than [Soon], so that whoever asked learns of it.
+	unknownFor = 15 * time.Second
 )
+
+// Soon is the longest time after which to come back for an answer that is Pending.
+const Soon = 10 * time.Second
 
 // State is what an answer says of the chain as a whole.
 type State uint8
@@ -63,6 +66,9 @@ type Answer struct {
 	// Until is when the answer ends. Zero for Unknown, and for chains without
 	// addresses, which have nothing to ask.
 	Until time.Time
+	// Pending is set beside Unknown while the chain is being asked about: more
+	// is known soon.
+	Pending bool
 }
 
 // Options configures a [Checker]. The zero value is for use.
@@ -170,14 +176,15 @@ func (c *Checker) Check(chain []*x509.Certificate, p purpose.Purpose, signed tim
 	if ok && !now.Before(k.until) {
 		ok = false
 	}
+	pending := false
 	if !ok || !now.Before(k.refresh) {
-		if !c.queue.push(&ask{id: id, chain: chain, purpose: p, signed: signed}) {
+		if pending = c.queue.push(&ask{id: id, chain: chain, purpose: p, signed: signed}); !pending {
 			c.stats.Dropped++
 		}
 		c.changed.Broadcast()
 	}
 	if !ok {
-		return Answer{Results: unasked(chain)}
+		return Answer{Results: unasked(chain), Pending: pending}
 	}
 	return k.Answer
 }

@@ -221,7 +221,7 @@ func (s *responses) rest(now time.Time, name string) {
 	if now.Before(r.until) {
 		return // another request has said so already
 	}
-	d := min(unknownFor<<min(r.fails, 10), 5*time.Minute)
+	d := min(5*time.Second<<min(r.fails, 10), 5*time.Minute)
 	s.rests.put(name, resting{r.fails + 1, now.Add(d)}, 1)
 }
 
