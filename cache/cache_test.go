@@ -45,7 +45,7 @@ func world(facts ...Fact) Batch {
 		Facts:  facts}
 }
 
-func openStore(t *testing.T, dir string, opts Options) *Store {
+func openStore(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()
 	s, err := Open(dir, opts)
 	if err != nil {
@@ -54,14 +54,14 @@ func openStore(t *testing.T, dir string, opts Options) *Store {
 	return s
 }
 
-func publish(t *testing.T, s *Store) {
+func publish(t testing.TB, s *Store) {
 	t.Helper()
 	if err := s.Publish(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func setTrust(t *testing.T, s *Store, f *trust.InForce) TrustChange {
+func setTrust(t testing.TB, s *Store, f *trust.InForce) TrustChange {
 	t.Helper()
 	change, err := s.SetTrust(f)
 	if err != nil {
@@ -70,7 +70,7 @@ func setTrust(t *testing.T, s *Store, f *trust.InForce) TrustChange {
 	return change
 }
 
-func mustCommit(t *testing.T, s *Store, batches ...Batch) {
+func mustCommit(t testing.TB, s *Store, batches ...Batch) {
 	t.Helper()
 	if _, err := s.Commit(batches...); err != nil {
 		t.Fatal(err)

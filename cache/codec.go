@@ -139,6 +139,8 @@ func decodeVerdict(p *cachepb.Verdict, r resolver) trust.Verdict {
 		Reason:               decodeReason(p.Reason),
 		LoggedExpiry:         p.LoggedExpiry,
 		RevocationNotChecked: p.RevocationNotChecked,
+		RevocationLogged:     p.RevocationLogged,
+		RevocationUntil:      p.RevocationUntil,
 		VerifiedAt:           p.VerifiedAt,
 		Epoch:                p.Epoch,
 	}
@@ -172,6 +174,8 @@ func encodeVerdict(v *trust.Verdict, in interner) (*cachepb.Verdict, error) {
 		Reason:               encodeCode(reasonCodes, v.Reason),
 		LoggedExpiry:         v.LoggedExpiry,
 		RevocationNotChecked: v.RevocationNotChecked,
+		RevocationLogged:     v.RevocationLogged,
+		RevocationUntil:      v.RevocationUntil,
 		VerifiedAt:           v.VerifiedAt,
 		Epoch:                v.Epoch,
 	}

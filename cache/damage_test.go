@@ -17,7 +17,7 @@ import (
 
 // townsfolk is a cache in which every third image is trusted: what answers
 // may say so is known.
-func townsfolk(t *testing.T, dir string) map[trust.Digest]bool {
+func townsfolk(t testing.TB, dir string) map[trust.Digest]bool {
 	t.Helper()
 	s := openStore(t, dir, Options{Lease: -1})
 	setTrust(t, s, inForce(keyA))
@@ -84,7 +84,7 @@ func wronglyTrusted(state string, trusted map[trust.Digest]bool) (bad string, an
 	return bad, answers
 }
 
-func copyState(t *testing.T, from, to string) {
+func copyState(t testing.TB, from, to string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func eachDamage(t *testing.T, state string, files []string, fn func(t *testing.T
 	t.Logf("%d damaged files", turns)
 }
 
-func published(t *testing.T, state string) (files []string) {
+func published(t testing.TB, state string) (files []string) {
 	t.Helper()
 	_, cur, err := readCurrent(filepath.Join(state, publishedDir))
 	if err != nil {

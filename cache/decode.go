@@ -150,6 +150,10 @@ func (r *verdictRecord) decode(b []byte, in resolver) error {
 			r.Epoch = uint32(v)
 		case 10:
 			r.problem = decodeReason(uint32(v))
+		case 12:
+			r.RevocationLogged = v != 0
+		case 13:
+			r.RevocationUntil = int64(v)
 		}
 		return nil
 	})

@@ -46,8 +46,9 @@ func settledAll(images []cache.Image) []cache.Image {
 var systemCall = regexp.MustCompile(`\b(connect|execve|execveat|sendto|sendmsg)\(`)
 
 // One execve, the program's own, and no connect: what a pusher writes reaches no
-// plugin, no helper and no address, revocation services among them. The trust
-// material says that some of these signatures name such.
+// plugin, no helper and no address. In the mode offline that goes for revocation
+// services too, which some of these signatures name; in the mode online the one
+// that certificates by the trusted root name is dialled, and nothing else.
 func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
 	trace := func(t *testing.T, args ...string) []string {
 		file := filepath.Join(t.TempDir(), "trace")
@@ -78,9 +79,22 @@ func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
 	for _, root := range roots {
 		t.Run(root, func(t *testing.T) {
 			dir := copyRoot(t, root)
-			calls := trace(t, binary, "scan", "--root", dir)
+			calls := trace(t, binary, "scan", "--root", dir, "--revocation", "offline")
 			if len(calls) != 1 || !strings.Contains(calls[0], "execve(") {
 				t.Errorf("calls, of which the first alone is expected:\n%s", strings.Join(calls, "\n"))
+			}
+			if err := os.RemoveAll(filepath.Join(dir, "_trust")); err != nil {
+				t.Fatal(err)
+			}
+			asked := 0
+			for _, call := range trace(t, binary, "scan", "--root", dir)[1:] {
+				if asked++; root != "notation" || !strings.Contains(call, "connect(") ||
+					!strings.Contains(call, `sin_port=htons(1), sin_addr=inet_addr("127.0.0.1")`) {
+					t.Errorf("in the mode online: %s", call)
+				}
+			}
+			if (asked > 0) != (root == "notation") {
+				t.Errorf("%d calls in the mode online", asked)
 			}
 			if n := len(index(mustList(t, dir))); n < 50 {
 				t.Errorf("only %d images were scanned", n)

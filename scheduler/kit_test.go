@@ -16,6 +16,7 @@ import (
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,6 +30,9 @@ type world struct {
 	last  *Scheduler
 	opts  cache.Options
 	edit  func(*Config)
+	// asks makes the mode online, with the checker that it returns; one for each
+	// process.
+	asks func() *revocation.Checker
 }
 
 func newWorld(t *testing.T) *world {
@@ -70,12 +74,19 @@ func (w *world) scheduler() *Scheduler {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { root.Close() })
+	mode := verifier.RevocationOffline
+	if w.asks != nil {
+		mode = verifier.RevocationOnline
+	}
 	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"),
-		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: mode})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	cfg := Config{Storage: []Storage{{Root: root, Dir: w.st.Dir}}, Loader: loader, Store: w.store}
+	if w.asks != nil {
+		cfg.Revocation = w.asks()
+	}
 	if w.edit != nil {
 		w.edit(&cfg)
 	}

@@ -2,21 +2,40 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 )
 
 // VerifyNow verifies one image straight from storage and decides, without a
 // daemon or a cache: the answer that a settled cache gives. The image is named
 // by tag, or by digest when tag is empty. The error wraps fs.ErrNotExist when
 // there is no such repository, cache.ErrNotFound when it has no such image.
-func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, repository, tag string, d trust.Digest) (cache.Image, error) {
-	s := &Scheduler{cfg: Config{Storage: storage}, now: time.Now}
+// checker, which nobody else may run, is asked about revocation in the mode
+// online; the answers, or their absence at the deadline, are waited for.
+func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
+	if checker == nil {
+		return verifyNow(ctx, storage, store, nil, repository, tag, d)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error { return checker.Run(ctx) })
+	img, err = verifyNow(ctx, storage, store, checker, repository, tag, d)
+	cancel()
+	return img, errors.Join(err, g.Wait())
+}
+
+func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
+	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now}
 	p, err := s.open(repository)
 	if err != nil {
 		return cache.Image{}, err
@@ -41,7 +60,7 @@ func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStor
 		return cache.Image{}, fmt.Errorf("digest %s: %w", d, cache.ErrNotFound)
 	}
 	n := &now{s: s, p: p, repository: repository, at: time.Now(),
-		in: &trustInUse{store: store, verifier: verifier.New(store, verifier.Options{})}}
+		in: &trustInUse{store: store, verifier: verifier.New(store, verifier.Options{Revocation: checker})}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
 	if img.SignatureInfo, err = n.signatures(ctx, row); err != nil {
 		return cache.Image{}, err
@@ -73,23 +92,45 @@ type now struct {
 }
 
 func (n *now) signatures(ctx context.Context, row *cache.Row) ([]cache.Signature, error) {
+	looks := make([]looked, len(row.References))
+	// The first round asks, the second finds the answers; a signature that rests
+	// on a countersignature may ask twice.
+	for round := range 3 {
+		waits := false
+		for k := range row.References {
+			ref, l := &row.References[k], &looks[k]
+			if !n.in.inForce().Enabled(kindOf(ref.Carrier).Tool()) || round > 0 && !l.waits() {
+				continue
+			}
+			if len(ref.Problems) > 0 {
+				l.problems = ref.Problems
+				continue
+			}
+			var err error
+			if *l, err = n.s.look(ctx, n.in, n.p, n.repository, row, ref, nil); err != nil {
+				return nil, err
+			}
+			waits = waits || l.waits()
+		}
+		if n.s.cfg.Revocation == nil || !waits {
+			break
+		}
+		n.s.cfg.Revocation.Settle(ctx)
+	}
+	n.at = time.Now() // answers of revocation services begin when they are made
 	out := []cache.Signature{}
 	for k := range row.References {
 		ref := &row.References[k]
-		tool := kindOf(ref.Carrier).Tool()
-		if !n.in.inForce().Enabled(tool) {
-			continue
+		if tool := kindOf(ref.Carrier).Tool(); n.in.inForce().Enabled(tool) {
+			out = append(out, n.decide(tool, ref, looks[k])...)
 		}
-		l := looked{problems: ref.Problems}
-		if len(ref.Problems) == 0 {
-			var err error
-			if l, err = n.s.look(ctx, n.in, n.p, n.repository, row, ref, nil); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, n.decide(tool, ref, l)...)
 	}
 	return out, nil
+}
+
+// waits reports whether revocation services may still tell more.
+func (l *looked) waits() bool {
+	return unasked(l.problems) || l.retry && len(l.problems) == 0
 }
 
 // decide joins what a look gave with what is in force.

@@ -53,12 +53,15 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 				s.apply(ref, whole(ref.Problems[0].Reason))
 				continue
 			}
-			needs, err := s.needs(in, name, row, ref)
+			needs, until, err := s.needs(in, name, row, ref)
 			if err != nil {
 				return nil, err
 			}
 			switch {
 			case !needs && (was == nil || len(was.Problems) == 0):
+				if ref.NextTry = s.again(until); was != nil && was.NextTry != 0 {
+					ref.NextTry = was.NextTry
+				}
 				continue
 			case len(old.References) > 0:
 				replaced = append(replaced, open{i, k})

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/layout"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 	"trust-worker/watcher"
 )
 
@@ -74,6 +76,8 @@ type Config struct {
 	// SlowInterval is the time between passes that re-read signature bytes;
 	// 0 means 24 h, negative never.
 	SlowInterval time.Duration
+	// Revocation is asked about certificates in the mode online; nil: nobody is.
+	Revocation *revocation.Checker
 	// MirrorPolicy allows writing the default trust policy beside the stores.
 	MirrorPolicy bool
 
@@ -188,11 +192,20 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 			if err := s.walk(ctx, !believe); err != nil {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-s.agenda.quiet():
-				return finished
+			if _, _, err := s.oweDue(); err != nil {
+				return err
+			}
+			for asked := int64(0); ; {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-s.agenda.quiet():
+				}
+				n, more, err := s.awaitRevocation(ctx, asked)
+				if err != nil || !more {
+					return cmp.Or(err, finished)
+				}
+				asked = n
 			}
 		})
 	})
@@ -237,6 +250,9 @@ func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgro
 		return workers.Wait()
 	})
 	g.Go(func() error { return s.commitLoop() })
+	if s.cfg.Revocation != nil {
+		g.Go(func() error { return s.cfg.Revocation.Run(ctx) })
+	}
 	g.Go(func() error { return s.cfg.Store.Run(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()

@@ -76,11 +76,14 @@ func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Rep
 	changed := false
 	for k := range row.References {
 		ref := &row.References[k]
-		needs, err := s.needs(in, name, row, ref)
+		needs, until, err := s.needs(in, name, row, ref)
 		if err != nil {
 			return n, false, err
 		}
 		if !needs {
+			if until != 0 && ref.NextTry == 0 { // decided by a turn that writes no rows
+				ref.NextTry, changed = s.again(until), true
+			}
 			continue
 		}
 		if n == left {
@@ -99,7 +102,7 @@ func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Rep
 		if l.fact != nil {
 			batch.Facts = append(batch.Facts, *l.fact)
 		}
-		if len(l.problems) > 0 || l.retry {
+		if len(l.problems) > 0 || l.retry || l.until != 0 || len(ref.Problems) > 0 || ref.NextTry != 0 {
 			s.apply(ref, l)
 			changed = true
 		}
@@ -194,7 +197,6 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 // retryLoop owes the references whose next try has come, and counts the images
 // whose state has changed with time.
 func (s *Scheduler) retryLoop(ctx context.Context) error {
-	const atOnce = 1024
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -210,19 +212,9 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 			s.counters.errors.Add(1)
 			s.log.Error("cannot count the images by state; will retry", "error", err)
 		}
-		due, next, err := s.cfg.Store.DueNow(s.now(), atOnce)
+		_, next, err := s.oweDue()
 		if errors.Is(err, cache.ErrDamaged) {
 			return err
-		}
-		for _, d := range due {
-			if d.Repository == "" {
-				continue
-			}
-			s.agenda.add(item{repository: d.Repository}, retry, func(w *work) {
-				if !slices.Contains(w.due, d.Subject) {
-					w.due = append(w.due, d.Subject)
-				}
-			})
 		}
 		wait := time.Minute // a wall clock that jumped is noticed by then
 		if !next.IsZero() {
@@ -231,6 +223,25 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 		timer.Reset(max(wait, 200*time.Millisecond))
 	}
 }
+
+// oweDue owes the references whose next try has come, up to dueAtOnce, and returns
+// when that of the next one will.
+func (s *Scheduler) oweDue() (owed int, next time.Time, err error) {
+	due, next, err := s.cfg.Store.DueNow(s.now(), dueAtOnce)
+	for _, d := range due {
+		if d.Repository == "" {
+			continue
+		}
+		s.agenda.add(item{repository: d.Repository}, retry, func(w *work) {
+			if !slices.Contains(w.due, d.Subject) {
+				w.due = append(w.due, d.Subject)
+			}
+		})
+	}
+	return len(due), next, err
+}
+
+const dueAtOnce = 1024
 
 // oweRehash owes the slow pass: signature bytes are read again and hashed, so
 // that rot is found within its interval.

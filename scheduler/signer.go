@@ -122,6 +122,11 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		r.batches = append(r.batches, cache.Batch{Marks: p.marks(i.signer)})
 	}
 	r.then = func(outdated bool) {
+		for i := range r.batches {
+			if b := &r.batches[i]; b.Update != nil {
+				s.agenda.add(item{repository: b.Place}, w.level, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+			}
+		}
 		switch {
 		case outdated:
 			// Signers came while these were verified: begin again.
@@ -243,14 +248,21 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		if err != nil {
 			return nil, err
 		}
-		if l.fact != nil && len(l.problems) == 0 {
+		// This turn is not the repository's and writes no rows. What was asked
+		// of revocation services has to be asked again, or is not answered yet:
+		// a settling turn sees to that.
+		if waits := !keep && unasked(l.problems); l.fact != nil && (len(l.problems) == 0 || waits) {
 			seen[c] = true
 			if keep {
 				if err := s.keepDead(l.fact); err != nil {
 					return nil, err
 				}
 			}
-			batches = append(batches, cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}})
+			b := cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}}
+			if yes := true; waits || l.until != 0 {
+				b.Update = &cache.PlaceUpdate{Unsettled: &yes}
+			}
+			batches = append(batches, b)
 		}
 	}
 	return batches, nil
@@ -263,8 +275,8 @@ func (s *Scheduler) keepDead(f *cache.Fact) error {
 		return err
 	}
 	for i := range f.Verdicts {
-		if f.Verdicts[i].Matched() || !old.Verdicts[i].Matched() {
-			continue
+		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !old.Verdicts[i].Matched() {
+			continue // revoked since: the old grounds do not come back
 		}
 		f.Verdicts[i] = old.Verdicts[i]
 		for _, g := range old.Verdicts[i].Grounds {

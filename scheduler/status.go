@@ -7,6 +7,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 	"trust-worker/watcher"
 )
 
@@ -64,7 +65,9 @@ type Status struct {
 	QueueAge time.Duration
 	Trust    *watcher.Status
 	Storage  *watcher.Status
-	Work     Work
+	// Revocation is nil unless revocation services are asked.
+	Revocation *revocation.Stats
+	Work       Work
 }
 
 // stateOfScan is the part of Status that loops leave behind.
@@ -126,6 +129,10 @@ func (s *Scheduler) Status() Status {
 	st := s.state.st
 	s.state.mu.Unlock()
 	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
+	if c := s.cfg.Revocation; c != nil {
+		stats := c.Stats()
+		st.Revocation = &stats
+	}
 	select {
 	case <-s.firstPass:
 		st.FirstPass = true

@@ -99,7 +99,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	}
 	change, err := s.cfg.Store.SetTrust(store.InForce())
 	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(), published: err == nil,
-		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log})}
+		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
 	s.trust.Store(in)
 	if err != nil {
 		s.state.setProblem("cannot publish trust: " + err.Error())

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"trust-worker/cache"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 )
 
 // Carriers by number, as the cache keeps them.
@@ -39,6 +41,10 @@ type looked struct {
 	problems []cache.Problem
 	// retry is set when looking again later may tell more.
 	retry bool
+	// asked is set when revocation services are being asked.
+	asked bool
+	// until is when what revocation services said ends, 0 if nothing does.
+	until int64
 }
 
 // context returns what a fact about the reference depends on here, or the
@@ -58,33 +64,38 @@ func (s *Scheduler) context(in *trustInUse, repository string, row *cache.Row, r
 
 // needs reports whether a reference has to be verified: nothing is known of it
 // under the statement in force, or only by another epoch, or a signer has come
-// that the index could not propose it for.
-func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (bool, error) {
-	if !row.Present || ref.NextTry != 0 || len(ref.Problems) > 0 {
-		return false, nil // not yet, or the retry timer's
+// that the index could not propose it for. If it has not, until is when what
+// revocation services said of it ends, 0 if nothing does.
+func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (needs bool, until int64, err error) {
+	waits := len(ref.Problems) > 0
+	if !row.Present || waits && !unasked(ref.Problems) {
+		return false, 0, nil // not yet, or the retry timer's
 	}
 	c, reason := s.context(in, repository, row, ref)
 	if reason != "" {
-		return false, nil
+		return false, 0, nil
 	}
 	f, ok, err := s.cfg.Store.Fact(row.Digest, ref.Digest, c)
 	if err != nil || !ok {
-		return true, err
+		return true, 0, err // also when another policy waits for revocation services
+	}
+	if waits { // the retry timer's, unless it is known here
+		return !slices.ContainsFunc(f.Verdicts, func(v trust.Verdict) bool { return !v.Matched() && v.Reason == "" }), 0, nil
 	}
 	if f.Epoch != verifier.Epoch {
-		return true, nil
+		return true, 0, nil
 	}
 	for i := range f.Verdicts {
 		v := &f.Verdicts[i]
 		if !v.Matched() && v.Reason == "" {
-			return true, nil // decided elsewhere but for a blob that was missing there
+			return true, 0, nil // decided elsewhere but for a blob that was missing there
 		}
 		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported
 		if curable && !f.Filed && f.Trust < in.generation {
-			return true, nil
+			return true, 0, nil
 		}
 	}
-	return false, nil
+	return false, recheck(f.Verdicts), nil
 }
 
 // look verifies one reference. prior are verdicts on layers that may be used
@@ -120,7 +131,15 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 	if o.Skipped != "" {
 		return looked{}, nil
 	}
-	return s.record(in, row, ref, &o), nil
+	l = s.record(in, row, ref, &o)
+	if unasked(l.problems) {
+		if until, stands, err := s.stands(in, name, l.fact); err != nil {
+			return looked{}, err
+		} else if stands {
+			return looked{retry: true, asked: l.asked, until: until}, nil
+		}
+	}
+	return l, nil
 }
 
 // record turns an outcome into a fact and what belongs to the place.
@@ -140,6 +159,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 			v = trust.Verdict{Format: v.Format, Policy: v.Policy}
 		}
 		l.retry = l.retry || lo.Incomplete != ""
+		l.asked = l.asked || lo.Asked
 		l.fact.Verdicts = append(l.fact.Verdicts, v)
 		for _, h := range lo.Hints {
 			hints[hintOf(h)] = true
@@ -154,6 +174,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 		l.fact.Hints = append(l.fact.Hints, h)
 	}
 	sortHints(l.fact.Hints)
+	l.until = recheck(l.fact.Verdicts)
 	return l
 }
 
@@ -239,9 +260,16 @@ func (s *Scheduler) living(in *trustInUse, f *cache.Fact) map[trust.LayerID]trus
 func (s *Scheduler) apply(ref *cache.Reference, l looked) {
 	ref.Problems = l.problems
 	if !l.retry {
-		ref.Attempts, ref.NextTry = 0, 0
+		ref.Attempts, ref.NextTry = 0, s.again(l.until)
 		return
 	}
 	ref.Attempts++
-	ref.NextTry = s.now().Add(backoff(ref.Attempts, time.Second, time.Hour)).Unix() + 1
+	limit := time.Hour
+	if l.asked { // the answer may not live as long as that
+		limit = revocation.Soon
+	}
+	ref.NextTry = s.now().Add(min(backoff(ref.Attempts, time.Second, time.Hour), limit)).Unix() + 1
+	if at := s.again(l.until); at != 0 {
+		ref.NextTry = min(ref.NextTry, at)
+	}
 }

@@ -116,6 +116,13 @@ func (e *emitter) daemon(st scheduler.Status) {
 		"error": st.Work.Errors, "panic": st.Work.Panics} {
 		e.value("work_total", float64(n), kind)
 	}
+	if r := st.Revocation; r != nil {
+		for outcome, n := range map[string]int64{"good": r.Good, "revoked": r.Revoked, "unknown": r.Unknown, "dropped": r.Dropped} {
+			e.value("revocation_checks_total", float64(n), outcome)
+		}
+		e.value("revocation_requests_total", float64(r.Requests))
+		e.value("revocation_waiting", float64(r.Waiting))
+	}
 	if e.s.cfg.Measures == nil {
 		return
 	}

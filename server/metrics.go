@@ -87,6 +87,10 @@ var daemonMetrics = []metric{
 	{"pass_seconds", gauge, "Duration of the last pass over storage.", nil},
 	{"pass_timestamp_seconds", gauge, "Time of the last pass over storage.", nil},
 
+	{"revocation_checks_total", counter, "Certificate chains that revocation services were asked about, by outcome; dropped: too many waited.", []string{"outcome"}},
+	{"revocation_requests_total", counter, "Requests sent to OCSP responders and CRL distribution points.", nil},
+	{"revocation_waiting", gauge, "Certificate chains that wait for revocation services.", nil},
+
 	{"trust_files_loaded", gauge, "Pieces of trust material in force, by tool.", []string{"tool"}},
 	{"trust_files_refused", gauge, "Trust files and directories that are not loaded.", nil},
 	{"certificate_expiry_timestamp_seconds", gauge, "End of validity of a trusted certificate.", []string{"store", "fingerprint"}},

@@ -15,6 +15,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
+	"trust-worker/verifier/revocation"
 	"trust-worker/watcher"
 )
 
@@ -33,7 +34,7 @@ func full(t *testing.T) *world {
 		c.Limits.Heartbeat = time.Hour
 	})
 	w.d.status.Store(&scheduler.Status{FirstPass: true, Queue: 2, QueueAge: 3 * time.Second,
-		Trust: &watcher.Status{Mode: watcher.ModePolling, Overflows: 4}, Storage: &watcher.Status{}})
+		Trust: &watcher.Status{Mode: watcher.ModePolling, Overflows: 4}, Storage: &watcher.Status{}, Revocation: &revocation.Stats{Good: 5}})
 	key := signtest.NewKey(signtest.P256)
 	w.put("_cosign/k.pub", key.PEM())
 	w.put("_cosign/bad.pub", []byte("x"))

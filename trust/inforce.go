@@ -319,7 +319,10 @@ func (v *Verdict) notes(now int64) []Note {
 	if v.LoggedExpiry != 0 && now >= v.LoggedExpiry {
 		notes = append(notes, ExpiryLogged)
 	}
-	if v.RevocationNotChecked {
+	if v.RevocationLogged {
+		notes = append(notes, RevocationLogged)
+	}
+	if v.RevocationNotChecked || v.RevocationUntil != 0 && now >= v.RevocationUntil {
 		notes = append(notes, RevocationNotChecked)
 	}
 	return notes

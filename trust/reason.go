@@ -106,6 +106,7 @@ type Note string
 // The notes.
 const (
 	ExpiryLogged         Note = "expiry-logged"
+	RevocationLogged     Note = "revocation-logged"
 	RevocationNotChecked Note = "revocation-not-checked"
 )
 

@@ -140,8 +140,16 @@ type Verdict struct {
 	// LoggedExpiry is the signature's own expiry (Unix seconds) where the
 	// policy only logs it; 0 otherwise.
 	LoggedExpiry int64
-	// RevocationNotChecked is set when revocation applied and was not asked.
+	// RevocationNotChecked is set when revocation applied and was not asked,
+	// or gave no answer, under a policy that only logs it.
 	RevocationNotChecked bool
+	// RevocationLogged is set when a certificate is revoked and the policy only
+	// logs that.
+	RevocationLogged bool
+	// RevocationUntil is when an answer of revocation services ends that no
+	// ground's Until ends with (Unix seconds; 0: there is none): under a policy
+	// that only logs revocation, and for what is not trusted because of it.
+	RevocationUntil int64
 	// Layer identifies a cosign layer independent of the manifest around it:
 	// the first 16 bytes of SHA-256 over its digest and its annotation. A
 	// co-signed manifest repeats the layers of its predecessor.
@@ -162,6 +170,18 @@ type LayerID [16]byte
 
 // Matched reports whether the verdict has a ground.
 func (v *Verdict) Matched() bool { return len(v.Grounds) > 0 }
+
+// Recheck is when revocation services have to have been asked again (Unix
+// seconds), or 0: the earliest end of an answer that v rests on.
+func (v *Verdict) Recheck() int64 {
+	at := v.RevocationUntil
+	for i := range v.Grounds {
+		if g := &v.Grounds[i]; g.Limit == RevocationUnknown && g.Until != 0 && (at == 0 || g.Until < at) {
+			at = g.Until
+		}
+	}
+	return at
+}
 
 // Lives reports whether some ground of v names only signers that inForce
 // accepts: such a verdict need not be made again when other signers come.

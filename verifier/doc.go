@@ -26,9 +26,12 @@
 //	    object. A bound is never later than the library's.
 //	V6. An error means that nothing is known. A verdict has grounds or a decided
 //	    reason, never both; a Problem is neither.
-//	V7. Nothing here opens a connection or runs a program: notation-go is given
-//	    a nil plugin manager and our own revocation validators, cosign is
-//	    offline and has no log to ask.
+//	V7. Nothing here waits for a connection or runs a program: notation-go is
+//	    given a nil plugin manager and our own revocation validators, cosign is
+//	    offline and has no log to ask. Package revocation, below this one, asks
+//	    OCSP responders and CRL distribution points on its own time, about
+//	    chains whose integrity, anchor and identity notation-go has accepted,
+//	    in the mode online alone.
 //	V8. A panic in a library ends with the one layer: it reads malformed and is
 //	    counted.
 //	V9. The author of a signature is set only beside a ground.
@@ -43,7 +46,5 @@
 //	V13. No message quotes the content of a file of trust material.
 //
 // The package does not find signatures (package layout), store verdicts (package
-// cache) or decide what to verify when (package scheduler). Revocation is not yet
-// asked online: a certificate with an OCSP or CRL address reads
-// revocation-unknown, unless the policy only logs it or the mode is ignore.
+// cache) or decide what to verify when (package scheduler).
 package verifier

@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"math/big"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/notaryproject/notation-core-go/signature"
@@ -61,6 +63,40 @@ var (
 	fuzzOther   = image("signed by T")
 )
 
+// fixtures calls add for the signatures that the real tools made, at most a few of
+// each repository: all of them strangers' here.
+func fixtures(f *testing.F, mediaType string, add func(layer ocispec.Descriptor, blob []byte)) {
+	f.Helper()
+	n := 0
+	for _, root := range []string{"cosign2", "cosign3", "notation"} {
+		repos, err := filepath.Glob("../integration/testdata/storage/" + root + "/*/*/blobs/sha256")
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, dir := range repos {
+			files, err := os.ReadDir(dir)
+			if err != nil {
+				f.Fatal(err)
+			}
+			here := 0
+			for _, e := range files {
+				var m ocispec.Manifest
+				b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+				if err != nil || json.Unmarshal(b, &m) != nil || len(m.Layers) == 0 || m.Layers[0].MediaType != mediaType || here == 2 {
+					continue
+				}
+				if b, err := os.ReadFile(filepath.Join(dir, m.Layers[0].Digest.Encoded())); err == nil {
+					add(m.Layers[0], b)
+					here, n = here+1, n+1
+				}
+			}
+		}
+	}
+	if n < 4 {
+		f.Fatalf("only %d fixtures of %s", n, mediaType)
+	}
+}
+
 func FuzzPayload(f *testing.F) {
 	k := signtest.FixedKey("T")
 	ts := newDirs(f).key("k", k).key("k2", signtest.FixedKey("T2")).key("ed", signtest.NewKey(signtest.Ed25519)).
@@ -72,6 +108,9 @@ func FuzzPayload(f *testing.F) {
 		d, b := signtest.SimpleLayer(s.Subject.Digest, s.Key, signtest.CosignOptions{})
 		f.Add(b, d.Annotations[signtest.SignatureAnnotation], "")
 	}
+	fixtures(f, signtest.SimpleMediaType, func(d ocispec.Descriptor, b []byte) {
+		f.Add(b, d.Annotations[signtest.SignatureAnnotation], d.Annotations[signtest.CertificateAnnotation])
+	})
 	f.Fuzz(func(t *testing.T, payload []byte, sig, cert string) {
 		checkNoGround(t, ts, newRequest(fuzzSubject, Simple).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
 			Annotations: map[string]string{signtest.SignatureAnnotation: sig, signtest.CertificateAnnotation: cert}}, payload))
@@ -86,6 +125,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add(signtest.BundleJSON(fuzzSubject.Digest, k, signtest.CosignOptions{PayloadType: "text/plain"}))
 	f.Add(signtest.BundleJSON(fuzzSubject.Digest, k, signtest.CosignOptions{PredicateType: "https://spdx.dev/Document"}))
 	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"certificate":{"rawBytes":"AAAA"},"tlogEntries":[{}]},"dsseEnvelope":{"signatures":[null]}}`))
+	fixtures(f, signtest.BundleMediaType, func(_ ocispec.Descriptor, b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkNoGround(t, ts, newRequest(fuzzSubject, Bundle).blob(signtest.BundleMediaType, b))
 	})
@@ -106,6 +146,7 @@ func fuzzEnvelope(f *testing.F, cose bool) {
 	if cose {
 		mt = signtest.COSEMediaType
 	}
+	fixtures(f, mt, func(_ ocispec.Descriptor, b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkNoGround(t, ts, newRequest(fuzzSubject, Notation).blob(mt, b))
 	})

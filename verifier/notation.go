@@ -122,6 +122,9 @@ type examination struct {
 	// was not decided.
 	reason, problem trust.Reason
 	notChecked      bool                  // revocation applied to a ground and was not asked
+	revoked         bool                  // and said so, under a policy that only logs it
+	refused         bool                  // and said so, under a policy that enforces it
+	again           int64                 // the first end of an answer that no ground ends with
 	verified        *signature.SignerInfo // of a run that gave a ground
 }
 
@@ -136,7 +139,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	e.reason = trust.NoTrustedKey
 	runs := 0
 	for _, a := range anchors {
-		plain := e.run(ctx, a, nil, s.identities)
+		plain := e.run(ctx, a, nil, s.identities, e.v.store.revocation)
 		if reason := e.authenticity(ctx, a, plain); reason != "" {
 			e.reason = reason
 			continue
@@ -149,11 +152,15 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 		}
 	}
 	lo := e.lo
+	if e.refused { // news may come between two runs: nothing of the first stands
+		lo.Verdict.Grounds, e.reason = nil, trust.Revoked
+	}
 	switch {
 	case lo.Verdict.Matched():
 		lo.Incomplete = e.problem
 		lo.Verdict.Author = e.verified.CertificateChain[0].Subject.String()
-		lo.Verdict.RevocationNotChecked = e.notChecked
+		lo.Verdict.RevocationNotChecked, lo.Verdict.RevocationLogged = e.notChecked, e.revoked
+		lo.Verdict.RevocationUntil = e.again
 		if expiry := e.verified.SignedAttributes.Expiry; !expiry.IsZero() && !s.enforces(trustpolicy.TypeExpiry) {
 			lo.Verdict.LoggedExpiry = unixBound(expiry)
 		}
@@ -161,6 +168,16 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 		lo.Problem = e.problem
 	default:
 		lo.Verdict.Reason = e.reason
+		if e.reason == trust.Revoked || e.reason == trust.TimestampInvalid {
+			lo.Verdict.RevocationUntil = e.again
+		}
+	}
+}
+
+// recheck notes the end of an answer that no ground ends with.
+func (e *examination) recheck(c *revocationCheck) {
+	if u := unixBound(c.until); !c.until.IsZero() && (e.again == 0 || u < e.again) {
+		e.again = u
 	}
 }
 
@@ -171,9 +188,10 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 	found := false
 	if tsa := e.v.store.anchors.tsa; e.claims.stamp > 0 && len(tsa) > 0 {
-		together := e.run(ctx, a, tsa, e.statement.identities)
+		together := e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
+			e.recheck(together.stamp)
 			if together.stamp.unknown {
 				e.problem = trust.RevocationUnknown
 				return
@@ -186,7 +204,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 					e.problem = trust.LimitExceeded
 					return
 				}
-				one := e.run(ctx, a, []*anchor{t}, e.statement.identities)
+				one := e.run(ctx, a, []*anchor{t}, e.statement.identities, e.v.store.revocation)
 				found = e.accept(one, a, t) || found
 			}
 		}
@@ -212,7 +230,8 @@ func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) tru
 		return stranger(e.mediaType, e.blob) // for its reason; it is broken
 	case run.failed(trustpolicy.TypeAuthenticity):
 		// Either the chain or the identity: notation-go has one result for both.
-		if anyone := e.run(ctx, a, nil, []string{"*"}); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
+		// Nobody is asked about a signer that is not to be trusted anyway.
+		if anyone := e.run(ctx, a, nil, []string{"*"}, RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
 			return trust.IdentityNotTrusted
 		}
 		return trust.NoTrustedKey
@@ -239,9 +258,9 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	if run.result(trustpolicy.TypeExpiry) == nil || run.result(trustpolicy.TypeAuthenticTimestamp) == nil {
 		return false
 	}
-	if s.enforces(trustpolicy.TypeRevocation) && run.failed(trustpolicy.TypeRevocation) {
-		if run.code.revoked {
-			e.reason = trust.Revoked
+	if s.enforces(trustpolicy.TypeRevocation) && (run.failed(trustpolicy.TypeRevocation) || run.code.revoked || run.code.unknown) {
+		if e.recheck(run.code); run.code.revoked {
+			e.reason, e.refused = trust.Revoked, true
 		} else {
 			e.problem = trust.RevocationUnknown
 		}
@@ -255,7 +274,8 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	isX509 := info.SignedAttributes.SigningScheme == signature.SigningSchemeX509
 	stampEnforced := s.enforces(trustpolicy.TypeAuthenticTimestamp)
 	byDates := isX509 && stampEnforced && tsa == nil
-	if stampEnforced && !byDates && run.failed(trustpolicy.TypeAuthenticTimestamp) {
+	if stampEnforced && !byDates && (run.failed(trustpolicy.TypeAuthenticTimestamp) || run.stamp.revoked || run.stamp.unknown) {
+		e.recheck(run.stamp)
 		if e.reason = trust.TimestampInvalid; run.stamp.unknown {
 			e.problem = trust.RevocationUnknown
 		}
@@ -276,6 +296,13 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		// then a chain that is not yet valid is not saved by one.
 		b.from = firstExpiry(info.CertificateChain)
 	}
+	// What revocation services said has an end as well.
+	if s.enforces(trustpolicy.TypeRevocation) {
+		b.end(run.code.until, trust.RevocationUnknown)
+	}
+	if tsa != nil {
+		b.end(run.stamp.until, trust.RevocationUnknown)
+	}
 	// notation-go has judged the same dates by the clock. Where ours allow, its
 	// results must not object: a disagreement is a mistake in one of them.
 	if b.contain(run.began) && b.contain(now) {
@@ -287,6 +314,13 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	}
 	if run.code.notChecked || run.stamp.notChecked || run.code.unknown {
 		e.notChecked = true
+	}
+	if !s.enforces(trustpolicy.TypeRevocation) { // logged: what is not enforced is noted
+		e.recheck(run.code)
+		e.revoked = e.revoked || run.code.revoked
+		if run.code.unknown && e.v.store.revocation == RevocationOnline {
+			e.problem = trust.RevocationUnknown // looked at again; this ground stands
+		}
 	}
 	e.verified = info
 	stamps := [][]trust.Signer{nil}

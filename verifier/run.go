@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/notaryproject/notation-core-go/revocation/purpose"
 	"github.com/notaryproject/notation-go"
 	nverifier "github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
@@ -32,10 +33,13 @@ const anchorStore, tsaStore = "anchor", "stamp"
 // run asks notation-go whether the envelope is good under one anchor. The document
 // has one statement for everything; checks that depend on the clock or on the
 // network are logged rather than enforced, so that their results come back next
-// to the others, to be read against the operator's statement.
-func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identities []string) *run {
+// to the others, to be read against the operator's statement. Authenticity, the
+// identity included, is enforced: it ends the run before revocation is asked
+// about.
+func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identities []string, mode RevocationMode) *run {
 	out := &run{began: time.Now(),
-		code: &revocationCheck{mode: e.v.store.revocation}, stamp: &revocationCheck{mode: e.v.store.revocation}}
+		code:  &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.CodeSigning},
+		stamp: &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.Timestamping}}
 	e.lo.Calls++
 	revocation := trustpolicy.ActionLog
 	if e.statement.level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
@@ -78,6 +82,7 @@ func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identit
 		ArtifactReference:  "registry.invalid/subject@" + e.r.Subject.Digest.String(),
 		SignatureMediaType: e.mediaType,
 	})
+	e.lo.Asked = e.lo.Asked || out.code.pending || out.stamp.pending
 	if out.outcome == nil && out.err == nil {
 		out.err = errors.New("no outcome")
 	}

@@ -12,13 +12,14 @@ import (
 
 	"trust-worker/trust"
 	"trust-worker/verifier/recovery"
+	"trust-worker/verifier/revocation"
 )
 
 // Epoch is written into every verdict. It stands for the versions of the
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 1
+const Epoch uint32 = 2
 
 // Limits, all applied before memory or cryptography is spent (design,
 // section 4). Reaching one reads limit-exceeded.
@@ -133,6 +134,9 @@ type LayerOutcome struct {
 	// could not be decided (revocation-unknown, limit-exceeded): worth another
 	// look later.
 	Incomplete trust.Reason
+	// Asked is set when revocation services are being asked: the next look may
+	// tell more within [revocation.Soon].
+	Asked bool
 	// Hints are what the signature is to be filed under.
 	Hints []Hint
 	// Calls counts the verifications by cosign or notation-go, Trials those
@@ -174,14 +178,18 @@ type Options struct {
 	Now func() time.Time
 	// Logger is told of panics in libraries; nil discards.
 	Logger *slog.Logger
+	// Revocation is asked in the mode online; nil: nobody is, and chains with
+	// revocation addresses read revocation-unknown.
+	Revocation *revocation.Checker
 }
 
 // Verifier verifies signatures under one trust store. It is safe for concurrent
 // use and keeps no state between calls.
 type Verifier struct {
-	store  *TrustStore
-	now    func() time.Time
-	logger *slog.Logger
+	store      *TrustStore
+	now        func() time.Time
+	logger     *slog.Logger
+	revocation *revocation.Checker
 }
 
 // New returns a verifier for t. A nil t trusts nothing.
@@ -195,7 +203,7 @@ func New(t *TrustStore, o Options) *Verifier {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Verifier{store: t, now: o.Now, logger: o.Logger}
+	return &Verifier{store: t, now: o.Now, logger: o.Logger, revocation: o.Revocation}
 }
 
 // Verify looks at one signature manifest. An error means that nothing is known

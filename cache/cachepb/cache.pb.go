@@ -110,6 +110,8 @@ type Verdict struct {
 	Epoch                uint32                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Problem              uint32                 `protobuf:"varint,10,opt,name=problem,proto3" json:"problem,omitempty"` // reason code that belongs to this place; wins
 	Layer                []byte                 `protobuf:"bytes,11,opt,name=layer,proto3" json:"layer,omitempty"`      // private: content identity of a cosign layer
+	RevocationLogged     bool                   `protobuf:"varint,12,opt,name=revocation_logged,json=revocationLogged,proto3" json:"revocation_logged,omitempty"`
+	RevocationUntil      int64                  `protobuf:"varint,13,opt,name=revocation_until,json=revocationUntil,proto3" json:"revocation_until,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -219,6 +221,20 @@ func (x *Verdict) GetLayer() []byte {
 		return x.Layer
 	}
 	return nil
+}
+
+func (x *Verdict) GetRevocationLogged() bool {
+	if x != nil {
+		return x.RevocationLogged
+	}
+	return false
+}
+
+func (x *Verdict) GetRevocationUntil() int64 {
+	if x != nil {
+		return x.RevocationUntil
+	}
+	return 0
 }
 
 // Child of an index.
@@ -1353,7 +1369,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\asigners\x18\x01 \x03(\rR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xe3\x02\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xbb\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +
@@ -1367,7 +1383,9 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x05epoch\x18\t \x01(\rR\x05epoch\x12\x18\n" +
 	"\aproblem\x18\n" +
 	" \x01(\rR\aproblem\x12\x14\n" +
-	"\x05layer\x18\v \x01(\fR\x05layer\"n\n" +
+	"\x05layer\x18\v \x01(\fR\x05layer\x12+\n" +
+	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
+	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\"n\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +

@@ -19,6 +19,7 @@ import (
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/verifier"
+	"trust-worker/verifier/revocation"
 )
 
 // settings are what every command may be told. A value comes from the flag,
@@ -211,6 +212,14 @@ func (s *settings) loader() (*verifier.Loader, error) {
 	})
 }
 
+// revocationChecker is who asks about revoked certificates, nil if nobody is to.
+func (s *settings) revocationChecker(log *slog.Logger) *revocation.Checker {
+	if verifier.RevocationMode(s.revocation) != verifier.RevocationOnline {
+		return nil
+	}
+	return revocation.New(revocation.Options{Log: log})
+}
+
 // storage opens every root: the main one, and zot's subPaths.
 func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err error) {
 	closeAll = func() {
@@ -255,7 +264,7 @@ func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, e
 // scheduler builds a scheduler on an open store.
 func (s *settings) scheduler(store *cache.Store, roots []scheduler.Storage, loader *verifier.Loader, log *slog.Logger) scheduler.Config {
 	return scheduler.Config{Storage: roots, Loader: loader, Store: store, Workers: s.workers,
-		ScanInterval: s.scanInterval, SlowInterval: s.slowInterval, Log: log,
+		ScanInterval: s.scanInterval, SlowInterval: s.slowInterval, Log: log, Revocation: s.revocationChecker(log),
 		ConfirmInterval: min(10*time.Second, max(s.lease/3, 100*time.Millisecond))}
 }
 

@@ -149,6 +149,9 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("webhook", line)
 	}
+	if r := d.Revocation; r != nil {
+		t.row("revocation", fmt.Sprintf("chains asked about: %d good, %d revoked, %d unknown, %d waiting; %d requests", r.Good, r.Revoked, r.Unknown, r.Waiting, r.Requests))
+	}
 	if d.Trust != nil {
 		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
 	}

@@ -59,9 +59,13 @@ func (s *settings) verifyNow(cmd *cobra.Command, ref reference) (cache.Image, er
 	if err != nil {
 		return cache.Image{}, err
 	}
+	log, err := s.logger()
+	if err != nil {
+		return cache.Image{}, err
+	}
 	store, err := loader.Load(cmd.Context(), time.Now())
 	if err != nil {
 		return cache.Image{}, err
 	}
-	return scheduler.VerifyNow(cmd.Context(), roots, store, ref.repository, ref.tag, ref.digest)
+	return scheduler.VerifyNow(cmd.Context(), roots, store, s.revocationChecker(log), ref.repository, ref.tag, ref.digest)
 }

@@ -135,3 +135,6 @@ func (t *TSA) stampJWS(envelope []byte, at time.Time) []byte {
 	e["header"].(map[string]any)["io.cncf.notary.timestampSignature"] = t.Token(sig, at)
 	return must(json.Marshal(e))
 }
+
+// Chain is the authority's certificate with its issuers.
+func (t *TSA) Chain() *Chain { return t.chain }

@@ -237,9 +237,9 @@ func (w *walker) str(i int) int {
 }
 
 // unquote returns the name that encoding/json would see: "sub\u006aect" is
-// "subject".
+// "subject", and bytes that are not UTF-8 are U+FFFD.
 func unquote(quoted []byte) []byte {
-	if bytes.IndexByte(quoted, '\\') < 0 {
+	if bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
 		return quoted[1 : len(quoted)-1]
 	}
 	var s string

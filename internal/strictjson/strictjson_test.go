@@ -105,8 +105,7 @@ func FuzzCheck(f *testing.F) {
 			return // within MaxItems, so that the model need not count
 		}
 		err := Check(b)
-		var v any
-		if valid := json.Unmarshal(b, &v) == nil; !valid && err == nil {
+		if !json.Valid(b) && err == nil { // Unmarshal refuses numbers as well that float64 has not
 			t.Fatalf("accepted what encoding/json refuses: %q", b)
 		}
 		if errors.Is(err, ErrSyntax) || errors.Is(err, ErrDepth) || errors.Is(err, ErrItems) {
