@@ -54,8 +54,11 @@ func writeDB(path string, fill func(putFunc) error) (err error) {
 	if err := w.tx.Commit(); err != nil {
 		return err
 	}
-	if err := errors.Join(db.Sync(), db.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+	if err := db.Sync(); err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
 	}
 	return os.Rename(tmp, path)
 }

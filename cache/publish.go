@@ -225,7 +225,7 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 		} else {
 			backoff = 0
 		}
-		if s.pub.tracked.Load() > foldAt {
+		if s.pub.tracked.Load() > s.opts.foldAt {
 			select {
 			case fold <- struct{}{}:
 			default:
@@ -281,7 +281,7 @@ func getFull(s *Store) (full uint64) {
 // Fold writes a new base while deltas on the old one go on, then switches to
 // it with a delta of what changed meanwhile.
 func (s *Store) Fold(ctx context.Context) error {
-	if getFull(s) != 0 || s.pub.tracked.Load() <= foldAt {
+	if getFull(s) != 0 || s.pub.tracked.Load() <= s.opts.foldAt {
 		return nil
 	}
 	generation, seq, err := s.writeBase()

@@ -97,6 +97,10 @@ type Options struct {
 	Log      *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+
+	// foldAt and compactAbove are the constants of these names; tests lower
+	// them to have a small cache do what a large one does.
+	foldAt, compactAbove int64
 }
 
 // Store is the writer's side: the private database and what is published from
@@ -117,6 +121,8 @@ type Store struct {
 	dict  *dictionary
 
 	pub publisher
+
+	failUpdate error // tests: what every write transaction ends with
 }
 
 // Open takes the lock of the state directory and opens its private store,
@@ -128,6 +134,12 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if opts.MaxFiled == 0 {
 		opts.MaxFiled = 100_000
+	}
+	if opts.foldAt == 0 {
+		opts.foldAt = foldAt
+	}
+	if opts.compactAbove == 0 {
+		opts.compactAbove = compactAbove
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
