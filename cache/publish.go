@@ -355,7 +355,7 @@ func (s *Store) switchData(edit func(*current)) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	if s.pub.terms == nil {
-		return errors.New("publish: no trust has been set") // a programming error: nothing may be served without
+		return errors.New("publish: the trust in force is not known") // none was set, or it was withdrawn
 	}
 	next := s.pub.cur
 	next.generation++

@@ -49,7 +49,11 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 		return change, nil
 	}
 	if s.pub.cur.base == 0 {
-		// There is nothing to read yet; the first base brings the trust file.
+		// The first base brings the trust file. What is published until then
+		// is another cache's, and says what was in force for that.
+		if err := s.removeCurrent(); err != nil {
+			return change, fmt.Errorf("publish trust: %w", err)
+		}
 		return change, s.internTrust(f, change)
 	}
 	// Without new numbers: everything the numbers in use say is published.
@@ -59,7 +63,6 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 		}
 		return change, s.withdraw(err)
 	}
-	s.pub.setTerms(f)
 	if err := s.internTrust(f, change); err != nil {
 		return change, err
 	}
@@ -79,6 +82,7 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	s.pub.terms = nil // should it fail, the next call begins again
 	var sess *session
 	err := s.update(func(tx *bbolt.Tx) error {
 		sess = s.dict.session(tx)
@@ -95,10 +99,10 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 		if err := oweRecount(tx, f); err != nil {
 			return err
 		}
-		if change.Policies && !change.First {
+		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum {
 			// Records show the verdicts of the statement that governed when
-			// they were rendered.
-			if err := putMeta(tx, metaFull, 1); err != nil {
+			// they were rendered, in this process or an earlier one.
+			if err := errors.Join(putMeta(tx, metaPolicies, sum), putMeta(tx, metaFull, 1)); err != nil {
 				return err
 			}
 		}
@@ -116,14 +120,19 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 	return nil
 }
 
-// withdraw removes CURRENT: answers read unknown/no-cache.
+// withdraw removes CURRENT: answers read unknown/no-cache. There are no terms
+// then under which anything else could be published.
 func (s *Store) withdraw(cause error) error {
-	s.pub.withdrawn = true
+	s.pub.withdrawn, s.pub.terms = true, nil
+	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), s.removeCurrent())
+}
+
+func (s *Store) removeCurrent() error {
 	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+		return nil
 	}
-	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), err)
+	return err
 }
 
 func compareTrust(old, f *trust.InForce) TrustChange {
