@@ -125,6 +125,9 @@ func storm(dir string, plan []string, out io.Writer) int {
 			}
 			if err == nil {
 				err = o.do(s)
+				if o.verb == "trust" {
+					o.look(dir, err, out)
+				}
 			}
 			if err == nil {
 				break
@@ -162,6 +165,29 @@ func reopen(s *Store, dir string, last op) (*Store, error) {
 	return s, err
 }
 
+// look reads as another process would, just after the terms were set or could
+// not be: either way nothing is trusted by anybody else from then on.
+func (o op) look(dir string, failed error, out io.Writer) {
+	r, err := OpenReader(dir)
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return
+	}
+	defer snap.Close()
+	for _, place := range stormPlaces {
+		for n := range stormImages {
+			img, err := snap.Image(place, stormImage(place, n))
+			if err == nil && img.SignatureInfo[0].IsTrusted && o.signers&(1<<(n%stormSigners)) == 0 {
+				fmt.Fprintf(out, "wrong %s %d after %v\n", place, n, failed)
+			}
+		}
+	}
+}
+
 func (o op) do(s *Store) error {
 	switch o.verb {
 	case "trust":
@@ -188,9 +214,10 @@ type ledger struct {
 	facts  map[string]bool         // place, image, policy
 	shown  map[string]map[int]bool // what is where, as of the last publication
 	begun  *op                     // maybe done, maybe not
-	bad    string
+	bad    string // what the storm said that it should not
+	wrong  int    // answers that it found trusted when they no longer were
 	done   int
-	failed int
+	faulty bool // there may be nothing published for want of what was refused
 	ended  bool
 }
 
@@ -214,7 +241,8 @@ func (l *ledger) read(out string) {
 			l.begun = nil
 			l.apply(o)
 		case "fail":
-			l.failed++
+		case "wrong":
+			l.wrong++
 		case "end":
 			l.ended = true
 		case "rebuilt":
@@ -281,7 +309,7 @@ func (l *ledger) check(t *testing.T, dir string, settled bool) (compared int) {
 	defer r.Close()
 	snap, err := r.Snapshot()
 	if err != nil {
-		if settled || l.shown != nil && l.failed == 0 {
+		if settled || l.shown != nil && !l.faulty {
 			t.Errorf("what was published is lost: %v", err)
 		}
 		return 0
@@ -374,7 +402,6 @@ func (l *ledger) settle(t *testing.T, dir string) (compared int) {
 	}
 	l.begun = nil
 	l.apply(op{verb: "publish"})
-	l.failed = 0
 	compared = l.check(t, dir, true)
 	closeChecked(t, s)
 	return compared
