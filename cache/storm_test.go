@@ -31,9 +31,21 @@ const (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(stormState); dir != "" {
 		runtime.LockOSThread()
-		os.Exit(storm(dir, strings.Split(os.Getenv(stormPlan), "\n"), os.Stdout))
+		os.Exit(storm(dir, strings.Split(os.Getenv(stormPlan), "\n"), stubborn{os.Stdout}))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// stubborn writes again when a fault hits the storm's own output.
+type stubborn struct{ io.Writer }
+
+func (w stubborn) Write(b []byte) (n int, err error) {
+	for range 10 {
+		if n, err = w.Writer.Write(b); err == nil {
+			break
+		}
+	}
+	return n, err
 }
 
 // op is one thing that a storm does.

@@ -181,15 +181,8 @@ func (s *torn) settle(args ...string) {
 	got := s.answersNow()
 	d.kill()
 	s.check(got, "once settled")
-	for _, img := range got {
-		forget(img.SignatureInfo)
-		for _, m := range img.Manifests {
-			forget(m.SignatureInfo)
-		}
-	}
-	state := s.t.TempDir()
-	must(s.t, nil, "scan", "--root", s.dir, "--state", state)
-	want := open(s.t, state).all()
+	forget(got)
+	want := s.fromStorage()
 	if !reflect.DeepEqual(got, want) {
 		for name := range want {
 			if !reflect.DeepEqual(got[name], want[name]) {
@@ -216,12 +209,28 @@ func (s *torn) settle(args ...string) {
 }
 
 // forget makes of what was trusted once what storage alone can tell of it.
-func forget(signatures []cache.Signature) {
-	for i := range signatures {
-		if signatures[i].Reason == trust.SignerRemoved {
-			signatures[i].Reason = trust.NoTrustedKey
+func forget(images map[string]cache.Image) {
+	for _, img := range images {
+		all := [][]cache.Signature{img.SignatureInfo}
+		for _, m := range img.Manifests {
+			all = append(all, m.SignatureInfo)
+		}
+		for _, signatures := range all {
+			for i := range signatures {
+				if signatures[i].Reason == trust.SignerRemoved {
+					signatures[i].Reason = trust.NoTrustedKey
+				}
+			}
 		}
 	}
+}
+
+// fromStorage is every answer, made anew.
+func (s *torn) fromStorage() map[string]cache.Image {
+	s.t.Helper()
+	state := s.t.TempDir()
+	must(s.t, nil, "scan", "--root", s.dir, "--state", state)
+	return open(s.t, state).all()
 }
 
 // serveUnder runs the daemon by a command until it ends or has seen all changes.
@@ -293,4 +302,72 @@ func TestKillDaemonAtSystemCalls(t *testing.T) {
 		}
 	}
 	t.Logf("%d turns, killed at a system call %d times (%v) and at once otherwise, %d answers compared, 0 wrongly trusted, 0 lost", turns, s.faults, killed, s.compared)
+}
+
+// A system call of the daemon's that fails — a read of storage or of the trust
+// directories, a write or an fsync of its state — makes nothing trusted, is not
+// remembered as a verdict, and is made good without a restart (C6). A daemon that
+// cannot even begin says so and ends.
+func TestKillNothingButFailDaemonSystemCalls(t *testing.T) {
+	faulttest.Need(t)
+	t.Parallel()
+	turns := 4
+	if torture {
+		turns = 200
+	}
+	s := newTorn(t, 2)
+	points := s.points(slices.Concat(faulttest.Changing, faulttest.Reading), s.dir)
+	failed, ended := map[string]int{}, 0
+	for turn := range turns {
+		if turn%2 == 0 {
+			if err := os.RemoveAll(filepath.Join(s.dir, "_trust")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := faulttest.Fault{Point: points[s.rnd.IntN(len(points))], Errno: []string{"EIO", "ENOSPC", "ENOMEM"}[s.rnd.IntN(3)], Times: 1 + s.rnd.IntN(4)}
+		failed[f.Call]++
+		if s.heals(f) {
+			ended++
+		}
+		s.settle()
+		if t.Failed() {
+			t.Fatalf("turn %d, %s: %s", turn, f, f.Line)
+		}
+	}
+	t.Logf("%d turns, failed at %v, the daemon ended %d times, %d answers compared, 0 wrongly trusted, 0 lost", turns, failed, ended, s.compared)
+}
+
+// heals runs the daemon with a fault, changes things, and waits until its answers
+// are those that storage gives. One that ends has to say why.
+func (s *torn) heals(f faulttest.Fault) (ended bool) {
+	s.t.Helper()
+	cmd := faulttest.Command(f, binary, "serve", "--root", s.dir, "--scan-interval", "150ms", "--lease", "6s", "--log-level", "warn")
+	state := filepath.Join(s.dir, "_trust")
+	d := start(s.t, cmd, state)
+	eventually(s.t, "the daemon has its state or has ended", func() bool { return d.ended() || cache.Alive(state) })
+	for range 2 {
+		s.change()
+		s.check(s.answersNow(), "beside a failing call")
+	}
+	want := s.fromStorage()
+	eventually(s.t, "the answers are those of storage after "+f.String(), func() bool {
+		if d.ended() {
+			return true
+		}
+		got := s.answersNow()
+		s.check(got, "beside a failing call")
+		forget(got)
+		return reflect.DeepEqual(got, want)
+	})
+	if d.ended() {
+		if code := d.cmd.ProcessState.ExitCode(); code != 1 || d.log.String() == "" {
+			s.t.Errorf("%s ends the daemon with %d and says %q", f, code, d.log)
+		}
+		return true
+	}
+	if pid := cache.HolderPID(state); pid > 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+	}
+	<-d.exited
+	return false
 }
