@@ -37,6 +37,7 @@ func writeDB(path string, fill func(putFunc) error) (err error) {
 	}
 	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second})
 	if err != nil {
+		_ = os.Remove(tmp) // there may be none; the next start sweeps
 		return err
 	}
 	defer func() {

@@ -226,8 +226,8 @@ type ledger struct {
 	facts  map[string]bool         // place, image, policy
 	shown  map[string]map[int]bool // what is where, as of the last publication
 	begun  *op                     // maybe done, maybe not
-	bad    string // what the storm said that it should not
-	wrong  int    // answers that it found trusted when they no longer were
+	bad    string                  // what the storm said that it should not
+	wrong  int                     // answers that it found trusted when they no longer were
 	done   int
 	faulty bool // there may be nothing published for want of what was refused
 	ended  bool

@@ -9,16 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is storage with a cache, and a scheduler over both for each pass.
 type world struct {

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"trust-worker/cache"
@@ -16,7 +17,7 @@ import (
 // by tag, or by digest when tag is empty. The error wraps fs.ErrNotExist when
 // there is no such repository, cache.ErrNotFound when it has no such image.
 func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, repository, tag string, d trust.Digest) (cache.Image, error) {
-	s := &Scheduler{cfg: Config{Storage: storage}, now: time.Now}
+	s := &Scheduler{cfg: Config{Storage: storage}, now: time.Now, log: slog.New(slog.DiscardHandler), verify: verifyOne}
 	p, err := s.open(repository)
 	if err != nil {
 		return cache.Image{}, err

@@ -103,8 +103,11 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
-	counters counters
-	state    stateOfScan
+	counters   counters
+	state      stateOfScan
+	quarantine quarantine
+
+	verify func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
 }
 
 // New checks the configuration.
@@ -125,12 +128,16 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	return &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne,
 		agenda:    newAgenda(),
 		results:   make(chan result, resultsWaiting),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 	}, nil
+}
+
+func verifyOne(ctx context.Context, v *verifier.Verifier, r verifier.Request) (verifier.Outcome, error) {
+	return v.Verify(ctx, r)
 }
 
 func setDefault(d *time.Duration, def time.Duration) {
@@ -220,6 +227,8 @@ func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgro
 	if err := s.resume(); err != nil {
 		return err
 	}
+	s.quarantine.open(s.cfg.Store)
+	defer s.quarantine.record.Close() // nothing is in flight by then
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	workers, wctx := errgroup.WithContext(ctx)

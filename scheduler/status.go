@@ -60,9 +60,13 @@ type Status struct {
 	// index takes: a new key is tried on them as a whole, later than elsewhere.
 	Overflowing []string
 	Queue       int // repositories and signers with work owed
-	Trust        *watcher.Status
-	Storage      *watcher.Status
-	Work         Work
+	// Quarantined are signatures that are not verified because that crashed
+	// twice: the first hundred of QuarantinedAll.
+	Quarantined    []string
+	QuarantinedAll int
+	Trust          *watcher.Status
+	Storage        *watcher.Status
+	Work           Work
 }
 
 // stateOfScan is the part of Status that loops leave behind.
@@ -124,6 +128,7 @@ func (s *Scheduler) Status() Status {
 	st := s.state.st
 	s.state.mu.Unlock()
 	st.Queue, st.Work = s.agenda.size(), s.Work()
+	st.Quarantined, st.QuarantinedAll = s.quarantine.list(100)
 	select {
 	case <-s.firstPass:
 		st.FirstPass = true

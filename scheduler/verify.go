@@ -87,10 +87,8 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 	return false, nil
 }
 
-// look verifies one reference. prior are verdicts on layers that may be used
-// again. An error means that the turn cannot go on; what is wrong with this
-// reference alone is in the problems.
-func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (looked, error) {
+// lookAt verifies one reference.
+func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (looked, error) {
 	s.counters.verified.Add(1)
 	manifest, err := p.Manifest(ctx, ref.Digest)
 	if ctx.Err() != nil {
@@ -99,18 +97,19 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
-	o, err := in.verifier.Verify(ctx, verifier.Request{
+	o, err := s.verify(ctx, in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Kind: kindOf(ref.Carrier), Layers: manifest.Layers,
 			Ambiguous: manifest.Ambiguous},
 		Fetch:    p.Blob,
 		Prior:    prior,
 		NoTrials: !firstByDigest(row, ref),
+		Skip:     func(layer int) bool { return s.quarantine.holds(ref.Digest, layer) },
 	})
 	if err != nil {
 		return looked{}, err
 	}
-	s.counters.panics.Add(int64(o.Panics))
+	s.notePanics(ref.Digest, &o)
 	if o.Skipped != "" {
 		return looked{}, nil
 	}

@@ -44,10 +44,10 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ identity
 type daemonCollector struct {
 	s *Server
 
-	up, generation, leaseAge, lease, published, firstPass, queue, repositories *prometheus.Desc
-	loaded, refused, expires                                                   *prometheus.Desc
-	polling, overflows, watchErrors                                            *prometheus.Desc
-	work, passSeconds, lastPass                                                *prometheus.Desc
+	up, generation, leaseAge, lease, published, firstPass, quarantined, queue, repositories *prometheus.Desc
+	loaded, refused, expires                                                                *prometheus.Desc
+	polling, overflows, watchErrors                                                         *prometheus.Desc
+	work, passSeconds, lastPass                                                             *prometheus.Desc
 }
 
 func newDaemonCollector(s *Server) *daemonCollector {
@@ -61,6 +61,7 @@ func newDaemonCollector(s *Server) *daemonCollector {
 		leaseAge:     desc("confirmation_age_seconds", "Time since the published trust was last confirmed to be the trust directories'."),
 		lease:        desc("lease_seconds", "How long answers are believed without confirmation; 0 for ever."),
 		firstPass:    desc("first_pass_done", "1 once the first pass over storage is over."),
+		quarantined:  desc("quarantined", "Signatures that are not verified because that crashed twice."),
 		queue:        desc("queue_items", "Repositories and signers with work owed."),
 		repositories: desc("repositories", "Repositories found by the last pass over storage."),
 		loaded:       desc("trust_files_loaded", "Pieces of trust material in force, by tool.", "tool"),
@@ -76,7 +77,7 @@ func newDaemonCollector(s *Server) *daemonCollector {
 }
 
 func (c *daemonCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.generation, c.leaseAge, c.lease, c.published, c.firstPass, c.queue, c.repositories,
+	for _, d := range []*prometheus.Desc{c.up, c.generation, c.leaseAge, c.lease, c.published, c.firstPass, c.quarantined, c.queue, c.repositories,
 		c.loaded, c.refused, c.expires, c.polling, c.overflows, c.watchErrors, c.work, c.passSeconds, c.lastPass} {
 		ch <- d
 	}
@@ -93,6 +94,7 @@ func (c *daemonCollector) Collect(ch chan<- prometheus.Metric) {
 	st := c.s.cfg.Status()
 	gauge(c.published, truth(st.Problem != ""))
 	gauge(c.firstPass, truth(st.FirstPass))
+	gauge(c.quarantined, float64(st.QuarantinedAll))
 	gauge(c.queue, float64(st.Queue))
 	gauge(c.repositories, float64(st.Repositories))
 	gauge(c.passSeconds, st.PassTook.Seconds())

@@ -142,6 +142,12 @@ func (a *statusAnswer) text(t *table) {
 	t.row("last pass", fmt.Sprintf("%s, %d repositories in %s", d.LastPass.Format(time.RFC3339), d.Repositories, d.PassTook.Round(time.Millisecond)))
 	t.row("queue", fmt.Sprint(d.Queue))
 	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
+	if d.QuarantinedAll > 0 {
+		t.row("quarantined", fmt.Sprintf("%d signatures whose verification crashed twice", d.QuarantinedAll))
+	}
+	for _, q := range d.Quarantined {
+		t.row("", q)
+	}
 	if d.Trust != nil {
 		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
 	}
