@@ -419,7 +419,7 @@ func TestKeyThatCannotBeRecordedIsTriedAgain(t *testing.T) {
 	setTrust(t, s, inForce(keyA))
 	publish(t, s)
 	full := errors.New("no space left on device")
-	s.failUpdate = full
+	s.failUpdate = func() error { return full }
 	if _, err := s.SetTrust(inForce(keyA, keyB)); !errors.Is(err, full) {
 		t.Fatalf("set trust on a full disk: %v", err)
 	}
@@ -484,11 +484,38 @@ func TestRebuiltCacheThatCannotPublishWithdrawsTheOld(t *testing.T) {
 	s = openStore(t, dir, Options{Lease: -1})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce())
-	s.failUpdate = errors.New("no space left on device")
+	s.failUpdate = func() error { return errors.New("no space left on device") }
 	if err := s.Publish(context.Background()); err == nil {
 		t.Fatal("published")
 	}
 	want(t, r, trust.Unknown, trust.NoCache)
 	s.failUpdate = nil
 	publish(t, s)
+}
+
+// A base that cannot be written, and whose mark cannot be taken back either, is
+// made by the next publication and not first by the next start.
+func TestBaseThatFailsTwiceIsMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	block := filepath.Join(dir, publishedDir, fileName("base", s.Generation()+1)+".new", "in the way")
+	if err := os.MkdirAll(block, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	updates := 0
+	s.failUpdate = func() error {
+		if updates++; updates > 1 {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	if err := s.Publish(context.Background()); err == nil || updates != 2 {
+		t.Fatalf("published through a directory: %v, %d updates", err, updates)
+	}
+	s.failUpdate = nil
+	publish(t, s)
+	want(t, openReader(t, dir), trust.Trusted, "")
 }

@@ -264,8 +264,11 @@ func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
 func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.abandon(&err)
-	err = s.db.Update(func(tx *bbolt.Tx) error { return cmp.Or(fn(tx), s.failUpdate) })
-	if err != nil {
+	do := fn
+	if s.failUpdate != nil {
+		do = func(tx *bbolt.Tx) error { return cmp.Or(fn(tx), s.failUpdate()) }
+	}
+	if err = s.db.Update(do); err != nil {
 		err = errors.Join(err, s.db.View(s.dict.load))
 	}
 	return err

@@ -165,7 +165,13 @@ func (s *Store) Publish(ctx context.Context) error {
 	start := time.Now()
 	defer func() { s.pub.last.Store(int64(time.Since(start))) }()
 	var full bool
-	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull) != 0; return nil }); err != nil {
+	err := s.view(func(tx *bbolt.Tx) error {
+		// A base that is marked as being made and is not (data is held) did
+		// not come about, and its mark could not be taken back.
+		full = getMeta(tx, metaFull) != 0 || getMeta(tx, metaFolding) != 0
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	switch {

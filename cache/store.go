@@ -123,7 +123,7 @@ type Store struct {
 
 	pub publisher
 
-	failUpdate error // tests: what every write transaction ends with
+	failUpdate func() error // tests: what a write transaction ends with
 }
 
 // Open takes the lock of the state directory and opens its private store,
