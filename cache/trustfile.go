@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -174,11 +175,16 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 }
 
 func (s *Store) writeTrust(f *trust.InForce, next current) error {
-	b, err := proto.Marshal(s.encodeTrust(f))
+	p := s.encodeTrust(f)
+	b, err := proto.Marshal(p)
 	if err != nil {
 		return err
 	}
-	return writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b))
+	if err := writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b)); err != nil {
+		return err
+	}
+	s.pub.at = p.PublishedAt
+	return nil
 }
 
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
@@ -209,17 +215,30 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 	return p
 }
 
-// Confirm renews the lease: the caller has just found the trust directories to
-// be what was last given to SetTrust.
-func (s *Store) Confirm() error {
+// Confirm renews the lease: at time at the caller began the look that found the
+// trust directories to be what was last given to SetTrust. A process that is
+// frozen after the look confirms no more than what it saw.
+//
+// When at is before the publication, the clock has been set back since. What was
+// published is made anew then: readers' clocks are never earlier than it.
+func (s *Store) Confirm(at time.Time) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	if !s.pub.trustPublished || s.pub.withdrawn {
 		return nil
 	}
-	now := s.opts.Now()
-	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), now, now); err != nil {
+	if s.pub.terms != nil && at.UnixNano() < s.pub.at-int64(clockStep) {
+		s.opts.Log.Warn("the clock was set back; the trust in force is published anew", "by", time.Duration(s.pub.at-at.UnixNano()))
+		if err := s.publishTrust(s.pub.terms); err != nil {
+			return fmt.Errorf("confirm publication: %w", err)
+		}
+	}
+	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), at, at); err != nil {
 		return fmt.Errorf("confirm publication: %w", err)
 	}
 	return nil
 }
+
+// clockStep is how far a clock is ahead of what it said before only because
+// publishing takes time after the look.
+const clockStep = 30 * time.Second

@@ -159,7 +159,7 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	changed := false
 	for k := range row.References {
 		ref := &row.References[k]
-		if ref.NextTry == 0 || ref.NextTry > now {
+		if wait := ref.NextTry - now; ref.NextTry == 0 || wait > 0 && wait <= int64(longestWait/time.Second) {
 			continue
 		}
 		n++
@@ -197,6 +197,9 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 	const atOnce = 1024
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	// behind: the clock was ahead, of this process or of the last, and has
+	// put off what is due.
+	behind, last := true, s.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -210,10 +213,16 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 			s.counters.errors.Add(1)
 			s.log.Error("cannot count the images by state; will retry", "error", err)
 		}
-		due, next, err := s.cfg.Store.DueNow(s.now(), atOnce)
+		now, longest := s.now(), time.Duration(0)
+		if behind = behind || now.UnixNano() < last.UnixNano(); behind {
+			longest = longestWait
+		}
+		last = now
+		due, next, err := s.cfg.Store.DueNow(now, longest, atOnce)
 		if errors.Is(err, cache.ErrDamaged) {
 			return err
 		}
+		behind = behind && (err != nil || len(due) == atOnce)
 		for _, d := range due {
 			if d.Repository == "" {
 				continue

@@ -89,13 +89,14 @@ func (s *Scheduler) TrustStore() *verifier.TrustStore { return s.loaded.Load() }
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	s.trustMu.Lock()
 	defer s.trustMu.Unlock()
-	store, err := s.cfg.Loader.Load(ctx, s.now())
+	looked := s.now()
+	store, err := s.cfg.Loader.Load(ctx, looked)
 	if err != nil {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
 	was := s.trust.Load()
 	if was != nil && was.published && was.store.ID() == store.ID() {
-		return s.confirm(store)
+		return s.confirm(store, looked)
 	}
 	change, err := s.cfg.Store.SetTrust(store.InForce())
 	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(), published: err == nil,
@@ -114,20 +115,20 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		return err
 	}
 	poke(s.wakeup) // the images may have to be counted again
-	return s.confirm(store)
+	return s.confirm(store, looked)
 }
 
-// confirm renews the lease and mirrors the default policy: store is what is
-// published.
-func (s *Scheduler) confirm(store *verifier.TrustStore) error {
+// confirm renews the lease and mirrors the default policy: store, from a look
+// begun at looked, is what is published.
+func (s *Scheduler) confirm(store *verifier.TrustStore, looked time.Time) error {
 	s.loaded.Store(store)
-	s.state.setTrust(store, s.now())
+	s.state.setTrust(store, looked)
 	if s.cfg.MirrorPolicy {
 		if err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
 			s.log.Debug("default trust policy not mirrored", "error", err)
 		}
 	}
-	return s.cfg.Store.Confirm()
+	return s.cfg.Store.Confirm(looked)
 }
 
 func (s *Scheduler) logTrust(store *verifier.TrustStore, change cache.TrustChange) {

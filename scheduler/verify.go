@@ -236,5 +236,9 @@ func (s *Scheduler) apply(ref *cache.Reference, l looked) {
 		return
 	}
 	ref.Attempts++
-	ref.NextTry = s.now().Add(backoff(ref.Attempts, time.Second, time.Hour)).Unix() + 1
+	ref.NextTry = s.now().Add(backoff(ref.Attempts, time.Second, longestBackoff)).Unix() + 1
 }
+
+// longestWait is longer than any wait: a reference that waits for more was put
+// off by a clock that was ahead.
+const longestBackoff, longestWait = time.Hour, time.Hour + time.Minute
