@@ -151,7 +151,7 @@ func (s *Store) Fact(subject, signature trust.Digest, ctx Context) (fact Fact, o
 // decodeFact decodes a fact; its context's policy and media type are not in
 // the key and stay empty.
 func decodeFact(key []byte, p *cachepb.Fact, r resolver) Fact {
-	f := Fact{Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
+	f := Fact{key: bytes.Clone(key), Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
 		Attachment: p.Attachment, Trust: p.Trust, Epoch: p.Epoch, Filed: p.FiledBy != 0, Context: Context{Tool: trust.Cosign}}
 	if len(key) > 64 {
 		f.Context.Tool = trust.Notation

@@ -357,6 +357,17 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 		s.check(s.answersNow(), "beside a failing call")
 	}
 	want := s.fromStorage()
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			got := s.answersNow()
+			forget(got)
+			for name := range want {
+				if !reflect.DeepEqual(got[name], want[name]) {
+					s.t.Logf("%s:\n  %+v\n  %+v", name, got[name], want[name])
+				}
+			}
+		}
+	})
 	eventually(s.t, "the answers are those of storage after "+f.String(), func() bool {
 		if d.ended() {
 			return true

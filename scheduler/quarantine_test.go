@@ -177,8 +177,8 @@ func TestPanicIsQuarantined(t *testing.T) {
 			eventually(t, "it is tried again and then quarantined", func() bool { return s.Status().QuarantinedAll == 1 })
 			again := crashes.Load()
 			for range 3 { // nothing makes it be tried once more
-				s.Rescan()
 				walks := s.Work().Walks
+				s.Rescan()
 				eventually(t, "a pass", func() bool { return s.Work().Walks > walks && s.agenda.size() == 0 })
 			}
 			if n := crashes.Load(); n != tolerated || again != n {

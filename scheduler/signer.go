@@ -122,6 +122,11 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		r.batches = append(r.batches, cache.Batch{Marks: p.marks(i.signer)})
 	}
 	r.then = func(outdated bool) {
+		for i := range r.batches {
+			if b := &r.batches[i]; b.Place != "" && b.Update != nil {
+				s.agenda.add(item{repository: b.Place}, retry, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+			}
+		}
 		switch {
 		case outdated:
 			// Signers came while these were verified: begin again.
@@ -210,6 +215,10 @@ func restsOn(v *trust.Verdict, signer trust.Signer) bool {
 // context (statement and media type) among its places. With keep, verdicts
 // that now match nothing stay as they were: they read signer-removed, and hold
 // again without verification should the signer come back.
+//
+// A fact that is nowhere at present, or in no context that is in force, or whose
+// bytes cannot be read now, is not verified again by this pass, and the pass ends
+// without it. It is made undecided, so that it is verified when it can be.
 func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fact, keep bool) ([]cache.Batch, error) {
 	names, err := s.cfg.Store.Repositories(f.Subject)
 	if err != nil {
@@ -217,6 +226,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 	}
 	var batches []cache.Batch
 	seen := map[cache.Context]bool{}
+	yes, again := true, false
 	prior := s.living(in, f)
 	for _, name := range names {
 		row, ok, err := s.cfg.Store.Row(name, f.Subject)
@@ -251,9 +261,29 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 				}
 			}
 			batches = append(batches, cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}})
+			again = again || f.In(l.fact.Context)
+		} else if l.fact == nil || !l.fact.Attachment {
+			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
 		}
 	}
+	if u, changed := s.undecided(in, f); changed && !again {
+		batches = append(batches, cache.Batch{Facts: []cache.Fact{u}})
+	}
 	return batches, nil
+}
+
+// undecided is a fact without what it says of layers that no signer in force
+// vouches for.
+func (s *Scheduler) undecided(in *trustInUse, f *cache.Fact) (u cache.Fact, changed bool) {
+	u = *f
+	u.Trust = in.generation
+	u.Verdicts = slices.Clone(f.Verdicts)
+	for i := range u.Verdicts {
+		if v := &u.Verdicts[i]; !v.Lives(in.inForce().Has) {
+			*v, changed = trust.Verdict{Format: v.Format, Policy: v.Policy}, true
+		}
+	}
+	return u, changed
 }
 
 // keepDead restores the grounds of what was matched before and is not now.
