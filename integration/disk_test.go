@@ -124,7 +124,7 @@ func TestFullDisk(t *testing.T) {
 	k := onSmallDisk(t, 2<<20)
 	turns := 4
 	if torture {
-		turns = 100
+		turns = 40
 	}
 	fresh := signtest.NewKey(signtest.P256)
 	withdrawn, refused := 0, 0

@@ -285,7 +285,7 @@ func TestKillDaemonAtSystemCalls(t *testing.T) {
 	t.Parallel()
 	turns := 5
 	if torture {
-		turns = 150
+		turns = 100
 	}
 	s := newTorn(t, 1)
 	points := s.points(faulttest.Changing, filepath.Join(s.dir, "_trust"))
@@ -319,7 +319,7 @@ func TestKillNothingButFailDaemonSystemCalls(t *testing.T) {
 	t.Parallel()
 	turns := 4
 	if torture {
-		turns = 80
+		turns = 40
 	}
 	s := newTorn(t, 2)
 	points := s.points(slices.Concat(faulttest.Changing, faulttest.Reading), s.dir)
