@@ -37,7 +37,7 @@ func scanToDeath(root, signature string) int {
 	s := w.scheduler()
 	s.verify = func(ctx context.Context, v *verifier.Verifier, r verifier.Request) (verifier.Outcome, error) {
 		if r.Signature.Digest.String() == signature {
-			overflow(0)
+			sink = overflow(1)
 		}
 		return v.Verify(ctx, r)
 	}
@@ -48,7 +48,15 @@ func scanToDeath(root, signature string) int {
 	return 0
 }
 
-func overflow(n int) int { return overflow(n+1) + 1 }
+// overflow never ends, which the compiler and its friends must not see.
+func overflow(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return overflow(n+1) + 1
+}
+
+var sink int
 
 // A signature that kills whoever verifies it costs two processes, not more, and
 // nobody else's answer.
