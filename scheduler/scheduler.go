@@ -95,7 +95,11 @@ type Scheduler struct {
 	loaded atomic.Pointer[verifier.TrustStore] // the last load, whether or not it changed what is in use
 	// trustMu serialises reloads; changes of what is owed because of them are
 	// made under it.
-	trustMu   sync.Mutex
+	trustMu sync.Mutex
+	// trustOwed: the last reload did not come to its end. policiesOwed: since
+	// then statements have changed meaning.
+	trustOwed, policiesOwed bool
+
 	firstPass chan struct{} // closed once the first pass over storage is queued and worked off
 	passOnce  sync.Once
 

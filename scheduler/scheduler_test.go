@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -405,4 +406,33 @@ func TestKeyThatComesWhileTheSignatureCannotBeRead(t *testing.T) {
 	}
 	eventually(t, "it is trusted once it can be read", func() bool { a := w.image(img); return a.State() == "trusted" })
 	stop()
+}
+
+// A key that leaves and is back before the pass of its leaving was made is a new
+// one: what was pushed meanwhile is its as well.
+func TestKeyThatIsBackBeforeItsLeavingWasWorkedOff(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("other.pub", signtest.NewKey(signtest.P256))
+	w.st.TrustKey("key.pub", key)
+	w.st.SignSimple(w.st.Image("repo", "1"), key, signtest.CosignOptions{})
+	w.scan()
+	w.st.Untrust("_cosign/key.pub")
+	img := w.st.Image("repo", "2")
+	w.st.SignSimple(img, key, signtest.CosignOptions{})
+	s, ctx := w.scheduler(), context.Background()
+	if err := s.reloadTrust(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.quarantine.open(w.store)
+	r, err := s.scanTurn(ctx, "repo", &work{scan: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commit([]result{r}); err != nil { // and the process ends
+		t.Fatal(err)
+	}
+	w.st.TrustKey("key.pub", key)
+	w.scan()
+	w.want(img, "trusted")
 }

@@ -178,7 +178,7 @@ func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache
 
 // marks records the end of a pass.
 func (p *pass) marks(signer trust.Signer) map[string]bool {
-	m := map[string]bool{markApplied(signer): p.came}
+	m := map[string]bool{markApplied(signer): p.came, markGone(signer): false}
 	for _, pair := range p.pairs {
 		m[markPair(pair)] = true
 	}
