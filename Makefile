@@ -34,8 +34,10 @@ test: ## run all tests (race detector, shuffled)
 	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
 
 .PHONY: torture
-torture: ## the long loops: more turns, more cases
-	TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Script|Differential|Kill|Damage' $(PACKAGES)
+torture: ## the long loops: more turns, more cases; prints what they did
+	@mkdir -p bin
+	set -o pipefail; TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Script|Differential|Kill|Damage|FullDisk' $(PACKAGES) | tee bin/torture.log
+	@grep -E 'wrongly trusted' bin/torture.log
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck

@@ -8,12 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"trust-worker/trust"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A small world: one repository with one image, signed by one key.
 var (
@@ -382,4 +378,144 @@ func TestCompactionKeepsEverything(t *testing.T) {
 	if f, ok, err := s.Fact(image, signature, Context{Tool: trust.Cosign}); err != nil || !ok || !f.Matched() {
 		t.Errorf("fact %v %v %v", f, ok, err)
 	}
+}
+
+// While a loss of trust is withdrawn, nothing that is published for another
+// reason brings the lost trust back.
+func TestWithdrawnTrustStaysWithdrawnWhateverElseIsPublished(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, dir)
+	block := current{trusts: s.Generation() + 1}.trustPath(filepath.Join(dir, publishedDir)) + ".new"
+	if err := os.Mkdir(block, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SetTrust(inForce()); err == nil {
+		t.Fatal("published through a directory")
+	}
+	if err := os.Remove(block); err != nil { // there is space again
+		t.Fatal(err)
+	}
+	mustCommit(t, s, Batch{Place: "other", Rows: []Row{{Digest: signature, Present: true}}})
+	if err := s.Publish(context.Background()); err == nil {
+		t.Error("data was published under trust that is no longer in force")
+	}
+	want(t, r, trust.Unknown, trust.NoCache)
+	setTrust(t, s, inForce())
+	publish(t, s)
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+}
+
+// A new key whose number cannot be recorded is tried again as a new one: its
+// signatures must not stay untrusted once the disk is well.
+func TestKeyThatCannotBeRecordedIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	full := errors.New("no space left on device")
+	s.failUpdate = func() error { return full }
+	if _, err := s.SetTrust(inForce(keyA, keyB)); !errors.Is(err, full) {
+		t.Fatalf("set trust on a full disk: %v", err)
+	}
+	s.failUpdate = nil
+	mustCommit(t, s, world(signedBy(keyB)))
+	setTrust(t, s, inForce(keyA, keyB))
+	publish(t, s)
+	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
+// The policies that records were rendered under may change while nobody runs:
+// facts of the new one that are known already have to be shown.
+func TestPolicyThatChangedWhileStopped(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, stormOptions())
+	one, two := op{signers: 1, pol: 1}, op{signers: 1, pol: 2}
+	commit := func(o op) { o.place, o.to = "one", 1; mustCommit(t, s, o.batch()) }
+	state := func() trust.Status {
+		snap, err := openReader(t, dir).Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Close()
+		img, err := snap.Image("one", stormImage("one", 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return img.SignatureInfo[0].Status
+	}
+	for _, o := range []op{one, two} {
+		setTrust(t, s, stormTerms(o))
+		commit(o)
+		publish(t, s)
+		if st := state(); st != trust.Trusted {
+			t.Fatalf("reads %s under policy %d", st, o.pol)
+		}
+	}
+	closeChecked(t, s)
+	s = openStore(t, dir, stormOptions())
+	defer closeChecked(t, s)
+	setTrust(t, s, stormTerms(one))
+	publish(t, s)
+	if st := state(); st != trust.Trusted {
+		t.Errorf("reads %s: what is known under the statement in force is not shown", st)
+	}
+}
+
+// A rebuilt cache begins without answers. What the one before it published may
+// rest on trust that has gone: unless it is replaced at once it is withdrawn.
+func TestRebuiltCacheThatCannotPublishWithdrawsTheOld(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Lease: -1})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	closeChecked(t, s)
+	r := openReader(t, dir)
+	want(t, r, trust.Trusted, "")
+	if err := os.Truncate(s.privatePath(), 100); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, Options{Lease: -1})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce())
+	s.failUpdate = func() error { return errors.New("no space left on device") }
+	if err := s.Publish(context.Background()); err == nil {
+		t.Fatal("published")
+	}
+	want(t, r, trust.Unknown, trust.NoCache)
+	s.failUpdate = nil
+	publish(t, s)
+}
+
+// A base that cannot be written, and whose mark cannot be taken back either, is
+// made by the next publication and not first by the next start.
+func TestBaseThatFailsTwiceIsMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	block := filepath.Join(dir, publishedDir, fileName("base", s.Generation()+1)+".new", "in the way")
+	if err := os.MkdirAll(block, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	updates := 0
+	s.failUpdate = func() error {
+		if updates++; updates > 1 {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	if err := s.Publish(context.Background()); err == nil || updates != 2 {
+		t.Fatalf("published through a directory: %v, %d updates", err, updates)
+	}
+	s.failUpdate = nil
+	publish(t, s)
+	want(t, openReader(t, dir), trust.Trusted, "")
 }

@@ -86,15 +86,21 @@ func (c *CheckReport) checkPrivate(ctx context.Context, state string) error {
 
 // checkFile reads every value by its frame.
 func (c *CheckReport) checkFile(ctx context.Context, path string, buckets [][]byte, count *int) {
+	f, err := openFile(path)
+	if err != nil {
+		c.problem("%s: %v", path, err)
+		return
+	}
+	defer f.close()
+	c.checkOpen(ctx, f, buckets, count)
+}
+
+func (c *CheckReport) checkOpen(ctx context.Context, f *file, buckets [][]byte, count *int) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	path := f.name
 	var err error
 	func() {
 		defer recoverDamage(&err)
-		var f *file
-		if f, err = openFile(path); err != nil {
-			return
-		}
-		defer f.close()
 		err = f.db.View(func(tx *bbolt.Tx) error {
 			for _, name := range buckets {
 				b := tx.Bucket(name)

@@ -244,7 +244,7 @@ func (w *countingWorld) check() {
 	if err := w.s.Recount(ctx); err != nil {
 		w.Fatal(err)
 	}
-	if err := w.s.Confirm(); err != nil {
+	if err := w.s.Confirm(w.s.opts.Now()); err != nil {
 		w.Fatal(err)
 	}
 	if err := w.s.Publish(ctx); err != nil {

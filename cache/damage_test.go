@@ -311,3 +311,42 @@ func TestReaderClockIsNeverBeforeThePublication(t *testing.T) {
 	early := openReader(t, dir, WithClock(func() time.Time { return time.Now().AddDate(-1, 0, 0) }))
 	want(t, early, trust.Expired, trust.SignatureExpired)
 }
+
+// A start that was killed costs nothing; a file that kills those who open it is
+// set aside at the second start at the latest.
+func TestStartThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	townsfolk(t, dir)
+	open := func() string {
+		t.Helper()
+		s := openStore(t, dir, Options{Lease: -1})
+		defer closeChecked(t, s)
+		return s.Rebuilt()
+	}
+	mark := filepath.Join(dir, privateDir, "opening")
+	for _, c := range []struct {
+		mark    string
+		damage  bool
+		rebuilt bool
+	}{
+		{"", false, false},         // killed once
+		{markAgain, false, true},   // twice: whatever it is, it is not tried a third time
+		{markDamaged, false, true}, // as the daemon marks what it met
+		{"", true, true},
+	} {
+		if err := os.WriteFile(mark, []byte(c.mark), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c.damage {
+			if err := os.Truncate(filepath.Join(dir, privateDir, "cache.db"), 3*4096); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if why := open(); (why != "") != c.rebuilt {
+			t.Errorf("after %+v: rebuilt because %q", c, why)
+		}
+		if _, err := os.Stat(mark); err == nil {
+			t.Errorf("after %+v the mark is still there", c)
+		}
+	}
+}

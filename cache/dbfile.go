@@ -37,6 +37,7 @@ func writeDB(path string, fill func(putFunc) error) (err error) {
 	}
 	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second})
 	if err != nil {
+		_ = os.Remove(tmp) // there may be none; the next start sweeps
 		return err
 	}
 	defer func() {
@@ -54,8 +55,11 @@ func writeDB(path string, fill func(putFunc) error) (err error) {
 	if err := w.tx.Commit(); err != nil {
 		return err
 	}
-	if err := errors.Join(db.Sync(), db.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+	if err := db.Sync(); err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
 	}
 	return os.Rename(tmp, path)
 }

@@ -29,12 +29,13 @@ type dictionary struct {
 	nextAuth uint32
 }
 
-func loadDictionary(tx *bbolt.Tx) (*dictionary, error) {
-	d := &dictionary{
-		signers: map[trust.Signer]uint32{}, signerOf: map[uint32]trust.Signer{},
-		policies: map[trust.PolicyID]uint32{}, policyOf: map[uint32]trust.PolicyID{},
-		trustGen: getMeta(tx, metaTrust),
-	}
+// load replaces what is in memory by what the transaction sees.
+func (d *dictionary) load(tx *bbolt.Tx) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.signers, d.signerOf = map[trust.Signer]uint32{}, map[uint32]trust.Signer{}
+	d.policies, d.policyOf = map[trust.PolicyID]uint32{}, map[uint32]trust.PolicyID{}
+	d.nextSign, d.nextPol, d.nextAuth, d.trustGen = 0, 0, 0, getMeta(tx, metaTrust)
 	err := tx.Bucket(privSigners).ForEach(func(k, v []byte) error {
 		var p cachepb.Signer
 		if ok, err := unsealMessage(k, v, &p); !ok || err != nil || len(k) != 4 {
@@ -44,7 +45,7 @@ func loadDictionary(tx *bbolt.Tx) (*dictionary, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = tx.Bucket(privPolicies).ForEach(func(k, v []byte) error {
 		body, ok, err := unseal(k, v)
@@ -55,12 +56,12 @@ func loadDictionary(tx *bbolt.Tx) (*dictionary, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if k, _ := tx.Bucket(privAuthors).Cursor().Last(); len(k) == 4 {
 		d.nextAuth = binary.BigEndian.Uint32(k)
 	}
-	return d, nil
+	return nil
 }
 
 func (d *dictionary) addSigner(id uint32, s trust.Signer) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // file is an open published database. It is immutable, so its read
@@ -48,13 +49,20 @@ func openFile(path string) (_ *file, err error) {
 		return nil, err
 	}
 	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return nil, err
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)
+		return nil, openError(path, err)
 	}
 	return &file{name: path, db: db}, nil
+}
+
+// openError tells what the operating system refuses from damage: the former may
+// pass, and nothing is set aside for it.
+func openError(path string, err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	return fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)
 }
 
 func (f *file) take() (*view, error) {

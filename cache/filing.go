@@ -13,7 +13,10 @@ import (
 
 // fact writes a fact, files its hints, and marks the images it shows in.
 func (c *commit) fact(f *Fact, place string) error {
-	key := factKey(f.Subject, f.Signature, f.Context)
+	key := f.key
+	if key == nil {
+		key = factKey(f.Subject, f.Signature, f.Context)
+	}
 	b := c.tx.Bucket(privFacts)
 	var was cachepb.Fact
 	if _, err := unsealMessage(key, b.Get(key), &was); err != nil {

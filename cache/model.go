@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"time"
 
@@ -95,7 +96,14 @@ type Fact struct {
 	Hints []Hint
 	// Filed is set on facts that are read when their hints are in the index.
 	Filed bool
+
+	// key is set on facts that are read: it stands for the whole context, of
+	// which Candidates knows the tool alone.
+	key []byte
 }
+
+// In reports whether the fact, as read, is the one of a context.
+func (f *Fact) In(c Context) bool { return bytes.Equal(f.key, factKey(f.Subject, f.Signature, c)) }
 
 // Matched reports whether every verdict has a ground.
 func (f *Fact) Matched() bool {

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -12,7 +14,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 )
 
 // The private database: opening, making, compacting and setting it aside.
@@ -28,19 +29,33 @@ func (s *Store) closeDB() error {
 	return db.Close()
 }
 
+// What the opening mark says.
+const (
+	markDamaged = "damaged" // met while running
+	markAgain   = "again"   // opened once more after an attempt that did not come back
+)
+
 // openPrivate opens the database, or sets it aside and makes another. bbolt
 // can panic in a goroutine of its own while it opens a damaged file, which no
-// recover catches; so the attempt is marked first, and a mark that is found
-// means that the last attempt did not come back.
+// recover catches; so the attempt is marked first. A mark that is found means
+// that the last attempt did not come back: the process was killed, or the file
+// kills whoever opens it.
 func (s *Store) openPrivate() error {
 	path := s.privatePath()
 	_, err := os.Stat(path)
 	missing := errors.Is(err, fs.ErrNotExist)
-	if _, err := os.Stat(s.markerPath()); err == nil && !missing {
-		if err := s.setAside("the last attempt to open it did not finish"); err != nil {
-			return err
+	mark := ""
+	if !missing {
+		var why string
+		if mark, why, err = s.lastAttempt(); err != nil {
+			return fmt.Errorf("open private cache: %w", err)
 		}
-		missing = true
+		if why != "" {
+			if err := s.setAside(why); err != nil {
+				return err
+			}
+			missing = true
+		}
 	}
 	if missing {
 		if err := s.create(); err != nil {
@@ -49,7 +64,7 @@ func (s *Store) openPrivate() error {
 	}
 	// Without its mark an attempt is only less protected: a full disk must
 	// not keep the daemon from starting.
-	if err := os.WriteFile(s.markerPath(), nil, 0o600); err != nil {
+	if err := os.WriteFile(s.markerPath(), []byte(mark), 0o600); err != nil {
 		s.opts.Log.Warn("cannot mark the opening of the cache", "error", err)
 	}
 	if err = s.tryOpen(); err == nil {
@@ -69,6 +84,37 @@ func (s *Store) openPrivate() error {
 	return err
 }
 
+// lastAttempt reads the mark of an attempt that did not come back: why the
+// file is to be set aside, or what to mark the next attempt with. One attempt
+// may have been killed, so the file is read before it is given up; it is read
+// without bbolt's writer, whose goroutines cannot be guarded.
+func (s *Store) lastAttempt() (mark, why string, err error) {
+	b, err := os.ReadFile(s.markerPath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", "", nil
+	case err != nil:
+		return "", "", err
+	case string(b) == markDamaged:
+		return "", "damage was met while it was in use", nil
+	case string(b) == markAgain:
+		return "", "two attempts to open it did not finish", nil
+	}
+	var c CheckReport
+	f, err := openFile(s.privatePath())
+	if errors.Is(err, ErrDamaged) {
+		return "", err.Error(), nil
+	}
+	if err != nil {
+		return "", "", err
+	}
+	defer f.close()
+	if c.checkOpen(context.Background(), f, privateBuckets, &c.Private); !c.OK() {
+		return "", "the last attempt to open it did not finish: " + c.Problems[0], nil
+	}
+	return markAgain, "", nil
+}
+
 // tryOpen opens and reads what every later operation relies on. Any failure
 // that is not the operating system's is ErrDamaged.
 func (s *Store) tryOpen() (err error) {
@@ -86,13 +132,8 @@ func (s *Store) tryOpen() (err error) {
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: 256 << 20, // reserves addresses, not space: fewer remaps, which wait for readers
 	})
-	var errno unix.Errno
-	switch {
-	case err == nil:
-	case errors.As(err, &errno) || errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("open private cache: %w", err)
-	default:
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	if err != nil {
+		return openError(s.privatePath(), err)
 	}
 	s.db = db
 	return db.View(func(tx *bbolt.Tx) error {
@@ -104,8 +145,8 @@ func (s *Store) tryOpen() (err error) {
 		if f := getMeta(tx, metaFormat); f != privateFormat {
 			return fmt.Errorf("%w: private format is %d, this program's is %d", ErrDamaged, f, privateFormat)
 		}
-		s.dict, err = loadDictionary(tx)
-		return err
+		s.dict = &dictionary{}
+		return s.dict.load(tx)
 	})
 }
 
@@ -117,7 +158,7 @@ const compactAbove = 16 << 20
 func (s *Store) compact() error {
 	path := s.privatePath()
 	fi, err := os.Stat(path)
-	if err != nil || fi.Size() < compactAbove {
+	if err != nil || fi.Size() < s.opts.compactAbove {
 		return err
 	}
 	if free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize); free < fi.Size()/2 {
@@ -206,7 +247,9 @@ func (s *Store) setAside(why string) error {
 
 // MarkDamaged makes the next Open set the private store aside. It is for
 // damage that is met while running: close, then open again.
-func (s *Store) MarkDamaged() error { return os.WriteFile(s.markerPath(), nil, 0o600) }
+func (s *Store) MarkDamaged() error {
+	return os.WriteFile(s.markerPath(), []byte(markDamaged), 0o600)
+}
 
 // view runs fn in a read transaction with damage turned into ErrDamaged.
 func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
@@ -215,10 +258,20 @@ func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
 	return s.db.View(fn)
 }
 
+// update runs fn in a write transaction. One whose last fsync failed may be in
+// the file and visible all the same: the numbers that it gave must then not be
+// given again to others (C5), so the dictionary is read anew.
 func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.abandon(&err)
-	return s.db.Update(fn)
+	do := fn
+	if s.failUpdate != nil {
+		do = func(tx *bbolt.Tx) error { return cmp.Or(fn(tx), s.failUpdate()) }
+	}
+	if err = s.db.Update(do); err != nil {
+		err = errors.Join(err, s.db.View(s.dict.load))
+	}
+	return err
 }
 
 // abandon is recoverDamage for the private database.

@@ -29,6 +29,7 @@ type publisher struct {
 	cur       current
 	terms     *trust.InForce
 	inForce   atomic.Pointer[trust.InForce] // terms, for those who count and hold no lock
+	at        int64                         // when the trust file in force was written, Unix nanoseconds
 	withdrawn bool
 	// trustPublished: the trust file in force is this process's, not one
 	// that an earlier run left.
@@ -171,7 +172,13 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 		}
 	}()
 	var full bool
-	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull) != 0; return nil }); err != nil {
+	err = s.view(func(tx *bbolt.Tx) error {
+		// A base that is marked as being made and is not (data is held) did
+		// not come about, and its mark could not be taken back.
+		full = getMeta(tx, metaFull) != 0 || getMeta(tx, metaFolding) != 0
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	switch {
@@ -231,7 +238,7 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 		} else {
 			backoff = 0
 		}
-		if s.pub.tracked.Load() > foldAt {
+		if s.pub.tracked.Load() > s.opts.foldAt {
 			select {
 			case fold <- struct{}{}:
 			default:
@@ -287,7 +294,7 @@ func getFull(s *Store) (full uint64) {
 // Fold writes a new base while deltas on the old one go on, then switches to
 // it with a delta of what changed meanwhile.
 func (s *Store) Fold(ctx context.Context) error {
-	if getFull(s) != 0 || s.pub.tracked.Load() <= foldAt {
+	if getFull(s) != 0 || s.pub.tracked.Load() <= s.opts.foldAt {
 		return nil
 	}
 	generation, seq, err := s.writeBase()
@@ -361,7 +368,7 @@ func (s *Store) switchData(edit func(*current)) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	if s.pub.terms == nil {
-		return errors.New("publish: no trust has been set") // a programming error: nothing may be served without
+		return errors.New("publish: the trust in force is not known") // none was set, or it was withdrawn
 	}
 	next := s.pub.cur
 	next.generation++

@@ -151,7 +151,7 @@ func (s *Store) Fact(subject, signature trust.Digest, ctx Context) (fact Fact, o
 // decodeFact decodes a fact; its context's policy and media type are not in
 // the key and stay empty.
 func decodeFact(key []byte, p *cachepb.Fact, r resolver) Fact {
-	f := Fact{Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
+	f := Fact{key: bytes.Clone(key), Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
 		Attachment: p.Attachment, Trust: p.Trust, Epoch: p.Epoch, Filed: p.FiledBy != 0, Context: Context{Tool: trust.Cosign}}
 	if len(key) > 64 {
 		f.Context.Tool = trust.Notation
@@ -198,15 +198,29 @@ func (s *Store) Candidates(h Hint, after uint64, limit int) (facts []Fact, next 
 }
 
 // DueNow returns up to limit entries whose time has come, oldest first, and
-// when the next one after them is due (zero: none), or is to be counted.
-func (s *Store) DueNow(now time.Time, limit int) (due []Due, next time.Time, err error) {
+// when the next one after them is due (zero: none), or is to be counted. With
+// longest, what waits for longer than that is due as well: it was entered by a
+// clock that was ahead. That looks at every date beyond.
+func (s *Store) DueNow(now time.Time, longest time.Duration, limit int) (due []Due, next time.Time, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		cur := tx.Bucket(privDue).Cursor()
 		for k, _ := cur.First(); k != nil; k, _ = cur.Next() {
 			at := time.Unix(int64(binary.BigEndian.Uint64(k)), 0)
-			if at.After(now) || len(due) == limit {
-				next = at
+			if len(due) == limit {
+				if next.IsZero() {
+					next = at
+				}
 				return nil
+			}
+			if next.IsZero() && at.After(now) {
+				next = at
+				if longest == 0 {
+					return nil
+				}
+				if k, _ = cur.Seek(number(uint64(now.Add(longest).Unix() + 1))); k == nil {
+					return nil
+				}
+				at = time.Unix(int64(binary.BigEndian.Uint64(k)), 0)
 			}
 			if len(k) != 8+8+32 {
 				continue // to be counted: Recount

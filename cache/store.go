@@ -53,6 +53,7 @@ const (
 	metaID         = "id"
 	metaGeneration = "generation"
 	metaTrust      = "trust"    // the trust generation: counts changes of the set of signers
+	metaPolicies   = "policies" // policiesSum of the statements in force
 	metaSequence   = "sequence" // counts commits
 	metaFolding    = "folding"  // 1: a base is being made from untracked changes
 	metaFull       = "full"     // 1: changes are no longer tracked; the next publication is a base
@@ -97,6 +98,10 @@ type Options struct {
 	Log      *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+
+	// foldAt and compactAbove are the constants of these names; tests lower
+	// them to have a small cache do what a large one does.
+	foldAt, compactAbove int64
 }
 
 // Store is the writer's side: the private database and what is published from
@@ -117,6 +122,8 @@ type Store struct {
 	dict  *dictionary
 
 	pub publisher
+
+	failUpdate func() error // tests: what a write transaction ends with
 }
 
 // Open takes the lock of the state directory and opens its private store,
@@ -128,6 +135,12 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if opts.MaxFiled == 0 {
 		opts.MaxFiled = 100_000
+	}
+	if opts.foldAt == 0 {
+		opts.foldAt = foldAt
+	}
+	if opts.compactAbove == 0 {
+		opts.compactAbove = compactAbove
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

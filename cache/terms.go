@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"slices"
 
 	"trust-worker/cache/cachepb"
@@ -25,6 +28,25 @@ func samePolicies(a, b trust.Terms) bool {
 		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
 			return x.Policy == y.Policy && x.Verifies == y.Verifies && slices.Equal(x.Scopes, y.Scopes)
 		})
+}
+
+// policiesSum stands for what samePolicies compares; it is never 0.
+func policiesSum(t trust.Terms) uint64 {
+	type governs struct {
+		Policy   trust.PolicyID
+		Verifies bool
+		Scopes   []string
+	}
+	var all []governs
+	for _, st := range t.Statements {
+		all = append(all, governs{st.Policy, st.Verifies, st.Scopes})
+	}
+	b, err := json.Marshal([]any{t.Notation, t.PolicyProblem, t.RegistryNames, all})
+	if err != nil {
+		panic(err) // plain values
+	}
+	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:]) | 1
 }
 
 // trustFile is a published trust file, decoded: the terms in force, and what

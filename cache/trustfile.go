@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -49,7 +50,11 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 		return change, nil
 	}
 	if s.pub.cur.base == 0 {
-		// There is nothing to read yet; the first base brings the trust file.
+		// The first base brings the trust file. What is published until then
+		// is another cache's, and says what was in force for that.
+		if err := s.removeCurrent(); err != nil {
+			return change, fmt.Errorf("publish trust: %w", err)
+		}
 		return change, s.internTrust(f, change)
 	}
 	// Without new numbers: everything the numbers in use say is published.
@@ -59,7 +64,6 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 		}
 		return change, s.withdraw(err)
 	}
-	s.pub.setTerms(f)
 	if err := s.internTrust(f, change); err != nil {
 		return change, err
 	}
@@ -79,6 +83,7 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	s.pub.terms = nil // should it fail, the next call begins again
 	var sess *session
 	err := s.update(func(tx *bbolt.Tx) error {
 		sess = s.dict.session(tx)
@@ -95,10 +100,10 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 		if err := oweRecount(tx, f); err != nil {
 			return err
 		}
-		if change.Policies && !change.First {
+		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum {
 			// Records show the verdicts of the statement that governed when
-			// they were rendered.
-			if err := putMeta(tx, metaFull, 1); err != nil {
+			// they were rendered, in this process or an earlier one.
+			if err := errors.Join(putMeta(tx, metaPolicies, sum), putMeta(tx, metaFull, 1)); err != nil {
 				return err
 			}
 		}
@@ -116,14 +121,19 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 	return nil
 }
 
-// withdraw removes CURRENT: answers read unknown/no-cache.
+// withdraw removes CURRENT: answers read unknown/no-cache. There are no terms
+// then under which anything else could be published.
 func (s *Store) withdraw(cause error) error {
-	s.pub.withdrawn = true
+	s.pub.withdrawn, s.pub.terms = true, nil
+	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), s.removeCurrent())
+}
+
+func (s *Store) removeCurrent() error {
 	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+		return nil
 	}
-	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), err)
+	return err
 }
 
 func compareTrust(old, f *trust.InForce) TrustChange {
@@ -165,11 +175,16 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 }
 
 func (s *Store) writeTrust(f *trust.InForce, next current) error {
-	b, err := proto.Marshal(s.encodeTrust(f))
+	p := s.encodeTrust(f)
+	b, err := proto.Marshal(p)
 	if err != nil {
 		return err
 	}
-	return writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b))
+	if err := writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b)); err != nil {
+		return err
+	}
+	s.pub.at = p.PublishedAt
+	return nil
 }
 
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
@@ -200,17 +215,30 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 	return p
 }
 
-// Confirm renews the lease: the caller has just found the trust directories to
-// be what was last given to SetTrust.
-func (s *Store) Confirm() error {
+// Confirm renews the lease: at time at the caller began the look that found the
+// trust directories to be what was last given to SetTrust. A process that is
+// frozen after the look confirms no more than what it saw.
+//
+// When at is before the publication, the clock has been set back since. What was
+// published is made anew then: readers' clocks are never earlier than it.
+func (s *Store) Confirm(at time.Time) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	if !s.pub.trustPublished || s.pub.withdrawn {
 		return nil
 	}
-	now := s.opts.Now()
-	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), now, now); err != nil {
+	if s.pub.terms != nil && at.UnixNano() < s.pub.at-int64(clockStep) {
+		s.opts.Log.Warn("the clock was set back; the trust in force is published anew", "by", time.Duration(s.pub.at-at.UnixNano()))
+		if err := s.publishTrust(s.pub.terms); err != nil {
+			return fmt.Errorf("confirm publication: %w", err)
+		}
+	}
+	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), at, at); err != nil {
 		return fmt.Errorf("confirm publication: %w", err)
 	}
 	return nil
 }
+
+// clockStep is how far a clock is ahead of what it said before only because
+// publishing takes time after the look.
+const clockStep = 30 * time.Second

@@ -130,3 +130,34 @@ func TestScanHasNoLease(t *testing.T) {
 		t.Errorf("a year after the scan, with a limit of an hour: reads %s", state)
 	}
 }
+
+// A daemon that is frozen confirms nothing: its answers end with the lease. Once
+// it goes on they are back, and what changed meanwhile is not among them.
+func TestFrozenDaemonLosesItsLease(t *testing.T) {
+	s := newSample(t)
+	d := serve(t, s.Dir, "--lease", "3s")
+	r := open(t, d.state)
+	for range 2 {
+		r.becomes("app", "1", "trusted")
+		d.signal(t, syscall.SIGSTOP)
+		r.becomes("app", "1", "unknown")
+		if got := reasons(r.image("app", "1")); len(got) != 1 || got[0] != trust.Stale {
+			t.Errorf("reasons %v, want stale", got)
+		}
+		s.Untrust("_cosign/team.pub")
+		d.signal(t, syscall.SIGCONT)
+		eventually(t, "the key's removal shows", func() bool {
+			state := r.state("app", "1")
+			if state == "trusted" {
+				t.Fatal("WRONGLY TRUSTED: app:1, whose key was removed while the daemon was frozen")
+			}
+			return state == "untrusted"
+		})
+		r.becomes("app", "2", "trusted")
+		s.TrustKey("team.pub", s.team)
+	}
+	r.becomes("app", "1", "trusted")
+	if code := d.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}

@@ -25,6 +25,7 @@
 //	    is listed and gone leaves the answers at once.
 //	S7. A signature that replaces another under the same tag is verified
 //	    before the replacement shows, so that trust does not flicker.
+//	S8. What crashes the verifier twice is left alone, and reads unknown.
 //
 // The package writes to the cache only.
 package scheduler

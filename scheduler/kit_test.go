@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
@@ -18,8 +16,6 @@ import (
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is storage with a cache, and a scheduler over both for each pass.
 type world struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,7 +36,8 @@ func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStor
 }
 
 func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
-	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now}
+	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now, log: slog.New(slog.DiscardHandler),
+		verify: verifyOne}
 	p, err := s.open(repository)
 	if err != nil {
 		return cache.Image{}, err

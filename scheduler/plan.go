@@ -13,9 +13,13 @@ import (
 // plan is what a scan makes of a repository: its rows, with what could be
 // verified in this turn.
 type plan struct {
-	rows     []cache.Row
-	facts    []cache.Fact
-	left     int // references still to be verified
+	rows  []cache.Row
+	facts []cache.Fact
+	left  int // references still to be verified
+	// returned: some reference is new here and its fact was known. A signer
+	// that came while it was nowhere may be at work on that fact: once the
+	// rows are in the store it is looked at again.
+	returned bool
 	notation bool
 }
 
@@ -62,6 +66,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 				if ref.NextTry = s.again(until); was != nil && was.NextTry != 0 {
 					ref.NextTry = was.NextTry
 				}
+				pl.returned = pl.returned || was == nil
 				continue
 			case len(old.References) > 0:
 				replaced = append(replaced, open{i, k})

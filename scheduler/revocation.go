@@ -86,7 +86,7 @@ func (s *Scheduler) awaitRevocation(ctx context.Context, before int64) (asked in
 		case <-time.After(firstRetry):
 		}
 	}
-	owed, _, err := s.oweDue()
+	owed, _, err := s.oweDue(0)
 	if errors.Is(err, cache.ErrDamaged) {
 		return asked, false, err
 	}

@@ -291,7 +291,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 	for d, k := range c.Learned {
 		kinds[d] = cacheKind(k)
 	}
-	unsettled := plan.left > 0
+	unsettled := plan.left > 0 || plan.returned
 	return result{
 		again: w,
 		batches: []cache.Batch{{

@@ -99,7 +99,11 @@ type Scheduler struct {
 	loaded atomic.Pointer[verifier.TrustStore] // the last load, whether or not it changed what is in use
 	// trustMu serialises reloads; changes of what is owed because of them are
 	// made under it.
-	trustMu   sync.Mutex
+	trustMu sync.Mutex
+	// trustOwed: the last reload did not come to its end. policiesOwed: since
+	// then statements have changed meaning.
+	trustOwed, policiesOwed bool
+
 	firstPass chan struct{} // closed once the first pass over storage is queued and worked off
 	passOnce  sync.Once
 
@@ -107,9 +111,12 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
-	counters counters
-	measures *measures
-	state    stateOfScan
+	counters   counters
+	measures   *measures
+	state      stateOfScan
+	quarantine quarantine
+
+	verify func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
 }
 
 // New checks the configuration.
@@ -130,7 +137,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne,
 		agenda:    newAgenda(),
 		results:   make(chan result, resultsWaiting),
 		firstPass: make(chan struct{}),
@@ -139,6 +146,10 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	cfg.Store.OnPublish(s.measures.published)
 	return s, nil
+}
+
+func verifyOne(ctx context.Context, v *verifier.Verifier, r verifier.Request) (verifier.Outcome, error) {
+	return v.Verify(ctx, r)
 }
 
 func setDefault(d *time.Duration, def time.Duration) {
@@ -192,7 +203,7 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 			if err := s.walk(ctx, !believe); err != nil {
 				return err
 			}
-			if _, _, err := s.oweDue(); err != nil {
+			if _, _, err := s.oweDue(0); err != nil {
 				return err
 			}
 			for asked := int64(0); ; {
@@ -237,6 +248,8 @@ func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgro
 	if err := s.resume(); err != nil {
 		return err
 	}
+	s.quarantine.open(s.cfg.Store)
+	defer s.quarantine.record.Close() // nothing is in flight by then
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	workers, wctx := errgroup.WithContext(ctx)

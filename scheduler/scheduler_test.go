@@ -1,7 +1,10 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -353,4 +356,83 @@ func TestOverflowIsStillAnswered(t *testing.T) {
 	if p, _, err := w.store.Place("a"); err != nil || p.Overflow {
 		t.Errorf("still flagged when all is matched: %+v %v", p, err)
 	}
+}
+
+// A key that comes while the repository is away concerns what the repository
+// held as well: its facts are kept, but not what they say of that key.
+func TestKeyThatComesWhileTheRepositoryIsAway(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("other.pub", signtest.NewKey(signtest.P256)) // so that signatures are filed for the curve
+	img := w.st.Image("repo", "1")
+	w.st.SignSimple(img, key, signtest.CosignOptions{})
+	w.scan()
+	w.want(img, "untrusted")
+	here, away := filepath.Join(w.st.Dir, "repo"), filepath.Join(t.TempDir(), "repo")
+	if err := os.Rename(here, away); err != nil {
+		t.Fatal(err)
+	}
+	w.scan()
+	w.st.TrustKey("key.pub", key)
+	w.scan()
+	if err := os.Rename(away, here); err != nil {
+		t.Fatal(err)
+	}
+	w.scan()
+	w.want(img, "trusted")
+}
+
+// The same when its bytes cannot be read at that moment.
+func TestKeyThatComesWhileTheSignatureCannotBeRead(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("other.pub", signtest.NewKey(signtest.P256))
+	img := w.st.Image("repo", "1")
+	signature := w.st.SignSimple(img, key, signtest.CosignOptions{})
+	stop := w.run()
+	w.want(img, "untrusted")
+	blob := filepath.Join(w.st.Dir, "repo", "blobs", "sha256", w.st.Signatures(signature)[0].Digest.Encoded())
+	if err := os.Rename(blob, blob+".away"); err != nil {
+		t.Fatal(err)
+	}
+	w.st.TrustKey("key.pub", key)
+	w.last.Reload()
+	eventually(t, "it reads blob-missing", func() bool {
+		a := w.image(img)
+		return a.SignatureInfo[0].Reason == trust.BlobMissing
+	})
+	if err := os.Rename(blob+".away", blob); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is trusted once it can be read", func() bool { a := w.image(img); return a.State() == "trusted" })
+	stop()
+}
+
+// A key that leaves and is back before the pass of its leaving was made is a new
+// one: what was pushed meanwhile is its as well.
+func TestKeyThatIsBackBeforeItsLeavingWasWorkedOff(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("other.pub", signtest.NewKey(signtest.P256))
+	w.st.TrustKey("key.pub", key)
+	w.st.SignSimple(w.st.Image("repo", "1"), key, signtest.CosignOptions{})
+	w.scan()
+	w.st.Untrust("_cosign/key.pub")
+	img := w.st.Image("repo", "2")
+	w.st.SignSimple(img, key, signtest.CosignOptions{})
+	s, ctx := w.scheduler(), context.Background()
+	if err := s.reloadTrust(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.quarantine.open(w.store)
+	r, err := s.scanTurn(ctx, "repo", &work{scan: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commit([]result{r}); err != nil { // and the process ends
+		t.Fatal(err)
+	}
+	w.st.TrustKey("key.pub", key)
+	w.scan()
+	w.want(img, "trusted")
 }

@@ -162,7 +162,7 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	changed := false
 	for k := range row.References {
 		ref := &row.References[k]
-		if ref.NextTry == 0 || ref.NextTry > now {
+		if wait := ref.NextTry - now; ref.NextTry == 0 || wait > 0 && wait <= int64(longestWait/time.Second) {
 			continue
 		}
 		n++
@@ -199,6 +199,9 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 func (s *Scheduler) retryLoop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	// behind: the clock was ahead, of this process or of the last, and has
+	// put off what is due.
+	behind, last := true, s.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -212,10 +215,16 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 			s.counters.errors.Add(1)
 			s.log.Error("cannot count the images by state; will retry", "error", err)
 		}
-		_, next, err := s.oweDue()
+		now, longest := s.now(), time.Duration(0)
+		if behind = behind || now.UnixNano() < last.UnixNano(); behind {
+			longest = longestWait
+		}
+		last = now
+		owed, next, err := s.oweDue(longest)
 		if errors.Is(err, cache.ErrDamaged) {
 			return err
 		}
+		behind = behind && (err != nil || owed == dueAtOnce)
 		wait := time.Minute // a wall clock that jumped is noticed by then
 		if !next.IsZero() {
 			wait = min(wait, next.Sub(s.now()))
@@ -225,9 +234,10 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 }
 
 // oweDue owes the references whose next try has come, up to dueAtOnce, and returns
-// when that of the next one will.
-func (s *Scheduler) oweDue() (owed int, next time.Time, err error) {
-	due, next, err := s.cfg.Store.DueNow(s.now(), dueAtOnce)
+// when that of the next one will. With longest, what waits for longer than that is
+// owed as well.
+func (s *Scheduler) oweDue(longest time.Duration) (owed int, next time.Time, err error) {
+	due, next, err := s.cfg.Store.DueNow(s.now(), longest, dueAtOnce)
 	for _, d := range due {
 		if d.Repository == "" {
 			continue

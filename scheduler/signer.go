@@ -123,8 +123,8 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	}
 	r.then = func(outdated bool) {
 		for i := range r.batches {
-			if b := &r.batches[i]; b.Update != nil {
-				s.agenda.add(item{repository: b.Place}, w.level, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+			if b := &r.batches[i]; b.Place != "" && b.Update != nil {
+				s.agenda.add(item{repository: b.Place}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
 			}
 		}
 		switch {
@@ -178,7 +178,7 @@ func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache
 
 // marks records the end of a pass.
 func (p *pass) marks(signer trust.Signer) map[string]bool {
-	m := map[string]bool{markApplied(signer): p.came}
+	m := map[string]bool{markApplied(signer): p.came, markGone(signer): false}
 	for _, pair := range p.pairs {
 		m[markPair(pair)] = true
 	}
@@ -215,6 +215,10 @@ func restsOn(v *trust.Verdict, signer trust.Signer) bool {
 // context (statement and media type) among its places. With keep, verdicts
 // that now match nothing stay as they were: they read signer-removed, and hold
 // again without verification should the signer come back.
+//
+// A fact that is nowhere at present, or in no context that is in force, or whose
+// bytes cannot be read now, is not verified again by this pass, and the pass ends
+// without it. It is made undecided, so that it is verified when it can be.
 func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fact, keep bool) ([]cache.Batch, error) {
 	names, err := s.cfg.Store.Repositories(f.Subject)
 	if err != nil {
@@ -222,6 +226,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 	}
 	var batches []cache.Batch
 	seen := map[cache.Context]bool{}
+	yes, again := true, false
 	prior := s.living(in, f)
 	for _, name := range names {
 		row, ok, err := s.cfg.Store.Row(name, f.Subject)
@@ -259,13 +264,33 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 				}
 			}
 			b := cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}}
-			if yes := true; waits || l.until != 0 {
+			if waits || l.until != 0 {
 				b.Update = &cache.PlaceUpdate{Unsettled: &yes}
 			}
 			batches = append(batches, b)
+			again = again || f.In(l.fact.Context)
+		} else if l.fact == nil || !l.fact.Attachment {
+			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
 		}
 	}
+	if u, changed := s.undecided(in, f); changed && !again {
+		batches = append(batches, cache.Batch{Facts: []cache.Fact{u}})
+	}
 	return batches, nil
+}
+
+// undecided is a fact without what it says of layers that no signer in force
+// vouches for.
+func (s *Scheduler) undecided(in *trustInUse, f *cache.Fact) (u cache.Fact, changed bool) {
+	u = *f
+	u.Trust = in.generation
+	u.Verdicts = slices.Clone(f.Verdicts)
+	for i := range u.Verdicts {
+		if v := &u.Verdicts[i]; !v.Lives(in.inForce().Has) {
+			*v, changed = trust.Verdict{Format: v.Format, Policy: v.Policy}, true
+		}
+	}
+	return u, changed
 }
 
 // keepDead restores the grounds of what was matched before and is not now.

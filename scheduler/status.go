@@ -63,8 +63,12 @@ type Status struct {
 	Queue       int // repositories and signers with work owed
 	// QueueAge is for how long the first of them has been.
 	QueueAge time.Duration
-	Trust    *watcher.Status
-	Storage  *watcher.Status
+	// Quarantined are signatures that are not verified because that crashed
+	// twice: the first hundred of QuarantinedAll.
+	Quarantined    []string
+	QuarantinedAll int
+	Trust          *watcher.Status
+	Storage        *watcher.Status
 	// Revocation is nil unless revocation services are asked.
 	Revocation *revocation.Stats
 	Work       Work
@@ -133,6 +137,7 @@ func (s *Scheduler) Status() Status {
 		stats := c.Stats()
 		st.Revocation = &stats
 	}
+	st.Quarantined, st.QuarantinedAll = s.quarantine.list(100)
 	select {
 	case <-s.firstPass:
 		st.FirstPass = true

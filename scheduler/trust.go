@@ -21,7 +21,6 @@ type trustInUse struct {
 	store      *verifier.TrustStore
 	verifier   *verifier.Verifier
 	generation uint64
-	published  bool
 }
 
 func (t *trustInUse) inForce() *trust.InForce { return t.store.InForce() }
@@ -85,22 +84,29 @@ func (s *Scheduler) ReloadNow(ctx context.Context) error {
 func (s *Scheduler) TrustStore() *verifier.TrustStore { return s.loaded.Load() }
 
 // reloadTrust loads the trust directories, publishes what differs, and owes
-// the passes that follow. Publication comes first (S1).
+// the passes that follow. Publication comes first (S1). Workers verify under the
+// new trust once nothing that the store says of the old is in their way; should
+// any step fail, the next call does all of them again.
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	s.trustMu.Lock()
 	defer s.trustMu.Unlock()
-	store, err := s.cfg.Loader.Load(ctx, s.now())
+	looked := s.now()
+	store, err := s.cfg.Loader.Load(ctx, looked)
 	if err != nil {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
 	was := s.trust.Load()
-	if was != nil && was.published && was.store.ID() == store.ID() {
-		return s.confirm(store)
+	if was != nil && !s.trustOwed && was.store.ID() == store.ID() {
+		return s.confirm(store, looked)
 	}
+	s.trustOwed = true
 	change, err := s.cfg.Store.SetTrust(store.InForce())
-	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(), published: err == nil,
+	s.policiesOwed = s.policiesOwed || change.Policies
+	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(),
 		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
-	s.trust.Store(in)
+	if was == nil { // workers need one
+		s.trust.Store(in)
+	}
 	if err != nil {
 		s.state.setProblem("cannot publish trust: " + err.Error())
 		if errors.Is(err, cache.ErrDamaged) {
@@ -110,24 +116,29 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	}
 	s.state.setProblem("")
 	s.logTrust(store, change)
+	if err := s.takeBack(store); err != nil {
+		return err
+	}
+	s.trust.Store(in)
 	if err := s.owePasses(in, change); err != nil {
 		return err
 	}
+	s.trustOwed, s.policiesOwed = false, false
 	poke(s.wakeup) // the images may have to be counted again
-	return s.confirm(store)
+	return s.confirm(store, looked)
 }
 
-// confirm renews the lease and mirrors the default policy: store is what is
-// published.
-func (s *Scheduler) confirm(store *verifier.TrustStore) error {
+// confirm renews the lease and mirrors the default policy: store, from a look
+// begun at looked, is what is published.
+func (s *Scheduler) confirm(store *verifier.TrustStore, looked time.Time) error {
 	s.loaded.Store(store)
-	s.state.setTrust(store, s.now())
+	s.state.setTrust(store, looked)
 	if s.cfg.MirrorPolicy {
 		if err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
 			s.log.Debug("default trust policy not mirrored", "error", err)
 		}
 	}
-	return s.cfg.Store.Confirm()
+	return s.cfg.Store.Confirm(looked)
 }
 
 func (s *Scheduler) logTrust(store *verifier.TrustStore, change cache.TrustChange) {
@@ -144,11 +155,17 @@ func markApplied(s trust.Signer) string {
 	return "applied " + string(s.Tool) + " " + s.StoreType + " " + s.StoreName + " " + s.Fingerprint.Hex()
 }
 
+// markGone says that a signer has left and that its pass is still owed. It comes
+// with the end of markApplied: should the signer be back before that pass was
+// made, it is a new one.
+func markGone(s trust.Signer) string { return "gone" + strings.TrimPrefix(markApplied(s), "applied") }
+
 func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
 
-func parseApplied(mark string) (s trust.Signer, ok bool) {
+// parseMark reads the signer in a mark of a kind.
+func parseMark(kind, mark string) (s trust.Signer, ok bool) {
 	f := strings.Split(mark, " ")
-	if len(f) != 5 || f[0] != "applied" {
+	if len(f) != 5 || f[0] != kind {
 		return s, false
 	}
 	d, err := trust.ParseHex(f[4])
@@ -164,23 +181,9 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 		return err
 	}
 	f := in.inForce()
-	unpair := map[string]bool{}
-	inUse := in.store.InUse()
 	for mark := range marks {
-		if signer, ok := parseApplied(mark); ok && !f.Has(signer) {
+		if signer, ok := parseMark("gone", mark); ok && !f.Has(signer) {
 			s.oweSigner(in, signer, false, marks)
-		}
-		if n, ok := cutPair(mark); ok && !slices.Contains(inUse, n) {
-			unpair[mark] = false
-		}
-	}
-	if len(unpair) > 0 {
-		// From now on nothing is filed for these curves and hashes.
-		if _, err := s.cfg.Store.Commit(cache.Batch{Marks: unpair}); err != nil {
-			return err
-		}
-		for mark := range unpair {
-			delete(marks, mark)
 		}
 	}
 	for _, m := range f.Terms().Materials {
@@ -188,10 +191,34 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 			s.oweSigner(in, m.Signer, true, marks)
 		}
 	}
-	if change.Policies {
+	if s.policiesOwed {
 		return s.oweNotation(change.First)
 	}
 	return nil
+}
+
+// takeBack takes back the marks that the new trust ends: that signers are applied
+// which have left, and that signatures are filed for curves and hashes that no key
+// uses any more.
+func (s *Scheduler) takeBack(store *verifier.TrustStore) error {
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	change := map[string]bool{}
+	for mark := range marks {
+		if signer, ok := parseMark("applied", mark); ok && !store.InForce().Has(signer) {
+			change[mark], change[markGone(signer)] = false, true
+		}
+		if n, ok := cutPair(mark); ok && !slices.Contains(store.InUse(), n) {
+			change[mark] = false
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	_, err = s.cfg.Store.Commit(cache.Batch{Marks: change})
+	return err
 }
 
 // oweNotation owes a pass over every repository that has notation signatures.

@@ -98,10 +98,8 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 	return false, recheck(f.Verdicts), nil
 }
 
-// look verifies one reference. prior are verdicts on layers that may be used
-// again. An error means that the turn cannot go on; what is wrong with this
-// reference alone is in the problems.
-func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+// lookAt verifies one reference.
+func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	began := time.Now()
 	defer func() {
 		if err == nil {
@@ -116,18 +114,19 @@ func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Reposito
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
-	o, err := in.verifier.Verify(ctx, verifier.Request{
+	o, err := s.verify(ctx, in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Kind: kindOf(ref.Carrier), Layers: manifest.Layers,
 			Ambiguous: manifest.Ambiguous},
 		Fetch:    p.Blob,
 		Prior:    prior,
 		NoTrials: !firstByDigest(row, ref),
+		Skip:     func(layer int) bool { return s.quarantine.holds(ref.Digest, layer) },
 	})
 	if err != nil {
 		return looked{}, err
 	}
-	s.counters.panics.Add(int64(o.Panics))
+	s.notePanics(ref.Digest, &o)
 	if o.Skipped != "" {
 		return looked{}, nil
 	}
@@ -264,12 +263,17 @@ func (s *Scheduler) apply(ref *cache.Reference, l looked) {
 		return
 	}
 	ref.Attempts++
-	limit := time.Hour
+	limit := longestBackoff
 	if l.asked { // the answer may not live as long as that
 		limit = revocation.Soon
 	}
-	ref.NextTry = s.now().Add(min(backoff(ref.Attempts, time.Second, time.Hour), limit)).Unix() + 1
+	ref.NextTry = s.now().Add(min(backoff(ref.Attempts, time.Second, longestBackoff), limit)).Unix() + 1
 	if at := s.again(l.until); at != 0 {
 		ref.NextTry = min(ref.NextTry, at)
 	}
 }
+
+// longestWait is longer than any wait, of which the longest are for the next
+// answer of a revocation service: a reference that waits for more was put off by
+// a clock that was ahead.
+const longestBackoff, longestWait = time.Hour, revocation.MaxAge + time.Minute

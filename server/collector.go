@@ -116,6 +116,7 @@ func (e *emitter) daemon(st scheduler.Status) {
 		"error": st.Work.Errors, "panic": st.Work.Panics} {
 		e.value("work_total", float64(n), kind)
 	}
+	e.value("quarantined", float64(st.QuarantinedAll))
 	if r := st.Revocation; r != nil {
 		for outcome, n := range map[string]int64{"good": r.Good, "revoked": r.Revoked, "unknown": r.Unknown, "dropped": r.Dropped} {
 			e.value("revocation_checks_total", float64(n), outcome)

@@ -54,7 +54,7 @@ func (d *daemon) ReloadNow(ctx context.Context) error {
 		return err
 	}
 	d.last.Store(store)
-	return d.store.Confirm()
+	return d.store.Confirm(time.Now())
 }
 
 func (d *daemon) TrustStore() *verifier.TrustStore { return d.last.Load() }

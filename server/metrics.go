@@ -81,6 +81,7 @@ var daemonMetrics = []metric{
 	{"verification_seconds", histogram, "Time to verify one signature manifest, reading included.", []string{"tool"}},
 	{"publication_lag_seconds", histogram, "Time from the beginning of the turn that saw a signature until its answer could be read.", nil},
 	{"work_total", counter, "Work done since the start, by kind.", []string{"kind"}},
+	{"quarantined", gauge, "Signatures that are not verified because that crashed twice.", nil},
 	{"queue_items", gauge, "Repositories and signers with work owed.", nil},
 	{"queue_age_seconds", gauge, "For how long the first of them has been owed.", nil},
 	{"first_pass_done", gauge, "1 once the first pass over storage is over.", nil},

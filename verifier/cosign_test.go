@@ -383,21 +383,29 @@ func TestLayerIDs(t *testing.T) {
 	}
 }
 
-// S16: a panic is a verdict of this input alone, counted, and never trusted.
+// S16: a panic decides nothing, concerns this input alone and is counted.
 func TestPanic(t *testing.T) {
 	k := signtest.NewKey(signtest.P256)
 	ts := newDirs(t).key("k", k).load()
 	ts.keys.byClass[recovery.ECDSA256][0].ways = []way{{}} // cosign meets a nil CheckOpts
 	r := simple(image("A"), k, signtest.CosignOptions{})
 	o := verify1(t, ts, r)
-	want(t, o.Layers[0], "malformed")
-	if o.Panics != 1 || len(o.Layers[0].Hints) != 0 {
+	want(t, o.Layers[0], "problem limit-exceeded")
+	if o.Panics != 1 || !o.Layers[0].Panicked || len(o.Layers[0].Hints) != 0 {
 		t.Errorf("outcome %+v", o)
 	}
 	o = verify1(t, ts, bundled(image("A"), k, signtest.CosignOptions{}))
-	want(t, o.Layers[0], "malformed")
+	want(t, o.Layers[0], "problem limit-exceeded")
 	if o.Panics != 1 {
 		t.Errorf("%d panics", o.Panics)
+	}
+	for _, r := range []*request{r, bundled(image("A"), k, signtest.CosignOptions{})} {
+		r.Skip = func(layer int) bool { return layer == 0 }
+		o = verify1(t, ts, r)
+		want(t, o.Layers[0], "problem limit-exceeded")
+		if o.Panics != 0 {
+			t.Errorf("%d panics of what was to be left alone", o.Panics)
+		}
 	}
 }
 

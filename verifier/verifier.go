@@ -95,6 +95,9 @@ type Request struct {
 	// NoTrials forbids trial verification (RSA, Ed25519), whose cost grows
 	// with the number of keys: layers that need it read limit-exceeded.
 	NoTrials bool
+	// Skip, if not nil, names layers that are not to be verified since that
+	// has crashed; they read limit-exceeded.
+	Skip func(layer int) bool
 }
 
 // Outcome is what is known after looking at one signature manifest.
@@ -116,8 +119,8 @@ type Outcome struct {
 	// media type.
 	Policy    trust.PolicyID
 	MediaType string
-	// Panics counts inputs that made a library panic. Their layers read
-	// malformed; the caller counts them and quarantines the signature.
+	// Panics counts inputs that made a library panic: nothing was decided
+	// about their layers. The caller counts them and quarantines them.
 	Panics int
 }
 
@@ -144,6 +147,8 @@ type LayerOutcome struct {
 	Calls, Trials int
 	// Reused is set when the verdict comes from Request.Prior.
 	Reused bool
+	// Panicked is set when a library panicked; Problem is limit-exceeded then.
+	Panicked bool
 }
 
 // HintKind is what a [Hint] names.
@@ -250,9 +255,12 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 		}
 		verdict.Layer = layerID(d)
 		lo, ok := seen[verdict.Layer]
-		if ok {
+		switch {
+		case ok:
 			lo.Calls, lo.Trials = 0, 0
-		} else {
+		case r.Skip != nil && r.Skip(i):
+			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
+		default:
 			var err error
 			if lo, err = v.layer(ctx, r, &o, d, verdict, v.simple); err != nil {
 				return Outcome{}, err
@@ -280,6 +288,10 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 			verdict.Reason = trust.Ambiguous // which of them is the signature?
 		}
 		o.Layers = []LayerOutcome{{Verdict: verdict}}
+		return o, nil
+	}
+	if r.Skip != nil && r.Skip(0) {
+		o.Layers = []LayerOutcome{{Verdict: verdict, Problem: trust.LimitExceeded}}
 		return o, nil
 	}
 	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, check)
@@ -342,8 +354,8 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	return lo, nil
 }
 
-// guard runs check and turns a panic of a library into the reason malformed:
-// genuine signatures do not make it panic. It is the only recover in the package.
+// guard runs check. A panic of a library decides nothing: the layer reads
+// limit-exceeded. It is the only recover in the package.
 func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust.Digest, lo *LayerOutcome, check func()) {
 	defer func() {
 		p := recover()
@@ -355,8 +367,8 @@ func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust
 		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
 			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		verdict := lo.Verdict
-		verdict.Reason, verdict.Grounds, verdict.Author = trust.Malformed, nil, ""
-		*lo = LayerOutcome{Verdict: verdict, Calls: lo.Calls, Trials: lo.Trials}
+		verdict.Reason, verdict.Grounds, verdict.Author = "", nil, ""
+		*lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded, Panicked: true, Calls: lo.Calls, Trials: lo.Trials}
 	}()
 	check()
 }

@@ -152,6 +152,12 @@ func (a *statusAnswer) text(t *table) {
 	if r := d.Revocation; r != nil {
 		t.row("revocation", fmt.Sprintf("chains asked about: %d good, %d revoked, %d unknown, %d waiting; %d requests", r.Good, r.Revoked, r.Unknown, r.Waiting, r.Requests))
 	}
+	if d.QuarantinedAll > 0 {
+		t.row("quarantined", fmt.Sprintf("%d signatures whose verification crashed twice", d.QuarantinedAll))
+	}
+	for _, q := range d.Quarantined {
+		t.row("", q)
+	}
 	if d.Trust != nil {
 		t.row("watch", fmt.Sprintf("trust directories: %s %s", d.Trust.Mode, d.Trust.Reason))
 	}
