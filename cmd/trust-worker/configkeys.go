@@ -87,7 +87,7 @@ func takeWebhooks(c *configValues, v any) error {
 		return fmt.Errorf("not a list")
 	}
 	for i, v := range list {
-		m, ok := v.(map[string]any)
+		m, _ := v.(map[string]any) // what is none has no url either
 		var w webhook.Config
 		for name, field := range map[string]*string{"url": &w.URL, "secretFile": &w.SecretFile} {
 			if *field, ok = m[name].(string); !ok {
