@@ -519,3 +519,20 @@ func TestBaseThatFailsTwiceIsMadeAgain(t *testing.T) {
 	publish(t, s)
 	want(t, openReader(t, dir), trust.Trusted, "")
 }
+
+// A signer's pass that ends after the signer has left leaves no mark of having
+// been applied.
+func TestMarksOfASignerThatHasLeft(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, Batch{Marks: map[string]bool{"applied A": true}, InForce: &keyA})
+	setTrust(t, s, inForce(keyB))
+	mustCommit(t, s, Batch{Marks: map[string]bool{"applied A": false, "applied A again": true}, InForce: &keyA})
+	marks, err := s.Marks()
+	if err != nil || !marks["applied A"] || len(marks) != 1 {
+		t.Errorf("marks %v, %v", marks, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

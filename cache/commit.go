@@ -129,6 +129,9 @@ func (c *commit) apply(b *Batch) (outdated bool, err error) {
 			return false, err
 		}
 	}
+	if b.InForce != nil && !c.s.pub.inForce.Load().Has(*b.InForce) {
+		return outdated, nil
+	}
 	for name, set := range b.Marks {
 		if err := c.mark(name, set); err != nil {
 			return false, err

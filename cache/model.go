@@ -155,8 +155,10 @@ type Batch struct {
 	// Recount are digests whose images are counted again wherever they are,
 	// though nothing is written of them: a signer came or went.
 	Recount []trust.Digest
-	// Marks are the scheduler's own: true sets one, false clears it.
-	Marks map[string]bool
+	// Marks are the scheduler's own: true sets one, false clears it. With
+	// InForce they are left as they are once that signer is not in force.
+	Marks   map[string]bool
+	InForce *trust.Signer
 }
 
 // PlaceUpdate changes a place's own fields; nil pointers leave them.

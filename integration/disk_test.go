@@ -103,6 +103,12 @@ func (k *smallDisk) reads(tag string) string {
 func (k *smallDisk) becomes(tag string, states ...string) {
 	k.t.Helper()
 	last := ""
+	defer func() {
+		if k.t.Failed() {
+			b, err := os.ReadFile(filepath.Join(k.state, "status.json"))
+			k.t.Logf("app:%s reads %s: %+v\n%s %v", tag, last, k.r.image("app", tag).SignatureInfo, b, err)
+		}
+	}()
 	eventually(k.t, "app:"+tag+" reads "+strings.Join(states, " or "), func() bool {
 		if last = k.reads(tag); k.d.ended() {
 			k.t.Fatal("the daemon ended")

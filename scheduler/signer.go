@@ -119,7 +119,11 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	}
 	done := len(p.hints) == 0
 	if done {
-		r.batches = append(r.batches, cache.Batch{Marks: p.marks(i.signer)})
+		b := cache.Batch{Marks: p.marks(i.signer)}
+		if p.came { // and not gone before this is in the store
+			b.InForce = &i.signer
+		}
+		r.batches = append(r.batches, b)
 	}
 	r.then = func(outdated bool) {
 		for i := range r.batches {

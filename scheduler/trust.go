@@ -116,7 +116,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	}
 	s.state.setProblem("")
 	s.logTrust(store, change)
-	if err := s.takeBack(store); err != nil {
+	if err := s.takeBack(store, change); err != nil {
 		return err
 	}
 	s.trust.Store(in)
@@ -198,9 +198,9 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 }
 
 // takeBack takes back the marks that the new trust ends: that signers are applied
-// which have left, and that signatures are filed for curves and hashes that no key
+// which have left or are back, and that signatures are filed for curves and hashes that no key
 // uses any more.
-func (s *Scheduler) takeBack(store *verifier.TrustStore) error {
+func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.TrustChange) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err
@@ -212,6 +212,11 @@ func (s *Scheduler) takeBack(store *verifier.TrustStore) error {
 		}
 		if n, ok := cutPair(mark); ok && !slices.Contains(store.InUse(), n) {
 			change[mark] = false
+		}
+	}
+	for _, signer := range trustChange.Added {
+		if !trustChange.First && marks[markApplied(signer)] {
+			change[markApplied(signer)] = false
 		}
 	}
 	if len(change) == 0 {
