@@ -122,7 +122,7 @@ func BenchmarkServer(b *testing.B) {
 	b.Run("rest/page-of-100", func(b *testing.B) {
 		drive(b, func(i int) string {
 			repo, _ := name(i)
-			return w.url + pathAPI + "/images?limit=100&after=" + cursor{repo, ""}.String()
+			return w.url + pathAPI + "/images?limit=100&after=" + cursor{repo: repo}.String()
 		})
 	})
 	b.Run("rest/check", func(b *testing.B) {
