@@ -1,0 +1,350 @@
+package page
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"trust-worker/cache"
+	"trust-worker/internal/signtest"
+	"trust-worker/scheduler"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+	"trust-worker/watcher"
+)
+
+var now = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+
+const hostile = "a\x1b[31mred\r\nLocation: x<script>alert(1)</script>\u202egnp.exe\u2066\u200b\"'`{{.}}--><svg onload=alert(2)>\xff&amp;"
+
+// fill puts hostile into every string that v reaches; states, tools and reasons
+// too: what is not known of them must be shown as inertly.
+func fill(v reflect.Value, depth int) {
+	if depth > 8 {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if v.CanSet() {
+			v.SetString(hostile)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(now))
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fill(v.Field(i), depth+1)
+			}
+		}
+	case reflect.Pointer:
+		if v.Type() == reflect.TypeFor[*verifier.TrustStore]() {
+			return
+		}
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), depth+1)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(v.Index(i), depth+1)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		n := reflect.New(v.Type().Elem()).Elem()
+		fill(n, depth+1)
+		v.SetMapIndex(reflect.ValueOf(hostile), n)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(3)
+	case reflect.Array:
+		for i := range v.Len() {
+			v.Index(i).SetUint(uint64(i))
+		}
+	}
+}
+
+// inert fails if anything of hostile is in a page in a form that means something
+// to a browser, a terminal or a reader.
+func inert(t *testing.T, name string, html []byte) {
+	t.Helper()
+	s := string(html)
+	for i, r := range s {
+		if r != '\n' && !unicode.IsPrint(r) {
+			t.Errorf("%s: %q at %d: …%q", name, r, i, s[max(i-60, 0):i])
+			break
+		}
+	}
+	for _, bad := range []string{"<script>", "<svg onload", "red\n", "--><"} {
+		if strings.Contains(s, bad) {
+			t.Errorf("%s: %q is in the page as it came", name, bad)
+		}
+	}
+	if !strings.Contains(s, `a\x1b[31mred\r\nLocation: x&lt;script&gt;`) || !strings.Contains(s, `\u202egnp.exe\u2066\u200b`) {
+		t.Errorf("%s: the escaped text is not there", name)
+	}
+	// Handlers, inline styles and addresses elsewhere have no place in any page.
+	if m := regexp.MustCompile(`(?:href|src|action)="(?:[A-Za-z]+:|//)`).FindString(s); m != "" {
+		t.Errorf("%s: %s", name, m)
+	}
+	if m := regexp.MustCompile(`(?i)<[^>]*\s(on[a-z]+|style)\b`).FindString(regexp.MustCompile(`="[^"]*"`).ReplaceAllString(s, "")); m != "" {
+		t.Errorf("%s: %s", name, m)
+	}
+}
+
+func TestEveryStringIsInert(t *testing.T) {
+	p := New(hostile)
+	pages := map[string]func() ([]byte, error){
+		"overview": func() ([]byte, error) {
+			var o Overview
+			fill(reflect.ValueOf(&o).Elem(), 0)
+			o.Daemon.FirstPass, o.Answers.Problem, o.Answers.Stale = true, "", false
+			return p.Overview(&o)
+		},
+		"overview of all": func() ([]byte, error) {
+			var o Overview
+			fill(reflect.ValueOf(&o).Elem(), 0)
+			o.Filter, o.After = Filter{}, ""
+			o.Daemon.Trust.Mode, o.Daemon.Storage.Mode = watcher.ModePolling, watcher.ModePolling
+			return p.Overview(&o)
+		},
+		"image": func() ([]byte, error) {
+			var i Image
+			fill(reflect.ValueOf(&i).Elem(), 0)
+			i.Image.SignatureInfo[0].Tool, i.Image.SignatureInfo[1].Tool = trust.Cosign, trust.Notation
+			i.Image.SignatureInfo[0].Author = strings.ReplaceAll(hostile, "\n", "") // the line ends of a key are its own
+			return p.Image(&i)
+		},
+		"error": func() ([]byte, error) { return p.Error(404, hostile, hostile) },
+	}
+	for name, render := range pages {
+		html, err := render()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		inert(t, name, html)
+	}
+}
+
+// Text leaves ordinary names alone, in any script.
+func TestText(t *testing.T) {
+	for in, want := range map[string]string{
+		"team/app:1.0": "team/app:1.0", "日本語 ünïcode": "日本語 ünïcode", "a\tb": `a\tb`, "\u00a0": `\u00a0`, "\U000e0041": `\U000e0041`, "\xff": "\ufffd",
+	} {
+		if got := Text(in).String(); got != want {
+			t.Errorf("%q shows as %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "just now", -10 * time.Second: "just now", -40 * time.Second: "1 minute ago", 40 * time.Second: "in 1 minute", -3 * time.Hour: "3 hours ago",
+		12*24*time.Hour + time.Hour: "in 1 week", 26 * time.Hour: "in 1 day", -400 * 24 * time.Hour: "1 year ago",
+	} {
+		if got := distance(now.Add(d), now); got != want {
+			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{5 * time.Minute: "5m", time.Hour: "1h", 90 * time.Second: "1m30s", 1500 * time.Microsecond: "2ms", 10 * time.Microsecond: "under 1ms"} {
+		if got := roughly(d); got != want {
+			t.Errorf("%d: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// Certificates' ends are in words, and coloured when they are near.
+func TestExpiryInWords(t *testing.T) {
+	for _, c := range []struct {
+		end           time.Time
+		class, expiry string
+	}{
+		{time.Time{}, "", "no end"}, {now.Add(-time.Hour), "unsigned", "expired 1 hour ago"}, {now.Add(50 * time.Hour), "untrusted", "expires in 2 days"},
+		{now.AddDate(3, 0, 1), "", "expires in 3 years"}, {now, "unsigned", "expired just now"},
+	} {
+		if f := fileOf(verifier.File{NotAfter: c.end}, now); f.Class != c.class || f.Expiry != c.expiry {
+			t.Errorf("%s: %q %q, want %q %q", c.end, f.Class, f.Expiry, c.class, c.expiry)
+		}
+	}
+}
+
+// The daemon's condition is the worst that is the case.
+func TestHealth(t *testing.T) {
+	good, fine := scheduler.Status{FirstPass: true}, Answers{AsOf: now, Lease: 5 * time.Minute}
+	busy, broken := good, good
+	busy.Queue, broken.Problem = 7, "the disk is full"
+	for _, c := range []struct {
+		st    scheduler.Status
+		a     Answers
+		class string
+		title string
+		part  string
+	}{
+		{good, fine, "trusted", "Up to date", ""}, {busy, fine, "pending", "Working", "7 repositories and signers have work owed"},
+		{scheduler.Status{}, fine, "pending", "Starting", "first pass"}, {broken, fine, "untrusted", "Not up to date", "the disk is full"},
+		{broken, Answers{AsOf: now.Add(-time.Hour), Lease: 5 * time.Minute, Stale: true}, "untrusted", "Stale", "1 hour ago, which is longer than the lease of 5m"},
+		{good, Answers{Problem: "Nothing is published."}, "unsigned", "No answers", "Nothing is published."},
+	} {
+		if h := newHealth(now, c.a, c.st); h.Class != c.class || h.Title != c.title || !strings.Contains(h.Sentence.String(), c.part) {
+			t.Errorf("%s %q: %s", h.Class, h.Title, h.Sentence)
+		}
+	}
+	st := good
+	st.Trust = &watcher.Status{Mode: watcher.ModePolling, Interval: 2 * time.Second, Reason: "too many watches"}
+	st.Unlisted, st.RefusedDirs = []string{"a"}, []string{"1", "2", "3", "4", "5", "6"}
+	got := fmt.Sprint(warnings(st))
+	for _, part := range []string{"trust directories are polled every 2s", "too many watches", "1 directory could not be listed", "6 directories in storage were not entered: 1, 2, 3, 4, 5 …"} {
+		if !strings.Contains(got, part) {
+			t.Errorf("%q is not in %s", part, got)
+		}
+	}
+}
+
+// Each state has a shape, a colour and a word, and no other state's.
+func TestStatesAreToldApart(t *testing.T) {
+	css := string(assets["style.css"].Content)
+	html, err := New("").Overview(&Overview{Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shapes := map[string]string{}
+	for _, s := range states {
+		m := regexp.MustCompile(`(?s)<symbol id="shape-` + s.Name + `"[^>]*>(.*?)</symbol>`).FindSubmatch(html)
+		if m == nil || shapes[string(m[1])] != "" {
+			t.Errorf("%s has no shape of its own", s.Name)
+			continue
+		}
+		shapes[string(m[1])] = s.Name
+		if !regexp.MustCompile(`\.s-` + s.Name + `\b[^}]*--ink`).MatchString(css) {
+			t.Errorf("%s has no colour", s.Name)
+		}
+		if s.Word == "" || s.Image == "" {
+			t.Errorf("%s has no words", s.Name)
+		}
+	}
+	colour := func(name string) string {
+		return regexp.MustCompile(`\.s-` + name + `\b[^{}]*\{ --ink: var\(--([a-z]+)\)`).FindStringSubmatch(css)[1]
+	}
+	// As zot has it.
+	for name, want := range map[string]string{"trusted": "trusted", "untrusted": "amber", "expired": "amber", "unsigned": "red", "unknown": "grey", "pending": "grey"} {
+		if got := colour(name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	for _, status := range []trust.Status{trust.Trusted, trust.Expired, trust.Untrusted, trust.Unknown, trust.Pending} {
+		if stateOfStatus(status).Name != string(status) {
+			t.Errorf("%s has no state", status)
+		}
+	}
+	if s := stateOf("what is this"); s.Name != "unknown" {
+		t.Errorf("a name that is not known is %s", s.Name)
+	}
+}
+
+// A text on its ground has the contrast that WCAG 2.2 asks for (1.4.3, AA).
+func TestContrast(t *testing.T) {
+	css := string(assets["style.css"].Content)
+	light, dark, ok := strings.Cut(css, "@media (prefers-color-scheme: dark)")
+	if !ok {
+		t.Fatal("no dark colours")
+	}
+	dark, _, _ = strings.Cut(dark, "*, ::before")
+	for scheme, part := range map[string]string{"light": light, "dark": dark} {
+		for _, pair := range [][2]string{{"text", "page"}, {"text", "surface"}, {"soft", "page"}, {"soft", "surface"}, {"soft", "hover"}, {"link", "surface"}, {"link", "page"},
+			{"trusted", "trusted-back"}, {"amber", "amber-back"}, {"red", "red-back"}, {"grey", "grey-back"}, {"trusted", "surface"}, {"amber", "surface"}, {"red", "surface"}, {"grey", "surface"}} {
+			a, b := luminance(t, part, pair[0]), luminance(t, part, pair[1])
+			if ratio := (max(a, b) + .05) / (min(a, b) + .05); ratio < 4.5 {
+				t.Errorf("%s: %s on %s is %.2f to 1", scheme, pair[0], pair[1], ratio)
+			}
+		}
+	}
+}
+
+func luminance(t *testing.T, css, name string) float64 {
+	t.Helper()
+	m := regexp.MustCompile(`--` + name + `: #([0-9a-f]+);`).FindStringSubmatch(css)
+	if m == nil {
+		t.Fatalf("there is no colour %s", name)
+	}
+	hex := m[1]
+	if len(hex) == 3 {
+		hex = string([]byte{hex[0], hex[0], hex[1], hex[1], hex[2], hex[2]})
+	}
+	var r, g, b int
+	if _, err := fmt.Sscanf(hex, "%02x%02x%02x", &r, &g, &b); err != nil {
+		t.Fatal(err)
+	}
+	return .2126*linear(r) + .7152*linear(g) + .0722*linear(b)
+}
+
+// Thousands of keys come in pages, and a refused file is on each, with its reason.
+func TestTrustMaterialInPages(t *testing.T) {
+	dir := t.TempDir()
+	key := signtest.NewKey(signtest.P256).PEM()
+	write := func(name string, content []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range filesPerPage + 3 {
+		write(fmt.Sprintf("_cosign/key-%04d.pub", i), key)
+	}
+	write("_cosign/bad.pub", []byte("not a key"))
+	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"), Cosign: true, Notation: true,
+		Revocation: verifier.RevocationOffline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := loader.Load(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New("")
+	for after, want := range map[int]int{0: filesPerPage, filesPerPage: 3, 10_000: 0, -5: filesPerPage} {
+		html, err := p.Trust(Trust{Now: now, Store: store, After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(string(html), "_cosign/key-"); got != want {
+			t.Errorf("after %d: %d files, want %d", after, got, want)
+		}
+		if !regexp.MustCompile(`_cosign/bad\.pub</span> <strong>refused</strong>: .*PEM`).Match(html) {
+			t.Errorf("after %d: the refused file is not there", after)
+		}
+	}
+	html, err := p.Overview(&Overview{Now: now, Store: store, Images: []cache.Image{}})
+	if err != nil || !strings.Contains(string(html), "_cosign/bad.pub") || strings.Count(string(html), "_cosign/key-") > 5 {
+		t.Errorf("overview: %v, %d keys", err, strings.Count(string(html), "_cosign/key-"))
+	}
+}
+
+func TestImageURL(t *testing.T) {
+	d := trust.SumOf(nil)
+	for tag, want := range map[string]string{"1.0": "/ui/image/team/app:1.0", "": "/ui/image/team/app@" + d.String(),
+		"../x": "/ui/image/team/app@" + d.String(), "a\nb": "/ui/image/team/app@" + d.String()} {
+		if got := imageURL("team/app", tag, d); got != want {
+			t.Errorf("%q: %s, want %s", tag, got, want)
+		}
+	}
+}
+
+func linear(c int) float64 {
+	v := float64(c) / 255
+	if v <= .04045 {
+		return v / 12.92
+	}
+	return math.Pow((v+.055)/1.055, 2.4)
+}
