@@ -142,7 +142,7 @@ func (p *pager) pass(to cursor) error {
 
 // image takes the image at a place into the page if it is wanted.
 func (p *pager) image(at cursor, d trust.Digest) error {
-	if err := p.pass(at); err != nil || !p.filter.names(at.repo, at.tag, d) {
+	if err := p.pass(at); err != nil || !p.filter.query.finds(at.repo, at.tag, d) {
 		return err
 	}
 	p.read++

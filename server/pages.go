@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -67,9 +68,7 @@ type imageFilter struct {
 	state  string
 	reason trust.Reason // of some signature
 	signer trust.Digest // by whom some signature is, as far as that is shown
-	// query is lower case: REPO:TAG has it somewhere, or the digest begins
-	// with it.
-	query string
+	query  nameQuery
 	// untagged: after the tags of a repository, also its images that no tag
 	// and no index names.
 	untagged bool
@@ -95,17 +94,37 @@ func parseState(state string) (string, error) {
 	return state, nil
 }
 
-// names reports whether an image is wanted by what it is called; the image
-// itself need not be read for that.
-func (f *imageFilter) names(repo, tag string, d trust.Digest) bool {
-	if f.query == "" || strings.Contains(strings.ToLower(repo+":"+tag), f.query) {
-		return true
-	}
-	hex := strings.TrimPrefix(f.query, "sha256:")
-	return len(hex) >= 6 && strings.HasPrefix(d.Hex(), hex)
+// nameQuery finds images by what they are called, without reading them: REPO:TAG
+// has the text somewhere, in any case, or the digest begins with it.
+type nameQuery struct {
+	text string // lower case; empty finds all
+	hex  string // of the digest, if the text may be that
+	name []byte // used again for each
 }
 
-// wants reports whether it is by what is known of it.
+func newNameQuery(text string) nameQuery {
+	q := nameQuery{text: strings.ToLower(text)}
+	hex := strings.TrimPrefix(q.text, "sha256:")
+	if len(hex) >= 6 && strings.Trim(hex, "0123456789abcdef") == "" {
+		q.hex = hex
+	}
+	return q
+}
+
+func (q *nameQuery) finds(repo, tag string, d trust.Digest) bool {
+	if q.text == "" || q.hex != "" && strings.HasPrefix(d.Hex(), q.hex) {
+		return true
+	}
+	q.name = append(append(append(q.name[:0], repo...), ':'), tag...)
+	for i, c := range q.name { // names are ASCII (OCI distribution-spec, "Pulling manifests")
+		if 'A' <= c && c <= 'Z' {
+			q.name[i] = c + 'a' - 'A'
+		}
+	}
+	return bytes.Contains(q.name, []byte(q.text))
+}
+
+// wants reports whether an image is wanted by what is known of it.
 func (f *imageFilter) wants(img *cache.Image) bool {
 	return (f.state == "" || img.State() == f.state) &&
 		(f.reason == "" || slices.ContainsFunc(img.SignatureInfo, func(s cache.Signature) bool { return s.Reason == f.reason })) &&

@@ -87,9 +87,9 @@ func TestPagesOfFilters(t *testing.T) {
 	}{
 		{"", imageFilter{}, tagged}, {"", imageFilter{untagged: true}, all}, {"", imageFilter{state: "unsigned", untagged: true}, all},
 		{"", imageFilter{state: "trusted", untagged: true}, nil}, {"a", imageFilter{untagged: true}, all[:6]},
-		{"empty", imageFilter{untagged: true}, nil}, {"", imageFilter{query: "a/", untagged: true}, contains("a/")},
-		{"", imageFilter{query: "b:lat"}, []string{"a/b:Latest"}}, {"", imageFilter{query: lone.Hex()[:9], untagged: true}, []string{"a/b@" + lone.String()}},
-		{"", imageFilter{query: lone.String(), untagged: true}, []string{"a/b@" + lone.String()}}, {"", imageFilter{query: "zz"}, nil},
+		{"empty", imageFilter{untagged: true}, nil}, {"", imageFilter{query: newNameQuery("a/"), untagged: true}, contains("a/")},
+		{"", imageFilter{query: newNameQuery("b:lat")}, []string{"a/b:Latest"}}, {"", imageFilter{query: newNameQuery(lone.Hex()[:9]), untagged: true}, []string{"a/b@" + lone.String()}},
+		{"", imageFilter{query: newNameQuery(lone.String()), untagged: true}, []string{"a/b@" + lone.String()}}, {"", imageFilter{query: newNameQuery("zz")}, nil},
 	} {
 		for _, limit := range []int{1, 2, 5, 100} {
 			for _, names := range []int{1, 2, 7, 1000} {

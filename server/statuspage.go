@@ -78,7 +78,7 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 	if _, err := parseState(filter.State); err != nil {
 		return err
 	}
-	wanted := imageFilter{state: filter.State, query: strings.ToLower(filter.Query), untagged: true}
+	wanted := imageFilter{state: filter.State, query: newNameQuery(filter.Query), untagged: true}
 	after, err := parseCursor(q.Get("after"))
 	if err != nil {
 		return err

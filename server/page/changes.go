@@ -11,7 +11,7 @@ import (
 
 const (
 	// changesShown is how many changes the first page has.
-	changesShown = 8
+	changesShown = 7
 	// lossIsNews is for how long a loss of trust stands before what came after it.
 	lossIsNews = 24 * time.Hour
 )
@@ -22,6 +22,7 @@ type change struct {
 	Name     Text   // what it is about
 	URL      string // of the image; empty: there is none
 	From, To *state // of the image; nil: there was, or is, none
+	Still    bool   // both are the same: another signature holds
 	Note     Text
 	At       Moment
 }
@@ -99,10 +100,11 @@ func imageChange(v *change, c changes.Change, signer string) {
 			*at = &s
 		}
 	}
+	v.Still = c.Was == c.State
 	if c.State == "" {
 		v.URL = ""
 	}
-	if v.Note == "" {
+	if v.Note == "" && c.Signer != (trust.Digest{}) {
 		v.Note = Text("by " + signer)
 	}
 }

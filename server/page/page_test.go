@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -328,6 +330,61 @@ func TestTrustMaterialInPages(t *testing.T) {
 	html, err := p.Overview(&Overview{Now: now, Store: store, Images: []cache.Image{}})
 	if err != nil || !strings.Contains(string(html), "_cosign/bad.pub") || strings.Count(string(html), "_cosign/key-") > 5 {
 		t.Errorf("overview: %v, %d keys", err, strings.Count(string(html), "_cosign/key-"))
+	}
+}
+
+// Losses of the last day stand first, then the newest; each is a sentence.
+func TestLastChanges(t *testing.T) {
+	d, key := trust.SumOf([]byte("image")), trust.SumOf([]byte("key"))
+	ago := func(hours int) time.Time { return now.Add(-time.Duration(hours) * time.Hour) }
+	list := []changes.Change{ // oldest first, as the journal has them
+		{Kind: changes.SignatureLost, Time: ago(48), Repository: "old/loss", Tag: "1", Digest: d, Was: "trusted", State: "untrusted", Reason: trust.SignerRemoved},
+		{Kind: changes.SignerRemoved, Time: ago(5), Tool: trust.Cosign, Signer: key, Signatures: 2},
+		{Kind: changes.Expired, Time: ago(4), Tool: trust.Notation, Repository: "team/app", Tag: "2", Digest: d, Was: "trusted", State: "expired", Reason: trust.SignatureExpired},
+		{Kind: changes.SignatureLost, Time: ago(4), Tool: trust.Cosign, Signer: key, Repository: "team/app", Tag: "1", Digest: d, Was: "trusted", State: "trusted", Reason: trust.SignerRemoved},
+		{Kind: changes.SignatureTrusted, Time: ago(3), Tool: trust.Cosign, Signer: key, Repository: "team/new", Digest: d, State: "trusted"},
+		{Kind: changes.SignatureTrusted, Time: ago(2), Tool: trust.Cosign, Signer: key, Count: 1200, Turned: 3},
+		{Kind: changes.SignatureLost, Time: ago(25), Repository: "team/gone", Tag: "9", Digest: d, Was: "trusted"},
+		{Kind: changes.Withdrawn, Time: ago(1), Detail: "the disk is full"},
+		{Kind: changes.SignerAdded, Time: ago(0), Tool: trust.Notation, Signer: key},
+	}
+	var got []string
+	for _, c := range lastChanges(list, now, map[trust.Signer][]string{{Tool: trust.Cosign, Fingerprint: key}: {"_cosign/team.pub"}}) {
+		states := "-"
+		switch {
+		case c.Still:
+			states = "still " + c.To.Name
+		case c.To != nil && c.From != nil:
+			states = c.From.Name + ">" + c.To.Name
+		case c.To != nil:
+			states = "new>" + c.To.Name
+		}
+		got = append(got, fmt.Sprintf("%v|%s|%s|%s", c.Lost, c.Name, states, c.Note))
+	}
+	want := []string{
+		"true|All answers have been withdrawn|-|the disk is full",
+		"true|team/app:1|still trusted|signer removed",
+		"true|team/app:2|trusted>expired|signature expired",
+		"true|Key _cosign/team.pub is trusted no more|-|2 signatures rested on it",
+		"false|Certificate " + short(key) + " is trusted|-|",
+		"true|team/gone:9|-|",
+		"false|1,200 images are trusted by _cosign/team.pub|-|3 of them as a whole",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// Kinds that this version does not know are shown, and nothing more.
+	for _, k := range append(changes.Kinds(), "what") {
+		if c := changeOf(changes.Change{Kind: k, Time: now}, now, nil); c.Name == "" {
+			t.Errorf("%s has no words", k)
+		}
+	}
+	html, err := New("").Overview(&Overview{Now: now, Changes: list})
+	if err != nil || !strings.Contains(string(html), "All answers have been withdrawn") || strings.Contains(string(html), "old/loss") {
+		t.Error("the page does not show them", err)
+	}
+	if html, err = New("").Overview(&Overview{Now: now}); err != nil || strings.Contains(string(html), "Last changes") {
+		t.Error("there is a panel without changes", err)
 	}
 }
 
