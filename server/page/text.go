@@ -61,8 +61,10 @@ func distance(t, now time.Time) string {
 	case d < time.Minute:
 		d = time.Minute
 	}
-	words := humanize.RelTime(now.Add(-d), now, "", "")
-	words = strings.TrimSpace(words)
+	words := strings.TrimSpace(humanize.RelTime(now.Add(-d), now, "", ""))
+	if years := int(d / humanize.Year); years > 10 { // beyond some decades it only says "a long while"
+		words = count(years, "year", "years")
+	}
 	if t.After(now) {
 		return "in " + words
 	}
