@@ -232,15 +232,22 @@ func TestScreenshots(t *testing.T) {
 		t.Skip("TRUST_WORKER_SCREENSHOTS does not name a directory for them")
 	}
 	b := newBrowser(t)
-	w, _ := registry(t, nil)
+	w, spare := registry(t, nil)
+	look := func() { check(t, w.o.Look(t.Context())) }
+	look()
+	w.put("_cosign/spare.pub", spare.PEM())
+	look()
+	check(t, os.Remove(filepath.Join(w.root, "_cosign", "spare.pub")))
+	check(t, w.d.ReloadNow(t.Context()))
+	look()
 	at := between{}.serve(t, w)
 	dark := "--blink-settings=preferredColorScheme=0"
 	for _, shot := range []struct {
 		name, path, size string
 		args             []string
 	}{
-		{"status-page", "/ui/", "1200,1180", nil},
-		{"status-page-dark", "/ui/", "1200,1180", []string{dark}},
+		{"status-page", "/ui/", "1200,1260", nil},
+		{"status-page-dark", "/ui/", "1200,1260", []string{dark}},
 		{"status-page-narrow", "/ui/?q=library", "390,1180", nil},
 		{"image-page", "/ui/image/library/web:1.1", "1200,1000", nil},
 		{"trust-page", "/ui/trust", "1200,620", nil},

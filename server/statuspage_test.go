@@ -15,6 +15,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
+	"trust-worker/scheduler"
 	"trust-worker/server/page"
 	"trust-worker/trust"
 )
@@ -62,6 +63,7 @@ func registry(t *testing.T, edit func(*Config)) (w *world, spare *signtest.Key) 
 	check(t, err)
 	row := cache.Row{Digest: digestOf("just pushed"), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Tagged: true}
 	w.claims(&row, "just pushed", []claim{byKey(team)})
+	w.d.status.Store(&scheduler.Status{FirstPass: true, LastPass: now, PassTook: 3 * time.Millisecond, Repositories: 7, Work: scheduler.Work{Verified: 14}})
 	w.commit("library/cache", map[string]trust.Digest{"8": row.Digest}, []cache.Row{row}, nil)
 	return w, spare
 }
@@ -93,7 +95,7 @@ func rows(a *answer) (out []string) {
 func TestStatusPage(t *testing.T) {
 	w, spare := registry(t, nil)
 	a := w.get("/ui/")
-	a.want(t, 200, "Up to date", "1 key and 2 certificates in force", "_cosign/release.pub.txt</span> <strong>refused</strong>", "expires in 1 week",
+	a.want(t, 200, "Up to date", "1 key and 2 certificates in force", "_cosign/release.pub.txt</span> <strong>refused</strong>", "expires in 12 days",
 		"Release Engineering", "_cosign/team.pub", "subject mismatch", "index of 2")
 	want := []string{"legacy/reports:2019 unknown", "library/cache:8 pending", "library/db:15 expired", "library/db:16 trusted", "library/multi:3 trusted",
 		"library/multi: untrusted", "library/web:1.0 trusted", "library/web:1.1 trusted", "library/web:2.0-rc1 untrusted",

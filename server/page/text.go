@@ -62,8 +62,12 @@ func distance(t, now time.Time) string {
 		d = time.Minute
 	}
 	words := strings.TrimSpace(humanize.RelTime(now.Add(-d), now, "", ""))
-	if years := int(d / humanize.Year); years > 10 { // beyond some decades it only says "a long while"
-		words = count(years, "year", "years")
+	const day = 24 * time.Hour
+	switch days := int(d / day); {
+	case days >= 2 && days < 60: // weeks are too coarse for what ends soon
+		words = count(days, "day", "days")
+	case days > 3653: // beyond some decades it would only say "a long while"
+		words = count(int(d/(8766*time.Hour)), "year", "years")
 	}
 	if t.After(now) {
 		return "in " + words
