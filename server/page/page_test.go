@@ -2,7 +2,6 @@ package page
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -136,33 +135,6 @@ func TestEveryStringIsInert(t *testing.T) {
 	}
 }
 
-// Text leaves ordinary names alone, in any script.
-func TestText(t *testing.T) {
-	for in, want := range map[string]string{
-		"team/app:1.0": "team/app:1.0", "日本語 ünïcode": "日本語 ünïcode", "a\tb": `a\tb`, "\u00a0": `\u00a0`, "\U000e0041": `\U000e0041`, "\xff": "\ufffd",
-	} {
-		if got := Text(in).String(); got != want {
-			t.Errorf("%q shows as %q, want %q", in, got, want)
-		}
-	}
-}
-
-func TestWords(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "just now", -10 * time.Second: "just now", -40 * time.Second: "1 minute ago", 40 * time.Second: "in 1 minute", -3 * time.Hour: "3 hours ago",
-		12*24*time.Hour + time.Hour: "in 12 days", 70 * 24 * time.Hour: "in 2 months", 26 * time.Hour: "in 1 day", -400 * 24 * time.Hour: "1 year ago", 90 * 366 * 24 * time.Hour: "in 90 years",
-	} {
-		if got := distance(now.Add(d), now); got != want {
-			t.Errorf("%s: %q, want %q", d, got, want)
-		}
-	}
-	for d, want := range map[time.Duration]string{5 * time.Minute: "5m", time.Hour: "1h", 90 * time.Second: "1m30s", 1500 * time.Microsecond: "2ms", 10 * time.Microsecond: "under 1ms"} {
-		if got := roughly(d); got != want {
-			t.Errorf("%d: %q, want %q", d, got, want)
-		}
-	}
-}
-
 // Certificates' ends are in words, and coloured when they are near.
 func TestExpiryInWords(t *testing.T) {
 	for _, c := range []struct {
@@ -208,83 +180,6 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q is not in %s", part, got)
 		}
 	}
-}
-
-// Each state has a shape, a colour and a word, and no other state's.
-func TestStatesAreToldApart(t *testing.T) {
-	css := string(assets["style.css"].Content)
-	html, err := New("").Overview(&Overview{Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	shapes := map[string]string{}
-	for _, s := range states {
-		m := regexp.MustCompile(`(?s)<symbol id="shape-` + s.Name + `"[^>]*>(.*?)</symbol>`).FindSubmatch(html)
-		if m == nil || shapes[string(m[1])] != "" {
-			t.Errorf("%s has no shape of its own", s.Name)
-			continue
-		}
-		shapes[string(m[1])] = s.Name
-		if !regexp.MustCompile(`\.s-` + s.Name + `\b[^}]*--ink`).MatchString(css) {
-			t.Errorf("%s has no colour", s.Name)
-		}
-		if s.Word == "" || s.Image == "" {
-			t.Errorf("%s has no words", s.Name)
-		}
-	}
-	colour := func(name string) string {
-		return regexp.MustCompile(`\.s-` + name + `\b[^{}]*\{ --ink: var\(--([a-z]+)\)`).FindStringSubmatch(css)[1]
-	}
-	// As zot has it.
-	for name, want := range map[string]string{"trusted": "trusted", "untrusted": "amber", "expired": "amber", "unsigned": "red", "unknown": "grey", "pending": "grey"} {
-		if got := colour(name); got != want {
-			t.Errorf("%s is %s, want %s", name, got, want)
-		}
-	}
-	for _, status := range []trust.Status{trust.Trusted, trust.Expired, trust.Untrusted, trust.Unknown, trust.Pending} {
-		if stateOfStatus(status).Name != string(status) {
-			t.Errorf("%s has no state", status)
-		}
-	}
-	if s := stateOf("what is this"); s.Name != "unknown" {
-		t.Errorf("a name that is not known is %s", s.Name)
-	}
-}
-
-// A text on its ground has the contrast that WCAG 2.2 asks for (1.4.3, AA).
-func TestContrast(t *testing.T) {
-	css := string(assets["style.css"].Content)
-	light, dark, ok := strings.Cut(css, "@media (prefers-color-scheme: dark)")
-	if !ok {
-		t.Fatal("no dark colours")
-	}
-	dark, _, _ = strings.Cut(dark, "*, ::before")
-	for scheme, part := range map[string]string{"light": light, "dark": dark} {
-		for _, pair := range [][2]string{{"text", "page"}, {"text", "surface"}, {"soft", "page"}, {"soft", "surface"}, {"soft", "hover"}, {"link", "surface"}, {"link", "page"},
-			{"trusted", "trusted-back"}, {"amber", "amber-back"}, {"red", "red-back"}, {"grey", "grey-back"}, {"trusted", "surface"}, {"amber", "surface"}, {"red", "surface"}, {"grey", "surface"}} {
-			a, b := luminance(t, part, pair[0]), luminance(t, part, pair[1])
-			if ratio := (max(a, b) + .05) / (min(a, b) + .05); ratio < 4.5 {
-				t.Errorf("%s: %s on %s is %.2f to 1", scheme, pair[0], pair[1], ratio)
-			}
-		}
-	}
-}
-
-func luminance(t *testing.T, css, name string) float64 {
-	t.Helper()
-	m := regexp.MustCompile(`--` + name + `: #([0-9a-f]+);`).FindStringSubmatch(css)
-	if m == nil {
-		t.Fatalf("there is no colour %s", name)
-	}
-	hex := m[1]
-	if len(hex) == 3 {
-		hex = string([]byte{hex[0], hex[0], hex[1], hex[1], hex[2], hex[2]})
-	}
-	var r, g, b int
-	if _, err := fmt.Sscanf(hex, "%02x%02x%02x", &r, &g, &b); err != nil {
-		t.Fatal(err)
-	}
-	return .2126*linear(r) + .7152*linear(g) + .0722*linear(b)
 }
 
 // Thousands of keys come in pages, and a refused file is on each, with its reason.
@@ -396,12 +291,4 @@ func TestImageURL(t *testing.T) {
 			t.Errorf("%q: %s, want %s", tag, got, want)
 		}
 	}
-}
-
-func linear(c int) float64 {
-	v := float64(c) / 255
-	if v <= .04045 {
-		return v / 12.92
-	}
-	return math.Pow((v+.055)/1.055, 2.4)
 }
