@@ -33,6 +33,10 @@ endif
 test: ## run all tests (race detector, shuffled)
 	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
 
+.PHONY: screenshots
+screenshots: ## remake docs/images with a headless chromium
+	TRUST_WORKER_SCREENSHOTS='$(CURDIR)/docs/images' $(GO) test -count 1 -run TestScreenshots ./server
+
 .PHONY: torture
 torture: ## the long loops: more turns, more cases; prints what they did
 	@mkdir -p bin

@@ -32,6 +32,26 @@ func (s *Snapshot) TagsAfter(repository, tag string, fn func(tag string, d trust
 	return err
 }
 
+// DigestsFrom calls fn with the digest of every image of a repository that is
+// not before first, in order. alone says that no tag and no index names it, so
+// that a list of tags does not lead to it. The answers are not joined; fn may
+// ask for [Snapshot.Image].
+func (s *Snapshot) DigestsFrom(repository string, first trust.Digest, fn func(d trust.Digest, alone bool) error) (err error) {
+	prefix := tagKey(repository, "")
+	guard(&err, func() error {
+		return s.from(inImages, prefix, imageKey(repository, first), func(key, body []byte) error {
+			if len(key) != len(prefix)+32 {
+				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
+			}
+			if err := s.record.decode(body); err != nil {
+				return err
+			}
+			return fn(trust.Digest(key[len(prefix):]), !s.record.tagged && !s.record.child)
+		})
+	})
+	return err
+}
+
 // from calls fn with the live values under a prefix, from the key start on.
 func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []byte) error) error {
 	for m := s.merged(bucket, prefix, start, false); m.k != nil; m.next() {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -68,6 +69,51 @@ func TestSeek(t *testing.T) {
 			if err != nil || !slices.Equal(got, want) {
 				t.Errorf("%s after %q: %v, want %v (%v)", repo, after, got, want, err)
 			}
+		}
+	}
+}
+
+// The digests of a repository come in order from any one on, whether they are in
+// the base, in the delta or in both, and tell which no tag and no index names.
+func TestDigestsFrom(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	digest := func(name string) trust.Digest { return trust.SumOf([]byte(name)) }
+	commit := func(repo string, tags ...string) {
+		b := Batch{Place: repo, SetTags: true, Complete: true, Tags: map[string]trust.Digest{},
+			Rows: []Row{{Digest: digest("alone"), Present: true}, {Digest: digest("child"), Present: true, Child: true}}}
+		for _, tag := range tags {
+			b.Tags[tag] = digest(tag)
+			b.Rows = append(b.Rows, Row{Digest: b.Tags[tag], Present: true, Tagged: true})
+		}
+		mustCommit(t, s, b)
+	}
+	commit("a", "1", "2", "3")
+	commit("a/b", "x")
+	publish(t, s)
+	if err := s.Fold(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	commit("a", "2", "3", "4")
+	publish(t, s)
+	snap := snapshot(t, openReader(t, s.dir))
+	if snap.delta == nil {
+		t.Fatal("there is no delta")
+	}
+	all := []trust.Digest{digest("2"), digest("3"), digest("4"), digest("alone"), digest("child")}
+	slices.SortFunc(all, func(a, b trust.Digest) int { return slices.Compare(a[:], b[:]) })
+	for i := range all {
+		var got []trust.Digest
+		err := snap.DigestsFrom("a", all[i], func(d trust.Digest, alone bool) error {
+			if got = append(got, d); alone != (d == digest("alone")) {
+				t.Errorf("%s: alone is %v", d, alone)
+			}
+			_, err := snap.Image("a", d)
+			return err
+		})
+		if err != nil || !slices.Equal(got, all[i:]) {
+			t.Errorf("digests from %s: %v %v", all[i], got, err)
 		}
 	}
 }

@@ -122,7 +122,16 @@ func BenchmarkServer(b *testing.B) {
 	b.Run("rest/page-of-100", func(b *testing.B) {
 		drive(b, func(i int) string {
 			repo, _ := name(i)
-			return w.url + pathAPI + "/images?limit=100&after=" + cursor{repo, ""}.String()
+			return w.url + pathAPI + "/images?limit=100&after=" + cursor{repo: repo}.String()
+		})
+	})
+	b.Run("page/first", func(b *testing.B) { drive(b, func(int) string { return w.url + "/ui/" }) })
+	b.Run("page/state-that-nothing-has", func(b *testing.B) { drive(b, func(int) string { return w.url + "/ui/?state=expired" }) })
+	b.Run("page/search-that-finds-nothing", func(b *testing.B) { drive(b, func(int) string { return w.url + "/ui/?q=nothing" }) })
+	b.Run("page/image", func(b *testing.B) {
+		drive(b, func(i int) string {
+			repo, tag := name(i)
+			return w.url + "/ui/image/" + repo + ":" + tag
 		})
 	})
 	b.Run("rest/check", func(b *testing.B) {

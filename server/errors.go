@@ -86,6 +86,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.status == http.StatusServiceUnavailable || p.status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
+	if forPeople(r) {
+		s.failPage(w, p)
+		return
+	}
 	writeJSON(w, p.status, map[string][]*problem{"errors": {p}})
 }
 

@@ -39,34 +39,47 @@ func (s *Server) restRoutes(t router) {
 	}
 }
 
-// fresh answers with what fn makes of a snapshot, unless the client has it. The
-// tag is the generation and the content: dates end trust within one generation.
+// fresh answers with what fn makes of a snapshot, as JSON.
 func (s *Server) fresh(w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) (any, error)) error {
-	var b []byte
-	var generation string
-	err := s.reading(w, r, func(snap *cache.Snapshot) error {
+	return s.freshBytes(w, r, "application/json", func(snap *cache.Snapshot) ([]byte, error) {
 		v, err := fn(snap)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		b, err := json.Marshal(v)
+		return append(b, '\n'), err
+	})
+}
+
+// freshBytes answers with what fn makes of a snapshot, unless the client has it.
+// The tag is the generation and the content: dates end trust within one generation.
+func (s *Server) freshBytes(w http.ResponseWriter, r *http.Request, mediaType string, fn func(*cache.Snapshot) ([]byte, error)) error {
+	var b []byte
+	var generation string
+	err := s.reading(w, r, func(snap *cache.Snapshot) (err error) {
 		generation = snap.Generation().String()
-		b, err = json.Marshal(v)
+		b, err = fn(snap)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	writeFresh(w, r, mediaType, generation, b)
+	return nil
+}
+
+// writeFresh writes b unless the client has it.
+func writeFresh(w http.ResponseWriter, r *http.Request, mediaType, generation string, b []byte) {
 	sum := trust.SumOf(b)
 	tag := fmt.Sprintf(`"%s-%x"`, generation, sum[:8])
 	w.Header().Set("ETag", tag)
 	w.Header().Set("Cache-Control", "no-cache") // may be kept, must be asked about
 	if r.Header.Get("If-None-Match") == tag {
 		w.WriteHeader(http.StatusNotModified)
-		return nil
+		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(b, '\n')) // the client is gone
-	return nil
+	w.Header().Set("Content-Type", mediaType)
+	_, _ = w.Write(b) // the client is gone
 }
 
 // lookUp reads REPO:TAG or REPO@DIGEST.

@@ -208,7 +208,7 @@ func TestPageWork(t *testing.T) {
 	var visited, seen []int
 	for after := (cursor{}); len(visited) < 30; {
 		c := &countingLists{lists: snap}
-		p := pager{snap: c, limit: 100, after: after}
+		p := pager{snap: c, limit: 100, most: scanPerPage, names: scanPerPage, after: after}
 		check(t, p.collect(""))
 		visited, seen = append(visited, c.visited), append(seen, len(p.page.Images))
 		if p.page.Next == "" {

@@ -61,6 +61,7 @@ func (s *Server) routes() http.Handler {
 	t.handle("GET "+pathDiscover, toRead, s.discover)
 	s.restRoutes(t)
 	s.healthRoutes(t)
+	s.pageRoutes(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := t.mux.Handler(r); pattern == "" {
 			s.nowhere(w, r, t.mux)

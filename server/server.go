@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/server/graph"
+	"trust-worker/server/page"
 )
 
 // Server answers on its listeners. Make it with New, then Listen, then Serve.
@@ -40,6 +41,7 @@ type Server struct {
 	draining         atomic.Bool
 	metrics          *metrics
 	graph            *graph.Engine
+	pages            *page.Pages
 }
 
 // New checks cfg, reads the files that it names, and makes the upload token of
@@ -68,6 +70,7 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.graph = graph.New(graph.Limits{Complexity: cfg.Limits.Complexity, Depth: cfg.Limits.Depth,
 		Images: cfg.Limits.MaxPage, Scan: cfg.Limits.MaxScan}, s.log)
+	s.pages = page.New(cfg.Build.Version)
 	s.handler = s.guard(s.routes())
 	return s, nil
 }
@@ -153,6 +156,20 @@ func (s *Server) Addresses() []net.Addr {
 		out = append(out, e.Addr())
 	}
 	return out
+}
+
+// PageURL is the status page's address on the first TCP listener, or "".
+func (s *Server) PageURL() string {
+	for _, e := range s.endpoints {
+		if e.socket == "" {
+			scheme := "http://"
+			if s.tls != nil {
+				scheme = "https://"
+			}
+			return scheme + e.Addr().String() + page.Root
+		}
+	}
+	return ""
 }
 
 // Curl returns a command line for an upload that works as it stands, or "".
@@ -242,6 +259,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
 		defer func() {
 			if p := recover(); p != nil {

@@ -104,6 +104,9 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, 
 	if err := srv.Listen(); err != nil {
 		return err
 	}
+	if url := srv.PageURL(); url != "" {
+		fmt.Fprintf(os.Stderr, "Status page: %s\n", url)
+	}
 	if line := srv.Curl(); line != "" {
 		fmt.Fprintf(os.Stderr, "To trust another key:\n  %s\n", line)
 	}

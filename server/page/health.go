@@ -1,0 +1,128 @@
+package page
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"trust-worker/scheduler"
+	"trust-worker/watcher"
+)
+
+// Answers says what the answers of a page rest on.
+type Answers struct {
+	AsOf  time.Time
+	Lease time.Duration // 0: for ever
+	Stale bool
+	// Problem is why there are none; the other fields are then empty.
+	Problem string
+}
+
+// health is the daemon's condition on one line, and what is not as it should be.
+type health struct {
+	Class    string // of the colour: a state's name
+	Title    string
+	Sentence Text
+	Facts    []fact
+	Warnings []Text
+}
+
+// fact is a label with a value, or with a time.
+type fact struct {
+	Label string
+	Value Text
+	Time  Moment
+}
+
+func newHealth(now time.Time, a Answers, st scheduler.Status) health {
+	h := judge(now, a, st)
+	if a.Problem == "" {
+		h.Facts = append(h.Facts, fact{Label: "Confirmed", Time: moment(a.AsOf, now)})
+	}
+	queue := "empty"
+	if st.Queue > 0 {
+		queue = number(st.Queue)
+	}
+	h.Facts = append(h.Facts, fact{Label: "Queue", Value: Text(queue)})
+	if !st.LastPass.IsZero() {
+		h.Facts = append(h.Facts, fact{Label: "Last pass", Time: moment(st.LastPass, now)},
+			fact{Label: "Storage", Value: Text(fmt.Sprintf("%s in %s", count(st.Repositories, "repository", "repositories"), roughly(st.PassTook)))})
+	}
+	h.Facts = append(h.Facts, fact{Label: "Verified since start", Value: Text(count(int(st.Work.Verified), "signature", "signatures"))})
+	h.Warnings = warnings(st)
+	return h
+}
+
+// judge says the worst that is the case.
+func judge(now time.Time, a Answers, st scheduler.Status) health {
+	switch {
+	case a.Problem != "":
+		return health{Class: "unsigned", Title: "No answers", Sentence: Text(a.Problem)}
+	case a.Stale:
+		return health{Class: "untrusted", Title: "Stale", Sentence: Text(fmt.Sprintf(
+			"The answers were last confirmed %s, which is longer than the lease of %s: every one reads unknown.", distance(a.AsOf, now), roughly(a.Lease)))}
+	case st.Problem != "":
+		return health{Class: "untrusted", Title: "Not up to date", Sentence: Text(st.Problem)}
+	case !st.FirstPass:
+		return health{Class: "pending", Title: "Starting", Sentence: "The first pass over storage is running; answers are those of before, or come as it goes on."}
+	case st.Queue > 0:
+		return health{Class: "pending", Title: "Working", Sentence: Text(count(st.Queue, "repository or signer has", "repositories and signers have") + " work owed.")}
+	}
+	return health{Class: "trusted", Title: "Up to date", Sentence: "Every change that has been noticed is in the answers."}
+}
+
+// warnings name each degraded mode.
+func warnings(st scheduler.Status) (out []Text) {
+	for _, w := range []struct {
+		what string
+		st   *watcher.Status
+	}{{"The trust directories are", st.Trust}, {"Storage is", st.Storage}} {
+		if w.st != nil && w.st.Mode == watcher.ModePolling {
+			out = append(out, Text(fmt.Sprintf("%s polled every %s instead of followed by events: %s", w.what, roughly(w.st.Interval), w.st.Reason)))
+		}
+	}
+	for _, l := range []struct {
+		what  string
+		names []string
+	}{{"could not be listed; answers below read unknown", st.Unlisted}, {"in storage were not entered", st.RefusedDirs}} {
+		if len(l.names) > 0 {
+			out = append(out, Text(fmt.Sprintf("%s %s: %s", count(len(l.names), "directory", "directories"), l.what, some(l.names))))
+		}
+	}
+	if st.Work.Panics > 0 {
+		out = append(out, Text(count(int(st.Work.Panics), "look at an image has", "looks at images have")+" failed in a way that should not happen; the log says more."))
+	}
+	return out
+}
+
+// some of the names, so that a page stays readable.
+func some(names []string) string {
+	const enough = 5
+	list := strings.Join(names[:min(len(names), enough)], ", ")
+	if len(names) > enough {
+		list += " …"
+	}
+	return list
+}
+
+// roughly rounds a duration to what a person takes in.
+func roughly(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return "under 1ms"
+	case d >= time.Hour:
+		d = d.Round(time.Minute)
+	case d >= time.Second:
+		d = d.Round(time.Second)
+	default:
+		d = d.Round(time.Millisecond)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,129 @@
+package page
+
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/scheduler"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// Image is the page that explains one image.
+type Image struct {
+	Now     time.Time
+	Answers Answers
+	Daemon  scheduler.Status
+	Store   *verifier.TrustStore // nil: not loaded yet
+	Image   cache.Image
+}
+
+type image struct {
+	Health     health
+	Repo, Tag  Text
+	RepoURL    string
+	Digest     string
+	MediaType  Text
+	State      state
+	AsOf       Moment
+	Signatures []signature
+	Children   []child
+	JSON       string // where a program reads the same
+	Command    Text   // how a shell does
+}
+
+// signature explains one signature.
+type signature struct {
+	State       state
+	Tool        Text
+	Format      string
+	What, Do    string
+	Reason      Text
+	Notes       []string
+	Author      Text   // a certificate's subject
+	Key         []Text // the lines of a key
+	Files       []Text
+	Fingerprint string // empty: nobody who is in force
+	From, Until Moment
+	Verified    Moment
+	Digest      string
+	Layer       int
+}
+
+// child is one manifest of an index.
+type child struct {
+	Platform   Text
+	Short      string
+	Digest     string
+	URL        string
+	State      state
+	Signatures string
+}
+
+var formats = map[trust.Format]string{trust.SimpleSigning: "simple signing", trust.Bundle: "Sigstore bundle",
+	trust.JWS: "JWS envelope", trust.COSE: "COSE envelope"}
+
+// Image renders the page of one image.
+func (p *Pages) Image(i *Image) ([]byte, error) {
+	img := &i.Image
+	v := image{Health: newHealth(i.Now, i.Answers, i.Daemon), Repo: Text(img.RepoName), Tag: Text(img.Tag), RepoURL: Filter{Repo: img.RepoName}.url(""),
+		Digest: img.Digest.String(), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
+		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.Digest.String()}).String(),
+		Command: Text("trust-worker get " + img.RepoName + "@" + img.Digest.String())}
+	files := filesOf(i.Store)
+	for n := range img.SignatureInfo {
+		v.Signatures = append(v.Signatures, signatureOf(&img.SignatureInfo[n], files, i.Now))
+	}
+	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {
+		for _, m := range img.Manifests {
+			one := cache.Image{SignatureInfo: m.SignatureInfo}
+			v.Children = append(v.Children, child{Platform: Text(m.Platform), Short: short(m.Digest), Digest: m.Digest.String(),
+				URL: imageURL(img.RepoName, "", m.Digest), State: stateOfImage(&one), Signatures: countTools(m.SignatureInfo)})
+		}
+	}
+	title := img.RepoName + ":" + img.Tag
+	if img.Tag == "" {
+		title = img.RepoName + "@" + short(img.Digest)
+	}
+	return p.render("image.html", frame{Title: Text(title + " – " + v.State.Word), Tab: "images", Live: true, Body: v})
+}
+
+func signatureOf(s *cache.Signature, files map[trust.Signer][]string, now time.Time) signature {
+	e := s.Reason.Explain()
+	v := signature{State: stateOfStatus(s.Status), Tool: Text(s.Tool), Format: formats[s.Format], What: e.What, Do: e.Do, Reason: Text(s.Reason),
+		Digest: s.Digest.String(), Layer: s.Layer}
+	switch {
+	case s.IsTrusted && s.Tool == trust.Cosign:
+		v.What = "It verifies under a key in _cosign."
+	case s.IsTrusted:
+		v.What = "It verifies under a certificate in the trust store, and the trust policy accepts it."
+	case e.What == "":
+		v.What = "This version has no words for the reason."
+	}
+	for _, n := range s.Notes {
+		if text := n.Explain(); text != "" {
+			v.Notes = append(v.Notes, text)
+		}
+	}
+	if s.Tool == trust.Notation {
+		v.Author = Text(s.Author)
+	} else {
+		for line := range strings.Lines(s.Author) {
+			v.Key = append(v.Key, Text(strings.TrimRight(line, "\r\n")))
+		}
+	}
+	if s.SignerFingerprint != (trust.Digest{}) {
+		v.Fingerprint = s.SignerFingerprint.String()
+		for _, name := range files[trust.Signer{Tool: s.Tool, Fingerprint: s.SignerFingerprint}] {
+			v.Files = append(v.Files, Text(name))
+		}
+	}
+	for at, t := range map[*Moment]*time.Time{&v.From: s.ValidFrom, &v.Until: s.ValidUntil, &v.Verified: s.VerifiedAt} {
+		if t != nil {
+			*at = moment(*t, now)
+		}
+	}
+	return v
+}

@@ -1,0 +1,118 @@
+package page
+
+import (
+	"slices"
+	"time"
+
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// Trust is the page of the trust material.
+type Trust struct {
+	Now   time.Time
+	Store *verifier.TrustStore // nil: not loaded yet
+	// After is how many files are on the pages before this one.
+	After int
+}
+
+// filesPerPage keeps a store of thousands readable.
+const filesPerPage = 500
+
+// material is what is in force, and what was refused.
+type material struct {
+	Loaded       bool
+	Keys         int
+	Certificates int
+	Policy       Text
+	PolicyWrong  bool
+	Ignored      int
+	Refused      []refusal
+	Files        []file
+	From, Of     int
+	Next         int // 0: this is the last page
+}
+
+type refusal struct {
+	Path, Reason Text
+	Grace        bool
+}
+
+// file is one piece of material in force.
+type file struct {
+	Path, Store, Kind, Algorithm, Subject Text
+	Tool                                  Text
+	Fingerprint, Short                    string
+	Until                                 Moment
+	Class                                 string // of the expiry: a state's name, or ""
+	Expiry                                string // "expires in 12 days", "expired 3 hours ago", "no end"
+	notAfter                              time.Time
+}
+
+// soon is when an expiry is worth a colour.
+const soon = 30 * 24 * time.Hour
+
+func fileOf(f verifier.File, now time.Time) file {
+	v := file{Path: Text(f.Path), Store: Text(f.Signer.Store()), Kind: Text(f.Kind), Algorithm: Text(f.Algorithm), Subject: Text(f.Subject),
+		Tool: Text(f.Signer.Tool), Fingerprint: f.Signer.Fingerprint.String(), Short: short(f.Signer.Fingerprint), notAfter: f.NotAfter, Expiry: "no end"}
+	switch left := f.NotAfter.Sub(now); {
+	case f.NotAfter.IsZero():
+		return v
+	case left <= 0:
+		v.Class, v.Expiry = "unsigned", "expired "+distance(f.NotAfter, now)
+	case left < soon:
+		v.Class, v.Expiry = "untrusted", "expires "+distance(f.NotAfter, now)
+	default:
+		v.Expiry = "expires " + distance(f.NotAfter, now)
+	}
+	v.Until = moment(f.NotAfter, now)
+	return v
+}
+
+func newMaterial(now time.Time, store *verifier.TrustStore) material {
+	if store == nil {
+		return material{}
+	}
+	policy := store.Policy()
+	m := material{Loaded: true, Policy: Text(policy.String()), PolicyWrong: policy.Problem != "", Ignored: store.Ignored()}
+	for _, r := range store.Refused() {
+		m.Refused = append(m.Refused, refusal{Text(r.Path), Text(r.Reason), r.Grace})
+	}
+	for _, f := range store.Loaded() {
+		if f.Signer.Tool == trust.Cosign {
+			m.Keys++
+		} else {
+			m.Certificates++
+		}
+		m.Files = append(m.Files, fileOf(f, now))
+	}
+	m.Of = len(m.Files)
+	return m
+}
+
+// brief keeps what an operator has to know at a glance: refusals, and the
+// certificates that end first.
+func (m material) brief() material {
+	const enough = 5
+	ending := slices.DeleteFunc(slices.Clone(m.Files), func(f file) bool { return f.notAfter.IsZero() })
+	slices.SortStableFunc(ending, func(a, b file) int { return a.notAfter.Compare(b.notAfter) })
+	shown := 0
+	for shown < len(ending) && shown < enough && ending[shown].Class != "" {
+		shown++
+	}
+	m.Files = ending[:max(shown, min(1, len(ending)))] // the next one, if none is near
+	m.Refused = m.Refused[:min(len(m.Refused), enough)]
+	return m
+}
+
+// Trust renders the page of the trust material.
+func (p *Pages) Trust(t Trust) ([]byte, error) {
+	m := newMaterial(t.Now, t.Store)
+	m.From = min(max(t.After, 0), m.Of)
+	to := min(m.From+filesPerPage, m.Of)
+	if to < m.Of {
+		m.Next = to
+	}
+	m.Files = m.Files[m.From:to]
+	return p.render("trust.html", frame{Title: "Trust material", Tab: "trust", Live: true, Body: m})
+}

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/server/page"
+)
+
+const (
+	// rowsPerPage and scanPerView bound one view of the list: the images in it,
+	// and those read to find them.
+	rowsPerPage = 50
+	scanPerView = 20_000
+	// changesRead are the changes among which a loss of trust is looked for.
+	changesRead = 200
+)
+
+func (s *Server) pageRoutes(t router) {
+	redirect := func(w http.ResponseWriter, r *http.Request, _ identity) error {
+		http.Redirect(w, r, page.Root, http.StatusSeeOther)
+		return nil
+	}
+	t.handle("GET /{$}", toNone, redirect)
+	t.handle("GET "+strings.TrimSuffix(page.Root, "/"), toNone, redirect)
+	t.handle("GET "+page.Root+"{$}", toRead, s.overviewPage)
+	t.handle("GET "+page.Root+"image/{name...}", toRead, s.imagePage)
+	t.handle("GET "+page.Root+"trust", toRead, s.trustPage)
+	// The same for everybody: the page of an error needs them too.
+	t.handle("GET "+page.Root+"static/{name}", toNone, s.pageAsset)
+}
+
+// forPeople reports whether an answer is read in a browser.
+func forPeople(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, page.Root) }
+
+func pageHeaders(w http.ResponseWriter) {
+	w.Header().Set("Content-Security-Policy", page.ContentSecurityPolicy)
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+const mediaHTML = "text/html; charset=utf-8"
+
+func (s *Server) writePage(w http.ResponseWriter, status int, b []byte) {
+	pageHeaders(w)
+	w.Header().Set("Content-Type", mediaHTML)
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client is gone
+}
+
+// failPage answers with a problem in words.
+func (s *Server) failPage(w http.ResponseWriter, p *problem) {
+	message := strings.ToUpper(p.Message[:1]) + p.Message[1:]
+	b, err := s.pages.Error(p.status, message, p.Detail["reason"])
+	if err != nil { // our own template; a failure is a programming error
+		http.Error(w, message, p.status)
+		return
+	}
+	s.writePage(w, p.status, b)
+}
+
+// freshPage answers with a page of one snapshot.
+func (s *Server) freshPage(w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) ([]byte, error)) error {
+	pageHeaders(w)
+	return s.freshBytes(w, r, mediaHTML, fn)
+}
+
+func answersOf(snap *cache.Snapshot) page.Answers {
+	return page.Answers{AsOf: snap.AsOf(), Lease: snap.Lease(), Stale: snap.Stale()}
+}
+
+// overviewPage shows the daemon's condition also when there are no answers.
+func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity) error {
+	q := r.URL.Query()
+	filter := page.Filter{Query: strings.TrimSpace(q.Get("q")), State: q.Get("state"), Repo: q.Get("repo")}
+	if _, err := parseState(filter.State); err != nil {
+		return err
+	}
+	wanted := imageFilter{state: filter.State, query: newNameQuery(filter.Query), untagged: true}
+	after, err := parseCursor(q.Get("after"))
+	if err != nil {
+		return err
+	}
+	o := page.Overview{Now: s.cfg.Now(), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Filter: filter, After: after.String(),
+		Changes: s.cfg.Changes.Newest(changesRead)}
+	err = s.freshPage(w, r, func(snap *cache.Snapshot) ([]byte, error) {
+		o.Answers = answersOf(snap)
+		p := pager{snap: snap, filter: wanted, limit: rowsPerPage, most: scanPerView, names: s.cfg.Limits.MaxScan, after: after}
+		if err := p.collect(filter.Repo); err != nil {
+			return nil, err
+		}
+		o.Images, o.Next, o.Looked = p.page.Images, p.page.Next, p.read
+		counts, err := snap.Counts("")
+		if err != nil {
+			return nil, err
+		}
+		o.Counts = counts.Images
+		return s.pages.Overview(&o)
+	})
+	if p := problemOf(err); err != nil && p.Code == codeNoCache {
+		o.Answers = page.Answers{Problem: "Nothing is published, so nothing is trusted."}
+		b, err := s.pages.Overview(&o)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Retry-After", "1")
+		s.writePage(w, p.status, b)
+		return nil
+	}
+	return err
+}
+
+func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, _ identity) error {
+	return s.freshPage(w, r, func(snap *cache.Snapshot) ([]byte, error) {
+		img, err := lookUp(snap, r.PathValue("name"))
+		if errors.Is(err, cache.ErrNotFound) {
+			return nil, refuse(http.StatusNotFound, codeNameUnknown, "this image is not in storage", r.PathValue("name"))
+		} else if err != nil {
+			return nil, err
+		}
+		return s.pages.Image(&page.Image{Now: s.cfg.Now(), Answers: answersOf(snap), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Image: img})
+	})
+}
+
+func (s *Server) trustPage(w http.ResponseWriter, r *http.Request, _ identity) error {
+	after, err := strconv.Atoi(r.URL.Query().Get("after"))
+	if err != nil {
+		after = 0
+	}
+	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after})
+	if err != nil {
+		return err
+	}
+	pageHeaders(w)
+	writeFresh(w, r, mediaHTML, "trust", b)
+	return nil
+}
+
+// pageAsset serves a file that pages refer to by its content's version, so that
+// it can be kept.
+func (s *Server) pageAsset(w http.ResponseWriter, r *http.Request, _ identity) error {
+	a, ok := page.FindAsset(r.PathValue("name"))
+	if !ok {
+		return refuse(http.StatusNotFound, codeNameUnknown, "there is nothing here", "")
+	}
+	pageHeaders(w)
+	w.Header().Set("Content-Type", a.Type)
+	if r.URL.Query().Get("v") == a.Version {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	_, _ = w.Write(a.Content) // the client is gone
+	return nil
+}
