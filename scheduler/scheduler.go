@@ -110,6 +110,9 @@ type Scheduler struct {
 	counters counters
 	measures *measures
 	state    stateOfScan
+	// impatient is set for a single pass, which does not wait for the time of
+	// a retry: nobody would be there when it comes.
+	impatient bool
 }
 
 // New checks the configuration.
@@ -183,16 +186,17 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // Scan does one full pass: it loads the trust directories, looks at every
-// repository, verifies what is new, publishes, and returns. believe says
-// whether unchanged stamps are believed.
+// repository, verifies what is new, tries once more what was not decided, and
+// publishes. believe says whether unchanged stamps are believed.
 func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	finished := errors.New("finished")
+	s.impatient = true
 	err := s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error {
-			if err := s.walk(ctx, !believe); err != nil {
+			if err := s.oweUndecided(); err != nil {
 				return err
 			}
-			if _, _, err := s.oweDue(); err != nil {
+			if err := s.walk(ctx, !believe); err != nil {
 				return err
 			}
 			for asked := int64(0); ; {
