@@ -40,7 +40,7 @@ screenshots: ## remake docs/images with a headless chromium
 .PHONY: torture
 torture: ## the long loops: more turns, more cases; prints what they did
 	@mkdir -p bin
-	set -o pipefail; TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Script|Differential|Kill|Damage|FullDisk' $(PACKAGES) | tee bin/torture.log
+	set -o pipefail; TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Script|Corpus|Differential|Kill|Damage|FullDisk' $(PACKAGES) | tee bin/torture.log
 	@grep -E 'wrongly trusted' bin/torture.log
 
 .PHONY: lint
@@ -71,7 +71,8 @@ fixtures: ## remake integration/testdata with the real signing tools
 	integration/fixtures/make.sh
 
 .PHONY: generate
-generate: ## remake generated code (needs protoc)
+generate: ## remake the table of the corpus in docs/security.md, and generated code (needs protoc)
+	$(GO) test ./integration -run 'TestCorpusInTheDocumentation$$' -update
 	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
 	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/cachepb/cache.proto
 	GOBIN=$(CURDIR)/bin $(GO) install $(GQLGEN)

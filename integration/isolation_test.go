@@ -8,7 +8,11 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"trust-worker/cache"
 )
@@ -100,6 +104,54 @@ func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
 				t.Errorf("only %d images were scanned", n)
 			}
 		})
+	}
+}
+
+// Nothing is written outside the state and trust directories, not even for a
+// moment on its way there: what passes through a directory that everybody can
+// write to may be a token, or somebody else's link.
+func TestNothingInTheTemporaryDirectory(t *testing.T) {
+	s := newSample(t)
+	dir := filepath.Join(filepath.Dir(s.Dir), "temporary") // of one file system with the state
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Skipf("no inotify here: %v", err)
+	}
+	defer w.Close()
+	if err := w.Add(dir); err != nil {
+		t.Fatal(err)
+	}
+	cmd := serveCommand(s.Dir, "--listen", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	d := start(t, cmd, filepath.Join(s.Dir, "_trust"))
+	d.ready(t)
+	d.status(t, "written", func(*report) bool { return true })
+	if _, err := os.Stat(filepath.Join(d.state, "upload.token")); err != nil {
+		t.Errorf("no token was made: %v", err)
+	}
+	if code := d.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	// What comes after all that has been, by the kernel's order.
+	last := filepath.Join(dir, "last")
+	if err := os.WriteFile(last, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case e := <-w.Events:
+			if e.Name == last {
+				return
+			}
+			t.Errorf("in the temporary directory: %s", e)
+		case err := <-w.Errors:
+			t.Fatal(err)
+		case <-time.After(deadline):
+			t.Fatal("the watcher does not see what happens")
+		}
 	}
 }
 

@@ -115,6 +115,9 @@ type Scheduler struct {
 	measures   *measures
 	state      stateOfScan
 	quarantine quarantine
+	// impatient is set for a single pass, which does not wait for the time of
+	// a retry: nobody would be there when it comes.
+	impatient bool
 
 	verify func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
 }
@@ -194,16 +197,17 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // Scan does one full pass: it loads the trust directories, looks at every
-// repository, verifies what is new, publishes, and returns. believe says
-// whether unchanged stamps are believed.
+// repository, verifies what is new, tries once more what was not decided, and
+// publishes. believe says whether unchanged stamps are believed.
 func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	finished := errors.New("finished")
+	s.impatient = true
 	err := s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error {
-			if err := s.walk(ctx, !believe); err != nil {
+			if err := s.oweUndecided(); err != nil {
 				return err
 			}
-			if _, _, err := s.oweDue(0); err != nil {
+			if err := s.walk(ctx, !believe); err != nil {
 				return err
 			}
 			for asked := int64(0); ; {

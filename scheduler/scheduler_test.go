@@ -287,6 +287,45 @@ func TestMissingBlob(t *testing.T) {
 	w.want(img, "unknown")
 }
 
+// A single pass does not wait for the time of a retry: what could not be decided
+// by the one before is tried again, once, and only that.
+func TestNextPassTriesAgain(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	lost, rotten, beside := w.st.Image("a", "lost"), w.st.Image("a", "rotten"), w.st.Image("a", "beside")
+	w.st.SignBundle(beside, k, simple)
+	bundles := map[trust.Digest][]byte{}
+	for _, img := range []signtest.Image{lost, rotten} {
+		bundles[img.Trust()] = signtest.BundleJSON(img.Trust(), k, simple)
+		sig := w.st.AttachBlob(img, signtest.BundleMediaType, signtest.BundleMediaType, bundles[img.Trust()])
+		if img.Tag == "lost" {
+			w.st.RemoveBlob("a", w.st.Signatures(sig)[0])
+		} else {
+			w.st.Corrupt("a", w.st.Signatures(sig)[0])
+		}
+	}
+	w.scan()
+	for range 5 { // by now the next try is half a minute away
+		if work := w.scan(); work.Calls != 0 || work.Verified != 2 {
+			t.Errorf("a pass with nothing changed: %+v", work)
+		}
+		w.reason(lost, trust.BlobMissing)
+		w.reason(rotten, trust.DigestMismatch)
+		w.close()
+	}
+	w.st.Blob("a", bundles[lost.Trust()])
+	w.st.Blob("a", bundles[rotten.Trust()])
+	w.scan()
+	w.want(lost, "trusted")
+	w.want(rotten, "trusted")
+	w.want(beside, "trusted")
+	w.close()
+	if work := w.scan(); work.Verified != 0 {
+		t.Errorf("all is decided: %+v", work)
+	}
+}
+
 // While one repository holds many bad signatures, another's new one is decided
 // after a bounded number of that one's (I4): by work done, not by time.
 func TestFairness(t *testing.T) {

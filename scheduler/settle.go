@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"slices"
 	"time"
 
@@ -162,7 +163,7 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	changed := false
 	for k := range row.References {
 		ref := &row.References[k]
-		if wait := ref.NextTry - now; ref.NextTry == 0 || wait > 0 && wait <= int64(longestWait/time.Second) {
+		if !s.isDue(ref, now) {
 			continue
 		}
 		n++
@@ -252,6 +253,39 @@ func (s *Scheduler) oweDue(longest time.Duration) (owed int, next time.Time, err
 }
 
 const dueAtOnce = 1024
+
+// isDue reports whether a reference is to be looked at again: its time has come, or
+// it is a single pass's only chance to see that storage has been mended.
+// Revocation services keep their time, or each pass would wait for a dead one.
+func (s *Scheduler) isDue(ref *cache.Reference, now int64) bool {
+	switch {
+	case ref.NextTry == 0:
+		return false
+	case ref.NextTry <= now, ref.NextTry-now > int64(longestWait/time.Second):
+		return true
+	}
+	return s.impatient && slices.ContainsFunc(ref.Problems, func(p cache.Problem) bool { return p.Reason != trust.RevocationUnknown })
+}
+
+// oweUndecided owes one more look at everything that an earlier pass could not
+// decide; [Scheduler.isDue] says which of it has to wait for its time.
+func (s *Scheduler) oweUndecided() error {
+	const ever = 1 << 40 // seconds
+	due, _, err := s.cfg.Store.DueNow(time.Unix(ever, 0), 0, math.MaxInt)
+	if err != nil {
+		return err
+	}
+	subjects := map[string][]trust.Digest{}
+	for _, d := range due {
+		if d.Repository != "" {
+			subjects[d.Repository] = append(subjects[d.Repository], d.Subject)
+		}
+	}
+	for name, all := range subjects {
+		s.agenda.add(item{repository: name}, retry, func(w *work) { w.due = append(w.due, all...) })
+	}
+	return nil
+}
 
 // oweRehash owes the slow pass: signature bytes are read again and hashed, so
 // that rot is found within its interval.

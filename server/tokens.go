@@ -100,7 +100,7 @@ func makeToken(path string) error {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	token := base64.RawURLEncoding.EncodeToString(b) + "\n"
-	if err := renameio.WriteFile(path, []byte(token), 0o600); err != nil {
+	if err := renameio.WriteFile(path, []byte(token), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("make upload token: %w", err)
 	}
 	return nil

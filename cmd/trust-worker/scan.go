@@ -39,6 +39,8 @@ func newScanCommand(s *settings) *cobra.Command {
 		Short: "Do one full pass over storage, print a summary, and exit",
 		Long: `Do one full pass over storage, print a summary, and exit.
 
+What an earlier pass could not decide is tried again.
+
 What it publishes is believed without a daemon that confirms it: keys that are
 removed later are noticed only by the next scan. Readers that mind can ask for
 a maximum age.`,

@@ -191,7 +191,7 @@ func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *s
 		st.PrivateBytes, st.Status, st.Webhooks = store.PrivateSize(), sched.Status(), hooks.Status()
 		b, err := json.MarshalIndent(st, "", "  ")
 		if err == nil {
-			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640)
+			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640, renameio.WithTempDir(s.state))
 		}
 		if err != nil && !failed {
 			log.Warn("cannot write the status file", "error", err)
