@@ -79,9 +79,9 @@ func (n Note) Explain() string {
 	case ExpiryLogged:
 		return "The signature has expired; the policy only logs that."
 	case RevocationLogged:
-		return "A certificate is revoked, or that could not be learned; the policy only logs that."
+		return "A certificate in its chain is revoked; the policy only logs that."
 	case RevocationNotChecked:
-		return "Whether a certificate has been revoked was not asked."
+		return "Whether a certificate has been revoked is not known: nobody was asked, or nobody answered and the policy only logs that."
 	}
 	return ""
 }
