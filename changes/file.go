@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
@@ -113,7 +114,7 @@ func (j *journalFile) replace(path string, head header, held []Change) error {
 			return err
 		}
 	}
-	if err := renameio.WriteFile(path, b.Bytes(), 0o640); err != nil {
+	if err := renameio.WriteFile(path, b.Bytes(), 0o640, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -110,7 +110,7 @@ func (s *Sender) save(saved map[string]changes.Position) (map[string]changes.Pos
 	}
 	b, err := json.Marshal(places)
 	if err == nil {
-		err = renameio.WriteFile(s.path, append(b, '\n'), 0o640)
+		err = renameio.WriteFile(s.path, append(b, '\n'), 0o640, renameio.WithTempDir(filepath.Dir(s.path)))
 	}
 	if err != nil {
 		return saved, err

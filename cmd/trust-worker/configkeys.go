@@ -90,9 +90,11 @@ func takeWebhooks(c *configValues, v any) error {
 		m, _ := v.(map[string]any) // what is none has no url either
 		var w webhook.Config
 		for name, field := range map[string]*string{"url": &w.URL, "secretFile": &w.SecretFile} {
-			if *field, ok = m[name].(string); !ok {
+			text, ok := m[name].(string)
+			if !ok {
 				return fmt.Errorf("entry %d has no %s", i+1, name)
 			}
+			*field = text
 		}
 		if len(m) != 2 {
 			return fmt.Errorf("entry %d: known here: url, secretFile", i+1)

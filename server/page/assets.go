@@ -2,7 +2,6 @@ package page
 
 import (
 	"embed"
-	"mime"
 	"path"
 
 	"trust-worker/trust"
@@ -18,6 +17,9 @@ type Asset struct {
 	Version string // of the content: it is in the address, so that it can be kept for ever
 }
 
+// mediaTypes by extension: the machine's own table is not asked.
+var mediaTypes = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
 // assets by name.
 var assets = readAssets()
 
@@ -32,7 +34,7 @@ func readAssets() map[string]Asset {
 		if err != nil {
 			panic(err)
 		}
-		out[e.Name()] = Asset{Type: mime.TypeByExtension(path.Ext(e.Name())), Content: b, Version: trust.SumOf(b).Hex()[:12]}
+		out[e.Name()] = Asset{Type: mediaTypes[path.Ext(e.Name())], Content: b, Version: trust.SumOf(b).Hex()[:12]}
 	}
 	return out
 }
