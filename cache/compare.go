@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"trust-worker/trust"
 )
 
@@ -28,17 +30,23 @@ type Difference struct {
 // Lease and staleness are left aside, since they say what may be believed and
 // not what has changed: what fn is given is no answer to be acted on. Unchanged
 // records cost a comparison of bytes, and nothing at all while both snapshots
-// rest on the same base.
+// rest on the same base. When signers alone came or went, the records that rest
+// on none of them cost being skimmed.
 func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(*Difference) error) (err error) {
 	c := newComparison(old, s, from, to)
 	guard(&err, func() error {
-		all = all || old == nil || !sameTrust(old.InForce().Terms(), s.InForce().Terms())
-		if all {
+		if all || old == nil {
 			return c.images(nil, true, nil, fn)
 		}
 		moved, err := c.moved()
 		if err != nil {
 			return err
+		}
+		if !sameTrust(old.InForce().Terms(), s.InForce().Terms()) {
+			if old.g.id == s.g.id && from.Equal(to) {
+				c.moot, c.elsewhere = moot(old.g.trust, s.g.trust), moved
+			}
+			return c.images(nil, true, nil, fn)
 		}
 		if err := c.images(nil, false, moved, fn); err != nil {
 			return err
@@ -69,7 +77,13 @@ func (s *Snapshot) CompareImage(old *Snapshot, from, to time.Time, repository st
 func (s *Snapshot) Now() time.Time { return s.now }
 
 // comparison is two snapshots with their clocks set, their leases out of force.
-type comparison struct{ was, is *Snapshot }
+type comparison struct {
+	was, is *Snapshot
+	// moot, if not nil, are the numbers of the only signers that could make an
+	// unchanged record read differently, but in the repositories elsewhere.
+	moot      map[uint32]bool
+	elsewhere []string
+}
 
 func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 	at := func(s *Snapshot, t time.Time) *Snapshot {
@@ -78,7 +92,79 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 		}
 		return &Snapshot{r: s.r, g: s.g, base: s.base, delta: s.delta, now: t, asOf: s.asOf, scratch: new(scratch)}
 	}
-	return comparison{at(old, from), at(s, to)}
+	return comparison{was: at(old, from), is: at(s, to)}
+}
+
+// moot returns the signers that are in one of two trust files alone, if nothing
+// else in them can make an answer read differently; else nil.
+func moot(a, b *trustFile) map[uint32]bool {
+	x, y := a.inForce, b.inForce
+	if !equalTerms(x.Terms(), y.Terms()) || termsNumber(x) != termsNumber(y) {
+		return nil
+	}
+	ids := map[uint32]bool{}
+	for id, signer := range a.signers {
+		if !y.Has(signer) {
+			ids[id] = true
+		}
+	}
+	for id, signer := range b.signers {
+		if !x.Has(signer) {
+			ids[id] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return ids
+}
+
+// mayDiffer reports whether an unchanged record may read differently.
+func (c comparison) mayDiffer(key, sealed []byte) bool {
+	if c.moot == nil || names(key, sealed, c.moot) {
+		return true
+	}
+	repository, _, _ := bytes.Cut(key, []byte{0})
+	_, moved := slices.BinarySearch(c.elsewhere, string(repository))
+	return moved
+}
+
+// names reports whether a sealed image record has a ground that names one of
+// the signers. What cannot be read is taken for one that does.
+func names(key, sealed []byte, ids map[uint32]bool) (found bool) {
+	body, ok, err := unseal(key, sealed)
+	if !ok || err != nil {
+		return err != nil
+	}
+	var signer func(b []byte) error
+	below := func(wanted protowire.Number, next func([]byte) error) func([]byte) error {
+		return func(b []byte) error {
+			return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+				if num != wanted || found {
+					return nil
+				}
+				if bytes == nil { // a number that is not packed
+					found = found || ids[uint32(v)]
+					return nil
+				}
+				return next(bytes)
+			})
+		}
+	}
+	signer = func(packed []byte) error {
+		for len(packed) > 0 {
+			id, n := protowire.ConsumeVarint(packed)
+			if n < 0 {
+				return ErrDamaged
+			}
+			found, packed = found || ids[uint32(id)], packed[n:]
+		}
+		return nil
+	}
+	ground := below(1, signer)
+	verdict := below(3, ground)
+	signature := below(3, verdict)
+	return below(5, signature)(body) != nil || found
 }
 
 func sameTrust(a, b trust.Terms) bool {
@@ -118,7 +204,7 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 				before = c.was.raw(key)
 			}
 		}
-		if all || !bytes.Equal(before, after) {
+		if !bytes.Equal(before, after) || all && c.mayDiffer(key, before) {
 			d, err := c.difference(key, before, after)
 			if err != nil {
 				return err
