@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,16 +54,17 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 	reader := openReader(t, s.dir)
 	old := snapshot(t, reader)
 	told, sameBase, walked := 0, 0, 0
-	for turn := range 120 {
+	for turn := range 250 {
 		for range 1 + r.IntN(3) {
-			switch r.IntN(10) {
+			switch r.IntN(8) {
 			case 0:
 				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Remove: true})
 			case 1:
 				yes := r.IntN(2) == 0
 				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Update: &PlaceUpdate{Unlisted: &yes}})
 			case 2:
-				setTrust(t, s, inForce(signers[:r.IntN(4)]...))
+				some := slices.DeleteFunc(slices.Clone(signers), func(trust.Signer) bool { return r.IntN(2) == 0 })
+				setTrust(t, s, inForce(some...))
 			case 3: // a new base with everything, as a fold leaves it
 				s.pub.data.Lock()
 				if err := errors.Join(s.publishAll(), s.forget(math.MaxUint64)); err != nil {
@@ -114,7 +116,7 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 		}
 		old = now
 	}
-	if told < 200 || sameBase < 40 || sameBase > 115 {
+	if told < 400 || sameBase < 80 || sameBase > 230 {
 		t.Errorf("%d differences, %d turns on one base: the test tries too little", told, sameBase)
 	}
 }
@@ -202,5 +204,30 @@ func TestCompareTimes(t *testing.T) {
 	}
 	if d, err := now.CompareImage(nil, end, end, "team/none", image); err != nil || d.Before != nil || d.After != nil {
 		t.Errorf("of no image: %v, %v", d, err)
+	}
+}
+
+// A repository that can't be listed any more, in the very publication that
+// brings another signer: its images read differently whoever signed them.
+func TestCompareSignerAndRepositoryAtOnce(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	reader := openReader(t, s.dir)
+	old := snapshot(t, reader)
+	yes := true
+	mustCommit(t, s, Batch{Place: "team/app", Update: &PlaceUpdate{Unlisted: &yes}})
+	setTrust(t, s, inForce(keyA, keyB))
+	publish(t, s)
+	var told []trust.Status
+	at := time.Now()
+	err := snapshot(t, reader).Compare(old, at, at, false, func(d *Difference) error {
+		told = append(told, d.Before[0].Status, d.After[0].Status)
+		return nil
+	})
+	if err != nil || !slices.Equal(told, []trust.Status{trust.Trusted, trust.Unknown}) {
+		t.Errorf("told %v %v", told, err)
 	}
 }
