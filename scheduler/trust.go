@@ -64,6 +64,7 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 		if at, ok := s.cfg.Loader.RetryAt(s.now()); ok {
 			next = max(min(next, at.Sub(s.now())), 10*time.Millisecond)
 		}
+		s.state.setLooked(s.now())
 		timer.Reset(next)
 	}
 }
@@ -108,13 +109,13 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		s.trust.Store(in)
 	}
 	if err != nil {
-		s.state.setProblem("cannot publish trust: " + err.Error())
+		s.state.setTrustProblem("cannot publish trust: " + err.Error())
 		if errors.Is(err, cache.ErrDamaged) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", errTrustNotPublished, err)
 	}
-	s.state.setProblem("")
+	s.state.setTrustProblem("")
 	s.logTrust(store, change)
 	if err := s.takeBack(store, change); err != nil {
 		return err
