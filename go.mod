@@ -4,6 +4,8 @@ go 1.26.0
 
 require (
 	filippo.io/nistec v0.0.4
+	github.com/CycloneDX/cyclonedx-go v0.9.3
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/dustin/go-humanize v1.0.1
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/goccy/go-yaml v1.19.2
