@@ -115,7 +115,7 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			if explicit[name] {
+			if explicit[name] || flags.Lookup(name) == nil { // or another command's
 				continue
 			}
 			explicit[name] = true
