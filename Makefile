@@ -66,6 +66,27 @@ fuzz: ## give each fuzz target FUZZTIME
 bench: ## benchmarks, each with its floor beside it
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
 
+ARCH ?= $(shell $(GO) env GOHOSTARCH)
+.PHONY: package
+package: ## build deb, rpm and archive for ARCH into bin/package
+	VERSION='$(VERSION)' GO='$(GO)' packaging/release.sh bin/package $(ARCH)
+
+.PHONY: release
+release: ## the same for amd64 and arm64, with bills of materials and hashes, into bin/release
+	VERSION='$(VERSION)' GO='$(GO)' packaging/release.sh bin/release amd64 arm64
+
+.PHONY: reproducible
+reproducible: ## build the packages twice, in two directories, and compare every byte
+	VERSION='$(VERSION)' GO='$(GO)' packaging/reproducible.sh $(ARCH)
+
+.PHONY: man
+man: build ## write the manual into bin/man
+	rm -rf bin/man && mkdir bin/man && ./bin/trust-worker man bin/man
+
+.PHONY: image
+image: ## build a container image from the source (needs docker)
+	docker build -f packaging/docker/Dockerfile --build-arg VERSION='$(VERSION)' -t trust-worker:$(VERSION) .
+
 .PHONY: fixtures
 fixtures: ## remake integration/testdata with the real signing tools
 	integration/fixtures/make.sh

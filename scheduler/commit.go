@@ -97,6 +97,7 @@ func (s *Scheduler) commit(results []result) error {
 		for _, b := range late {
 			outdated[owner[b]] = true
 		}
+		s.state.setCommitProblem("")
 		s.counters.commits.Add(1)
 		s.measures.committed(results)
 	}
@@ -113,7 +114,7 @@ func (s *Scheduler) commit(results []result) error {
 // commitFailed owes everything again, after a pause: the disk may be full.
 func (s *Scheduler) commitFailed(results []result, err error) {
 	s.counters.errors.Add(1)
-	s.state.setProblem("cannot write the cache: " + err.Error())
+	s.state.setCommitProblem("cannot write the cache: " + err.Error())
 	for _, r := range results {
 		if r.again != nil && !errors.Is(err, cache.ErrDamaged) {
 			again := *r.again

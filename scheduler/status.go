@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,10 +47,14 @@ type Status struct {
 	// Confirmed is when the trust directories were last found to be what is
 	// published.
 	Confirmed time.Time
-	Loaded    []verifier.File
-	Refused   []verifier.Refusal
-	Ignored   int
-	Policy    string
+	// Looked is when the loop that keeps the published trust in step last came
+	// round, whatever it found. It does so each Config.ConfirmInterval; if it
+	// does not, the process hangs.
+	Looked  time.Time
+	Loaded  []verifier.File
+	Refused []verifier.Refusal
+	Ignored int
+	Policy  string
 	// LastPass and PassTook are of the last pass over storage.
 	LastPass     time.Time
 	PassTook     time.Duration
@@ -78,15 +83,29 @@ type Status struct {
 type stateOfScan struct {
 	mu sync.Mutex
 	st Status
+	// trustProblem and commitProblem end each when what it is about succeeds.
+	trustProblem, commitProblem string
 	// unstableTries counts, by repository, the scans in a row that found it
 	// changing or incomplete. Bounded: see unstable.
 	unstableTries map[string]int
 }
 
-func (st *stateOfScan) setProblem(p string) {
+func (st *stateOfScan) setTrustProblem(p string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.st.Problem = p
+	st.trustProblem = p
+}
+
+func (st *stateOfScan) setCommitProblem(p string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.commitProblem = p
+}
+
+func (st *stateOfScan) setLooked(now time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.st.Looked = now
 }
 
 func (st *stateOfScan) setTrust(t *verifier.TrustStore, now time.Time) {
@@ -131,6 +150,7 @@ func (st *stateOfScan) unstable(name string, is bool) int {
 func (s *Scheduler) Status() Status {
 	s.state.mu.Lock()
 	st := s.state.st
+	st.Problem = cmp.Or(s.state.trustProblem, s.state.commitProblem)
 	s.state.mu.Unlock()
 	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
 	if c := s.cfg.Revocation; c != nil {

@@ -64,6 +64,7 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 		if at, ok := s.cfg.Loader.RetryAt(s.now()); ok {
 			next = max(min(next, at.Sub(s.now())), 10*time.Millisecond)
 		}
+		s.state.setLooked(s.now())
 		timer.Reset(next)
 	}
 }
@@ -108,13 +109,13 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		s.trust.Store(in)
 	}
 	if err != nil {
-		s.state.setProblem("cannot publish trust: " + err.Error())
+		s.state.setTrustProblem("cannot publish trust: " + err.Error())
 		if errors.Is(err, cache.ErrDamaged) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", errTrustNotPublished, err)
 	}
-	s.state.setProblem("")
+	s.state.setTrustProblem("")
 	s.logTrust(store, change)
 	if err := s.takeBack(store, change); err != nil {
 		return err
@@ -162,6 +163,10 @@ func markGone(s trust.Signer) string { return "gone" + strings.TrimPrefix(markAp
 
 func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
 
+// markOff says that a tool was switched off when repositories were settled: its
+// signatures among them were passed over.
+func markOff(t trust.Tool) string { return "off " + string(t) }
+
 // parseMark reads the signer in a mark of a kind.
 func parseMark(kind, mark string) (s trust.Signer, ok bool) {
 	f := strings.Split(mark, " ")
@@ -190,6 +195,9 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 		if !marks[markApplied(m.Signer)] {
 			s.oweSigner(in, m.Signer, true, marks)
 		}
+	}
+	if err := s.oweSwitched(f, marks); err != nil {
+		return err
 	}
 	if s.policiesOwed {
 		return s.oweNotation(change.First)
@@ -224,6 +232,42 @@ func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.Trust
 	}
 	_, err = s.cfg.Store.Commit(cache.Batch{Marks: change})
 	return err
+}
+
+// oweSwitched remembers which tools are off, and owes a pass over every
+// repository when one is on again.
+func (s *Scheduler) oweSwitched(f *trust.InForce, marks map[string]bool) error {
+	switched, on := map[string]bool{}, false
+	for _, tool := range []trust.Tool{trust.Cosign, trust.Notation} {
+		if off := !f.Enabled(tool); off != marks[markOff(tool)] {
+			switched[markOff(tool)] = off
+			on = on || !off
+		}
+	}
+	if len(switched) == 0 {
+		return nil
+	}
+	batches := []cache.Batch{{Marks: switched}}
+	if on {
+		places, err := s.cfg.Store.Places()
+		if err != nil {
+			return err
+		}
+		batches = append(batches, s.unsettle(places)...)
+	}
+	_, err := s.cfg.Store.Commit(batches...)
+	return err
+}
+
+// unsettle queues a pass over the rows of the places, and returns what makes it
+// owed across a restart.
+func (s *Scheduler) unsettle(places []cache.Place) (batches []cache.Batch) {
+	yes := true
+	for _, p := range places {
+		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+	}
+	return batches
 }
 
 // oweNotation owes a pass over every repository that has notation signatures.
@@ -264,18 +308,14 @@ func (s *Scheduler) resume() error {
 	}
 	epoch := "epoch " + strconv.Itoa(int(verifier.Epoch))
 	for _, p := range places {
-		if p.Unsettled || !marks[epoch] {
+		if p.Unsettled {
 			s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle = true })
 		}
 	}
 	if marks[epoch] {
 		return nil
 	}
-	yes := true
-	batches := []cache.Batch{{Marks: map[string]bool{epoch: true}}}
-	for _, p := range places {
-		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
-	}
+	batches := append(s.unsettle(places), cache.Batch{Marks: map[string]bool{epoch: true}})
 	_, err = s.cfg.Store.Commit(batches...)
 	return err
 }

@@ -52,9 +52,9 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.config, "config", "", "configuration file (YAML or JSON)")
 	f.StringVar(&s.zotConfig, "zot-config", "", "zot's configuration file: takes its storage roots and trust switches")
 	f.StringVar(&s.root, "root", "", "the registry's storage root")
-	f.StringVar(&s.state, "state", "", "state directory (default $STATE_DIRECTORY, else <root>/_trust)")
-	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory of cosign public keys (default <root>/_cosign)")
-	f.StringVar(&s.notationDir, "notation-dir", "", "directory of notation's trust store and policy (default <root>/_notation)")
+	f.StringVar(&s.state, "state", "", "state directory (default $STATE_DIRECTORY, else ROOT/_trust)")
+	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory of cosign public keys (default ROOT/_cosign)")
+	f.StringVar(&s.notationDir, "notation-dir", "", "directory of notation's trust store and policy (default ROOT/_notation)")
 	f.StringSliceVar(&s.registryNames, "registry-name", nil, "host that trust policy scopes name this registry by (repeatable; default any)")
 	f.BoolVar(&s.enable, "trust", true, "verify at all (extensions.trust.enable)")
 	f.BoolVar(&s.cosign, "cosign", true, "verify cosign signatures")
@@ -115,7 +115,7 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			if explicit[name] {
+			if explicit[name] || flags.Lookup(name) == nil { // or another command's
 				continue
 			}
 			explicit[name] = true

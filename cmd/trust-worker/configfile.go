@@ -62,6 +62,11 @@ func readConfig(path string, strict bool, flags *pflag.FlagSet) (*configValues, 
 	if err := f.walk("", doc); err != nil {
 		return nil, usageError{err}
 	}
+	if !strict {
+		if err := f.asZot(doc); err != nil {
+			return nil, usageError{err}
+		}
+	}
 	f.values.portAt = f.at("http.port")
 	f.values.finish()
 	return f.values, nil
@@ -122,6 +127,25 @@ func (f *configFile) walk(above string, doc map[string]any) error {
 			return f.errorf(path, "must hold %s", strings.Join(keysBelow(path), ", "))
 		default:
 			return f.errorf(path, "unknown key %q; known here: %s", name, strings.Join(keysBelow(above), ", "))
+		}
+	}
+	return nil
+}
+
+// asZot takes what zot's file says without a key: storage is elsewhere, and a
+// tool that the trust section leaves out is off.
+func (f *configFile) asZot(doc map[string]any) error {
+	storage, _ := doc["storage"].(map[string]any)
+	if err := localStorage(storage); err != nil {
+		return f.errorf("storage.storageDriver", "%v", err)
+	}
+	extensions, _ := doc["extensions"].(map[string]any)
+	if _, ok := extensions["trust"]; !ok {
+		return nil
+	}
+	for _, tool := range []string{"cosign", "notation"} {
+		if _, set := f.values.flags[tool]; !set {
+			f.values.flags[tool] = configValue{text: "false", at: f.at("extensions.trust")}
 		}
 	}
 	return nil

@@ -119,7 +119,19 @@ func takeSubPaths(c *configValues, v any) error {
 		if !ok || !ok2 || dir == "" {
 			return fmt.Errorf("route %s has no rootDirectory", route)
 		}
+		if err := localStorage(sub); err != nil {
+			return fmt.Errorf("route %s: %w", route, err)
+		}
 		c.subPaths[route] = dir
+	}
+	return nil
+}
+
+// localStorage refuses zot's remote storage, which has no more than a cache in
+// rootDirectory.
+func localStorage(storage map[string]any) error {
+	if driver, _ := storage["storageDriver"].(map[string]any); len(driver) > 0 {
+		return fmt.Errorf("%v is remote storage, which is not supported", driver["name"])
 	}
 	return nil
 }

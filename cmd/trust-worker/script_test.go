@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
-			"exit": cmdExit, "until": cmdUntil,
+			"exit": cmdExit, "until": cmdUntil, "notified": cmdNotified,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -98,6 +98,10 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	}
 	cfg := s.scheduler(store, roots, loader, log)
 	cfg.MirrorPolicy = s.mirrorPolicy
+	watchdog := watchdogTimeout(log)
+	if watchdog > 0 {
+		cfg.ConfirmInterval = min(cfg.ConfirmInterval, watchdog/3)
+	}
 	if s.watch {
 		cfg.Trust = watcher.NewTrust([]string{s.cosignDir, s.notationDir}, watcher.Options{Log: log})
 		cfg.Repositories = watcher.NewRepositories(watcher.Options{Log: log})
@@ -113,6 +117,7 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	g.Go(func() error { return handleSignals(gctx, sched, log) })
 	g.Go(func() error { return hooks.Run(gctx) })
 	g.Go(func() error { return s.writeStatus(gctx, store, sched, hooks) })
+	g.Go(func() error { return s.notifySystemd(ctx, gctx, sched.Status, watchdog, log) })
 	g.Go(func() error { return told.observer.Run(gctx) })
 	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told.journal, hooks, log) })
 	g.Go(func() error {
