@@ -287,6 +287,29 @@ func TestMissingBlob(t *testing.T) {
 	w.want(img, "unknown")
 }
 
+// Trying again costs what was not decided: the layers beside a missing one, or
+// those before the limit of layers, are read and hashed, and not verified anew.
+func TestRetryVerifiesNothingTwice(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Image("a", "1")
+	var sig signtest.Image
+	for i := range 3 {
+		payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"a"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":{"n":"%d"}}`, img.Digest, i)
+		sig = w.st.SignSimple(img, k, signtest.CosignOptions{Payload: payload})
+	}
+	w.st.RemoveBlob("a", w.st.Signatures(sig)[1])
+	if work := w.scan(); work.Calls != 2 {
+		t.Errorf("first pass: %+v", work)
+	}
+	if work := w.scan(); work.Verified != 1 || work.Calls != 0 {
+		t.Errorf("one more try: %+v", work)
+	}
+	w.reason(img, trust.BlobMissing)
+	w.want(img, "trusted")
+}
+
 // A single pass does not wait for the time of a retry: what could not be decided
 // by the one before is tried again, once, and only that.
 func TestNextPassTriesAgain(t *testing.T) {

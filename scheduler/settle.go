@@ -180,7 +180,11 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 			s.apply(ref, whole(reasonOf(err)))
 			continue
 		}
-		l, err := s.look(ctx, in, p, name, &row, ref, nil)
+		prior, err := s.prior(in, subject, row.References)
+		if err != nil {
+			return n, err
+		}
+		l, err := s.look(ctx, in, p, name, &row, ref, prior)
 		if err != nil {
 			return n, err
 		}
