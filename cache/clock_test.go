@@ -107,3 +107,21 @@ func TestConfirmationIsAsOldAsTheLook(t *testing.T) {
 	}
 	want(t, openReader(t, dir, WithClock(later)), trust.Unknown, trust.Stale)
 }
+
+// The same between its look and the publication of what it saw.
+func TestPublicationIsAsOldAsTheLook(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Lease: time.Minute})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce())
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	if _, err := s.SetTrustAsOf(inForce(keyA), time.Now().Add(-2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, openReader(t, dir), trust.Unknown, trust.Stale)
+	if err := s.Confirm(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, openReader(t, dir), trust.Trusted, "")
+}

@@ -30,6 +30,7 @@ type publisher struct {
 	terms     *trust.InForce
 	inForce   atomic.Pointer[trust.InForce] // terms, for those who count and hold no lock
 	at        int64                         // when the trust file in force was written, Unix nanoseconds
+	looked    time.Time                     // when the look began that gave terms, or last confirmed them
 	withdrawn bool
 	// trustPublished: the trust file in force is this process's, not one
 	// that an earlier run left.

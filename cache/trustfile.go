@@ -43,8 +43,16 @@ func (c TrustChange) Changed() bool {
 // be published (a full disk) CURRENT is withdrawn, which needs no space, and
 // answers read unknown until a later call succeeds.
 func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
+	return s.SetTrustAsOf(f, s.opts.Now())
+}
+
+// SetTrustAsOf is SetTrust for what the trust directories held when a look at
+// them began: what is published is confirmed as of then. A process that is frozen
+// in between publishes no more than what it saw.
+func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (TrustChange, error) {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
+	s.pub.looked = looked
 	change := compareTrust(s.pub.terms, f)
 	if !change.Changed() && !s.pub.withdrawn {
 		return change, nil
@@ -180,7 +188,7 @@ func (s *Store) writeTrust(f *trust.InForce, next current) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b)); err != nil {
+	if err := writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked); err != nil {
 		return err
 	}
 	s.pub.at = p.PublishedAt
@@ -224,6 +232,7 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 func (s *Store) Confirm(at time.Time) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
+	s.pub.looked = at
 	if !s.pub.trustPublished || s.pub.withdrawn {
 		return nil
 	}

@@ -101,7 +101,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		return s.confirm(store, looked)
 	}
 	s.trustOwed = true
-	change, err := s.cfg.Store.SetTrust(store.InForce())
+	change, err := s.cfg.Store.SetTrustAsOf(store.InForce(), looked)
 	s.policiesOwed = s.policiesOwed || change.Policies
 	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(),
 		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
