@@ -16,7 +16,7 @@ import (
 // Verifying remembers, across the death of the process, which signatures were
 // being verified: a plain file of fixed slots in the private directory, written
 // before each and after, never synced. The kernel keeps it when the process
-// dies; a power cut may lose it, which blames nobody. See docs/adr/0010.
+// dies; a power cut may lose it, which blames nobody. See docs/adr/0006.
 //
 //	0   "TWV1", epoch (4)
 //	16  slots:    maxSlots × digest (32), zero when free

@@ -10,8 +10,8 @@
 //
 //	L1. A change is what readers see: the net difference between two
 //	    publications, or between two times in one. What was undone between two
-//	    looks (they are 100 ms apart, or as far as the work on the last one
-//	    took) is not told.
+//	    looks (they are 100 ms apart, or four times as far as the work on the
+//	    last one took) is not told.
 //	L2. Trust lost is told, or a reset is. Whoever has every change since a
 //	    position misses none; when that cannot be had (the journal is bounded,
 //	    a process was killed between publishing and telling) the answer is a

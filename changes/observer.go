@@ -15,6 +15,10 @@ import (
 // readlink.
 const lookEvery = 100 * time.Millisecond
 
+// restAfter times as long as a look took an Observer rests: a bulk scan, which
+// publishes large files one after the other, needs the processor more.
+const restAfter = 4
+
 // Observer finds the changes and gives them to a Journal. It reads as any other
 // process would, and holds the last generation that it has told of open.
 type Observer struct {
@@ -72,19 +76,21 @@ func (o *Observer) close() {
 
 // Run looks until ctx ends. Call Close afterwards.
 func (o *Observer) Run(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	failing := false
 	for {
+		began := time.Now()
 		err := o.Look(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
 			o.log.Error("cannot tell what has changed; will retry", "error", err)
 		}
 		failing = err != nil
+		timer.Reset(max(lookEvery, restAfter*time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // quarantine keeps away from the verifier what makes it crash: a signature whose
 // verification panicked twice in this process, or at which two processes died.
-// It reads unknown, limit-exceeded. See docs/adr/0010.
+// It reads unknown, limit-exceeded. See docs/adr/0006.
 type quarantine struct {
 	record *cache.Verifying // nil without a daemon: nothing outlives the process
 

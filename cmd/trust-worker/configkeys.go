@@ -25,7 +25,7 @@ type configKey struct {
 // configKeys are all keys, in the order of the documentation: zot's own names
 // where zot has them.
 var configKeys = []configKey{
-	{path: "storage.rootDirectory", flag: "root", zot: true, doc: `The registry's storage root. It is read and never written, but for the two trust directories and, by default, the state directory below it. Everything in it counts as written by whoever may push.`},
+	{path: "storage.rootDirectory", flag: "root", zot: true, doc: `It is read and never written, but for the two trust directories and, by default, the state directory below it. Everything in it counts as written by whoever may push.`},
 	{path: "storage.subPaths", zot: true, doc: `Further roots, as in zot: each key is a route, and the repositories whose names begin with it are in its rootDirectory and nowhere else. The trust directories and the state are the main root's.`,
 		schema: map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "object",
 			"properties": map[string]any{"rootDirectory": map[string]any{"type": "string"}}, "required": []string{"rootDirectory"}}},
