@@ -30,6 +30,9 @@ func writeFile(path string, b []byte, at time.Time) error {
 	return os.Rename(tmp, path)
 }
 
+// putFunc takes a key and its value. The value is kept until the file is
+// written, and must not alias a transaction's memory: the private database may be
+// mapped elsewhere by then.
 type putFunc func(bucket, key, value []byte) error
 
 // writeDB makes an immutable bbolt file from keys that arrive in order within

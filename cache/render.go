@@ -98,10 +98,10 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 			}
 		}
 	}
-	if err := tx.Bucket(privSigned).ForEach(func(k, v []byte) error { return put(bucketSigned, k, v) }); err != nil {
+	if err := tx.Bucket(privSigned).ForEach(func(k, v []byte) error { return put(bucketSigned, k, bytes.Clone(v)) }); err != nil {
 		return err
 	}
-	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, v) })
+	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, bytes.Clone(v)) })
 }
 
 // renderCounts returns the value published for a repository.
@@ -133,12 +133,12 @@ func (s *Store) writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(stri
 	switch kind {
 	case bucketAuthors[0]:
 		if v := tx.Bucket(privAuthors).Get(key); v != nil {
-			return put(bucketAuthors, key, v)
+			return put(bucketAuthors, key, bytes.Clone(v))
 		}
 		return nil
 	case bucketSigned[0]:
 		if v := tx.Bucket(privSigned).Get(key); v != nil {
-			return put(bucketSigned, key, v)
+			return put(bucketSigned, key, bytes.Clone(v))
 		}
 		return put(bucketSigned, key, tombstone)
 	case bucketRepositories[0]:
