@@ -106,8 +106,11 @@ func (t *tree) list(dir string) (items []item, ignored int, err error) {
 			continue
 		}
 		if isLink {
-			if target, err := t.root.Readlink(p); err == nil && strings.HasPrefix(target, "..data/") {
-				continue // listed below, as ..data has it
+			// Listed below, as ..data has it; or gone since a moment ago, and
+			// to be listed below if a swap has brought it back.
+			target, err := t.root.Readlink(p)
+			if err == nil && strings.HasPrefix(target, "..data/") || errors.Is(err, fs.ErrNotExist) {
+				continue
 			}
 		}
 		names[e.Name()] = true
