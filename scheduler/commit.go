@@ -20,15 +20,10 @@ type result struct {
 	again *work
 }
 
-const (
-	// maxBatch is how many rows and facts one transaction takes: keys are
-	// spread over the whole store, and the more come at once the more of them
-	// share a page.
-	maxBatch = 4000
-	// resultsWaiting is how many results wait while a transaction is written,
-	// so that workers need not.
-	resultsWaiting = 64
-)
+// maxBatch is how many rows and facts one transaction takes, unless one
+// repository has more: keys are spread over the whole store, and the more come at
+// once the more of them share a page.
+const maxBatch = 4000
 
 func (r *result) size() int {
 	n := 1

@@ -142,7 +142,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne,
 		agenda:    newAgenda(),
-		results:   make(chan result, resultsWaiting),
+		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		measures: newMeasures(),

@@ -308,7 +308,7 @@ func overall(results []*result.CertRevocationResult, want int) State {
 	for _, r := range results {
 		switch {
 		case r == nil:
-			state = min(state, Unknown)
+			state = Unknown
 		case r.Result == result.ResultRevoked:
 			return Revoked
 		case r.Result != result.ResultOK && r.Result != result.ResultNonRevokable:
