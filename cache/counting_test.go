@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -61,10 +62,11 @@ func recountAll(t interface{ Fatal(...any) }, s *Snapshot) (Counts, map[trust.Si
 	return c, signers
 }
 
-// The counters are what a recount of all answers finds, whatever happens: rows
-// and facts that come, change and go, signers, stores, statements and tools,
-// repositories that cannot be listed, and a clock that goes either way.
-func TestCountersAreWhatARecountFinds(t *testing.T) {
+// The counters are what a recount of all answers finds, and what is published is
+// what rendering all of the private store gives, whatever happens: rows and facts
+// that come, change and go, signers, stores, statements and tools, repositories
+// that cannot be listed, a clock that goes either way, and folds.
+func TestPublishedIsWhatIsStoredAndCountersWhatARecountFinds(t *testing.T) {
 	above := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) { newCountingWorld(t).play(above) })
 }
@@ -103,7 +105,7 @@ func (w *countingWorld) play(above string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }}); err != nil {
+	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }, foldAt: 3}); err != nil {
 		w.Fatal(err)
 	}
 	if w.r, err = OpenReader(dir, WithClock(func() time.Time { return w.now })); err != nil {
@@ -239,6 +241,15 @@ func (w *countingWorld) fact() Fact {
 	return f
 }
 
+// contents is what a base would hold.
+func contents(fill func(putFunc) error) map[string]string {
+	all := map[string]string{}
+	if err := fill(func(bucket, key, value []byte) error { all[string(bucket)+" "+string(key)] = string(value); return nil }); err != nil {
+		all["error"] = err.Error()
+	}
+	return all
+}
+
 func (w *countingWorld) check() {
 	ctx := context.Background()
 	if err := w.s.Recount(ctx); err != nil {
@@ -250,11 +261,26 @@ func (w *countingWorld) check() {
 	if err := w.s.Publish(ctx); err != nil {
 		w.Fatal(err)
 	}
+	switch rapid.IntRange(0, 5).Draw(w.T, "fold") {
+	case 0:
+		w.s.RenderAnew()
+		fallthrough
+	case 1, 2:
+		if err := w.s.Fold(ctx); err != nil {
+			w.Fatal(err)
+		}
+	}
 	snap, err := w.r.Snapshot()
 	if err != nil {
 		w.Fatal(err)
 	}
 	defer snap.Close()
+	published, rendered := contents(func(put putFunc) error { return snap.writeMerged(ctx, put) }), contents(func(put putFunc) error {
+		return w.s.view(func(tx *bbolt.Tx) error { return w.s.writeAll(tx, put) })
+	})
+	if !maps.Equal(published, rendered) {
+		w.Fatalf("published %q, stored %q", published, rendered)
+	}
 	snap.now = w.now // a reader's clock does not go back behind the publication; the writer's did
 	counts, err := snap.Counts("")
 	if err != nil {

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +40,7 @@ type publisher struct {
 	data      sync.Mutex    // held while a base or a delta is made
 	last      atomic.Int64  // how long the last one took, nanoseconds
 	published atomic.Uint64 // publications of data, for tests and status
+	anew      atomic.Bool   // the next base is rendered from the private store
 
 	notify    chan struct{}
 	onPublish func(asOf time.Time)
@@ -167,7 +167,9 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 	}
 	start := time.Now()
 	defer func() {
-		s.pub.last.Store(int64(time.Since(start)))
+		took := time.Since(start)
+		s.pub.last.Store(int64(took))
+		s.opts.Log.Debug("published", "changed", s.pub.tracked.Load(), "took", took, "error", err)
 		if err == nil && s.pub.onPublish != nil {
 			s.pub.onPublish(start)
 		}
@@ -186,7 +188,8 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 	case full:
 		return s.publishAll()
 	case s.pub.tracked.Load() > 0:
-		return s.publishDelta()
+		_, err = s.publishDelta()
+		return err
 	}
 	return nil
 }
@@ -209,10 +212,15 @@ func (s *Store) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-fold:
+				start := time.Now()
 				if err := s.Fold(ctx); errors.Is(err, ErrDamaged) {
 					return err
 				} else if err != nil && ctx.Err() == nil {
 					s.opts.Log.Error("cannot fold the delta; will retry", "error", err)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(pauseAfter(time.Since(start), time.Minute)):
 				}
 			}
 		}
@@ -239,13 +247,13 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 		} else {
 			backoff = 0
 		}
-		if s.pub.tracked.Load() > s.opts.foldAt {
+		if s.pub.tracked.Load() > s.opts.foldAt || s.pub.anew.Load() {
 			select {
 			case fold <- struct{}{}:
 			default:
 			}
 		}
-		timer.Reset(max(pauseAfter(time.Duration(s.pub.last.Load())), backoff))
+		timer.Reset(max(pauseAfter(time.Duration(s.pub.last.Load()), 10*time.Second), backoff))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -254,12 +262,13 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 	}
 }
 
-// pauseAfter keeps publication to a fifth of the time, and short ones at once.
-func pauseAfter(last time.Duration) time.Duration {
+// pauseAfter keeps what took so long to a fifth of the time; what is short is
+// done again at once.
+func pauseAfter(last, limit time.Duration) time.Duration {
 	if last < 20*time.Millisecond {
 		return 0
 	}
-	return min(4*last, 10*time.Second)
+	return min(4*last, limit)
 }
 
 // publishAll writes a base when changes are not tracked, so that no delta can
@@ -281,6 +290,7 @@ func (s *Store) publishAll() error {
 	if err != nil {
 		return errors.Join(err, mark(0, 1))
 	}
+	s.pub.anew.Store(false)
 	return mark(0, getFull(s))
 }
 
@@ -290,34 +300,6 @@ func getFull(s *Store) (full uint64) {
 		return 1
 	}
 	return full
-}
-
-// Fold writes a new base while deltas on the old one go on, then switches to
-// it with a delta of what changed meanwhile.
-func (s *Store) Fold(ctx context.Context) error {
-	if getFull(s) != 0 || s.pub.tracked.Load() <= s.opts.foldAt {
-		return nil
-	}
-	generation, seq, err := s.writeBase()
-	if err != nil {
-		return err
-	}
-	s.pub.data.Lock()
-	defer s.pub.data.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if getFull(s) != 0 {
-		return nil // tracking was given up meanwhile: publishAll is next
-	}
-	delta, err := s.writeDelta(seq)
-	if err != nil {
-		return err
-	}
-	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
-		return err
-	}
-	return s.forget(seq)
 }
 
 // take reserves a generation for a file that is about to be written.
@@ -343,25 +325,29 @@ func (s *Store) writeBase() (generation, seq uint64, err error) {
 	return generation, seq, nil
 }
 
-// writeDelta writes all that changed after commit seq.
-func (s *Store) writeDelta(seq uint64) (generation uint64, err error) {
+// writeDelta writes all that changed after one commit, as of another.
+func (s *Store) writeDelta(after uint64) (generation, seq uint64, err error) {
 	generation = s.take()
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("delta", generation)), func(put putFunc) error {
-		return s.view(func(tx *bbolt.Tx) error { return s.writeChanged(tx, seq, put) })
+		return s.view(func(tx *bbolt.Tx) error {
+			seq = getMeta(tx, metaSequence)
+			return s.writeChanged(tx, after, put)
+		})
 	})
 	if err != nil {
-		return 0, fmt.Errorf("publish delta: %w", err)
+		return 0, 0, fmt.Errorf("publish delta: %w", err)
 	}
-	return generation, nil
+	return generation, seq, nil
 }
 
-// publishDelta publishes all that changed since the base. data is held.
-func (s *Store) publishDelta() error {
-	generation, err := s.writeDelta(0)
+// publishDelta publishes all that changed since the base, as of commit seq. data
+// is held.
+func (s *Store) publishDelta() (seq uint64, err error) {
+	generation, seq, err := s.writeDelta(0)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return s.switchData(func(next *current) { next.delta = generation })
+	return seq, s.switchData(func(next *current) { next.delta = generation })
 }
 
 // switchData makes CURRENT name a new base or delta.
@@ -386,31 +372,6 @@ func (s *Store) switchData(edit func(*current)) error {
 	s.pub.trustPublished = true
 	s.pub.published.Add(1)
 	return nil
-}
-
-// forget clears the changes that a base of the given sequence holds.
-func (s *Store) forget(seq uint64) error {
-	left := int64(0)
-	err := s.update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(privChanged)
-		var done [][]byte
-		err := b.ForEach(func(k, v []byte) error {
-			if len(v) == 8 && idOf(v) <= seq {
-				done = append(done, bytes.Clone(k)) // never delete while iterating
-			} else {
-				left++
-			}
-			return nil
-		})
-		for _, k := range done {
-			err = errors.Join(err, b.Delete(k))
-		}
-		return err
-	})
-	if err == nil {
-		s.pub.tracked.Store(left)
-	}
-	return err
 }
 
 // Published counts the publications of data in this process.

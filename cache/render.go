@@ -2,6 +2,8 @@ package cache
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -102,6 +104,36 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 		return err
 	}
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, bytes.Clone(v)) })
+}
+
+// writeMerged copies what the base and the delta hold together, each value
+// checked.
+func (s *Snapshot) writeMerged(ctx context.Context, put putFunc) (err error) {
+	guard(&err, func() error {
+		n := 0
+		for bucket, name := range publishedBuckets {
+			for m := s.merged(bucket, nil, nil, false); m.k != nil; m.next() {
+				if n++; n%4096 == 0 && ctx.Err() != nil {
+					return ctx.Err()
+				}
+				_, ok, err := unseal(m.k, m.v)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if !ok {
+					continue // a tombstone
+				}
+				if err := put(name, bytes.Clone(m.k), bytes.Clone(m.v)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return err
 }
 
 // renderCounts returns the value published for a repository.

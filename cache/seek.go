@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 
+	"go.etcd.io/bbolt"
+
 	"trust-worker/trust"
 )
 
@@ -66,6 +68,23 @@ func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []by
 		}
 	}
 	return nil
+}
+
+type iterator struct {
+	c      *bbolt.Cursor
+	prefix []byte
+	k, v   []byte
+}
+
+func (it *iterator) next() {
+	it.k, it.v = it.c.Next()
+	it.clip()
+}
+
+func (it *iterator) clip() {
+	if !bytes.HasPrefix(it.k, it.prefix) {
+		it.k, it.v = nil, nil
+	}
 }
 
 // merged iterates over the sealed values under a prefix, in key order: where

@@ -1,15 +1,12 @@
 package cache
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"go.etcd.io/bbolt"
 
 	"trust-worker/trust"
 )
@@ -117,61 +114,7 @@ func (s *Snapshot) get(bucket int, key []byte) ([]byte, bool, error) {
 
 // each calls fn with the live values under a prefix, in key order.
 func (s *Snapshot) each(bucket int, prefix []byte, fn func(key, body []byte) error) error {
-	a := seek(s.base, bucket, prefix)
-	b := seek(s.delta, bucket, prefix)
-	for a.k != nil || b.k != nil {
-		it := &a
-		switch {
-		case a.k == nil:
-			it = &b
-		case b.k != nil:
-			order := bytes.Compare(a.k, b.k)
-			if order == 0 {
-				a.next()
-			}
-			if order >= 0 {
-				it = &b
-			}
-		}
-		body, ok, err := unseal(it.k, it.v)
-		if err != nil {
-			return err
-		}
-		if ok {
-			if err := fn(it.k, body); err != nil {
-				return err
-			}
-		}
-		it.next()
-	}
-	return nil
-}
-
-type iterator struct {
-	c      *bbolt.Cursor
-	prefix []byte
-	k, v   []byte
-}
-
-func seek(v *view, bucket int, prefix []byte) iterator {
-	if v == nil {
-		return iterator{}
-	}
-	it := iterator{c: v.buckets[bucket].Cursor(), prefix: prefix}
-	it.k, it.v = it.c.Seek(prefix)
-	it.clip()
-	return it
-}
-
-func (it *iterator) next() {
-	it.k, it.v = it.c.Next()
-	it.clip()
-}
-
-func (it *iterator) clip() {
-	if !bytes.HasPrefix(it.k, it.prefix) {
-		it.k, it.v = nil, nil
-	}
+	return s.from(bucket, prefix, prefix, fn)
 }
 
 // guard turns damage met in a mapped file into ErrDamaged.

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -55,6 +56,25 @@ func TestSlowPassFindsRot(t *testing.T) {
 		t.Errorf("reasons %v", got)
 	}
 	r.becomes("app", "2", "trusted")
+}
+
+// It also makes the published base anew, so that what a fault took from it comes
+// back though nothing has changed.
+func TestSlowPassMakesTheBaseAnew(t *testing.T) {
+	s := newSample(t)
+	d := serve(t, s.Dir, "--slow-interval", "200ms", "--scan-interval", "200ms")
+	r := open(t, d.state)
+	r.becomes("app", "1", "trusted")
+	base := func() string {
+		target, err := os.Readlink(filepath.Join(d.state, "published", "CURRENT"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(target, ".")[3]
+	}
+	first := base()
+	eventually(t, "there is a new base", func() bool { return base() != first })
+	r.becomes("app", "1", "trusted")
 }
 
 func TestHUPReloadsTheTrustDirectories(t *testing.T) {

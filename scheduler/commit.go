@@ -33,37 +33,62 @@ func (r *result) size() int {
 	return n
 }
 
-// commitLoop writes results in batches until the channel is closed. Whatever
-// has come while one transaction was written goes into the next, so that a
-// single change is written at once and a bulk scan in large batches.
+// commitLoop writes results in batches until the channel is closed. A single
+// change is written at once; during a bulk scan, a commit waits for others as
+// long as the disk rests from the last one.
 func (s *Scheduler) commitLoop() error {
 	var fatal error
+	var rested time.Time
 	for first := range s.results {
-		batch := []result{first}
-		size := first.size()
-	fill:
-		for size < maxBatch {
-			select {
-			case r, ok := <-s.results:
-				if !ok {
-					break fill
-				}
-				batch = append(batch, r)
-				size += r.size()
-			default:
-				break fill
-			}
-		}
+		batch := s.gather(first, rested)
 		if fatal != nil {
 			s.drop(batch)
 			continue
 		}
+		began := time.Now()
 		if err := s.commit(batch); errors.Is(err, cache.ErrDamaged) {
 			fatal = err
 			s.agenda.queue.ShutDown()
 		}
+		ended := time.Now()
+		rested = ended.Add(restAfter(ended.Sub(began)))
 	}
 	return fatal
+}
+
+// restAfter keeps commits to a fifth of the time.
+func restAfter(took time.Duration) time.Duration { return min(4*took, 250*time.Millisecond) }
+
+// gather adds to the first result what has come meanwhile, and until rested what
+// comes, unless somebody waits for one of them or nothing else is in work. It
+// stops at maxBatch.
+func (s *Scheduler) gather(first result, rested time.Time) []result {
+	batch, size, waited := []result{first}, first.size(), !first.item.isRepository()
+	timer := time.NewTimer(time.Until(rested))
+	defer timer.Stop()
+	for size < maxBatch {
+		var more result
+		var ok bool
+		select {
+		case more, ok = <-s.results:
+		default:
+			if waited || s.agenda.size() <= len(batch) {
+				return batch
+			}
+			select {
+			case more, ok = <-s.results:
+			case <-timer.C:
+				return batch
+			}
+		}
+		if !ok {
+			return batch
+		}
+		batch = append(batch, more)
+		size += more.size()
+		waited = waited || !more.item.isRepository()
+	}
+	return batch
 }
 
 func (s *Scheduler) drop(results []result) {
@@ -84,7 +109,9 @@ func (s *Scheduler) commit(results []result) error {
 	}
 	outdated := map[int]bool{}
 	if len(batches) > 0 {
+		began := time.Now()
 		late, err := s.cfg.Store.Commit(batches...)
+		s.log.Debug("committed", "turns", len(results), "batches", len(batches), "took", time.Since(began), "error", err)
 		if err != nil {
 			s.commitFailed(results, err)
 			return err

@@ -52,6 +52,7 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 		if s.cfg.SlowInterval > 0 && s.now().Sub(lastSlow) >= s.cfg.SlowInterval {
 			lastSlow = s.now()
 			s.oweRehash()
+			s.cfg.Store.RenderAnew()
 			if err := s.prune(ctx); errors.Is(err, cache.ErrDamaged) {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -91,6 +92,7 @@ const passSize = 4 * turnSize
 // signerTurn verifies up to passSize of the signatures that a signer's pass
 // leads to.
 func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, error) {
+	began := time.Now()
 	in := s.trust.Load()
 	if w.pass == nil || in.inForce().Has(i.signer) != w.pass.came {
 		return result{}, nil // it has changed again: another pass is owed or done
@@ -118,6 +120,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		}
 	}
 	done := len(p.hints) == 0
+	s.log.Debug("looked at what a signer concerns", "signer", i.signer.Fingerprint.String(), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
 	if done {
 		b := cache.Batch{Marks: p.marks(i.signer)}
 		if p.came { // and not gone before this is in the store
