@@ -39,6 +39,15 @@ func (s *Store) Fold(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err = s.switchBase(ctx, generation, seq); err == nil && anew {
+		s.pub.anew.Store(false)
+	}
+	return err
+}
+
+// switchBase publishes a base made as of commit seq, with a delta of what has
+// changed since.
+func (s *Store) switchBase(ctx context.Context, generation, seq uint64) error {
 	s.pub.data.Lock()
 	defer s.pub.data.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -53,9 +62,6 @@ func (s *Store) Fold(ctx context.Context) (err error) {
 	}
 	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
 		return err
-	}
-	if anew {
-		s.pub.anew.Store(false)
 	}
 	return s.forget(seq)
 }

@@ -3,14 +3,12 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sync/errgroup"
 
 	"trust-worker/trust"
 )
@@ -33,41 +31,62 @@ func samePublished(t *testing.T, s *Store) {
 	}
 }
 
-// Nothing that is committed while a base is being made is lost by the switch to it.
+// Nothing that is committed or published while a base is being made is lost by
+// the switch to it.
 func TestFoldsAmongCommits(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{foldAt: 3})
-	defer closeChecked(t, s)
-	setTrust(t, s, inForce(keyA))
-	publish(t, s)
-	var g errgroup.Group
-	g.Go(func() error {
-		for i := range 300 {
-			name := fmt.Sprint("many", i%20)
-			b := Batch{Place: name, Rows: []Row{{Digest: trust.SumOf(fmt.Append(nil, i)), Present: true}}}
-			if i%20 == 19 {
-				b = Batch{Place: name, Remove: true}
+	for name, base := range map[string]func(*Store) (generation, seq uint64, err error){
+		"merged":   func(s *Store) (uint64, uint64, error) { return s.mergeBase(t.Context()) },
+		"rendered": (*Store).writeBase,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, t.TempDir(), Options{})
+			defer closeChecked(t, s)
+			setTrust(t, s, inForce(keyA))
+			mustCommit(t, s, world(signedBy(keyA)))
+			publish(t, s)
+			r := openReader(t, s.dir)
+			row := func(n byte) trust.Digest { return trust.SumOf([]byte{n}) }
+			commit := func(n byte) {
+				mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: row(n), Present: true}}})
 			}
-			if _, err := s.Commit(b); err != nil {
-				return err
+			shows := func(when string, last byte) {
+				t.Helper()
+				snap, err := r.Snapshot()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer snap.Close()
+				for n := range last + 1 {
+					if _, err := snap.Digest(row(n)); err != nil {
+						t.Errorf("%s: row %d: %v", when, n, err)
+					}
+				}
+				if _, err := snap.Digest(image); (err == nil) != (last < 4) {
+					t.Errorf("%s: what was removed: %v", when, err)
+				}
 			}
-		}
-		return nil
-	})
-	done := make(chan error, 1)
-	go func() { done <- g.Wait() }()
-	for {
-		if err := s.Fold(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case err := <-done:
+			commit(0)
+			commit(1) // not published
+			generation, seq, err := base(s)
 			if err != nil {
 				t.Fatal(err)
 			}
-			samePublished(t, s)
-			return
-		default:
-		}
+			commit(2)
+			publish(t, s)
+			shows("before the switch", 2)
+			commit(3) // not published
+			if err := s.switchBase(t.Context(), generation, seq); err != nil {
+				t.Fatal(err)
+			}
+			shows("after the switch", 3)
+			mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+			commit(4)
+			publish(t, s)
+			shows("after the next publication", 4)
+			if n := s.pub.tracked.Load(); n > 20 {
+				t.Errorf("%d changes are still tracked", n)
+			}
+		})
 	}
 }
 
