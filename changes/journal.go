@@ -56,7 +56,6 @@ func OpenJournal(state string, log *slog.Logger) *Journal {
 	j.head, j.held = head, held
 	if n := len(held); n > 0 {
 		j.dropped = Position{CacheID: head.CacheID, Number: held[0].Position.Number - 1}
-		j.head.Told = max(j.head.Told, held[n-1].Position.Generation)
 		j.trim()
 	}
 	return j

@@ -19,6 +19,10 @@ const lookEvery = 100 * time.Millisecond
 // publishes large files one after the other, needs the processor more.
 const restAfter = 4
 
+// lastLook bounds the look at the end: a publication of a hundred thousand new
+// images takes longer, and the daemon has promised to stop in time.
+const lastLook = 2 * time.Second
+
 // Observer finds the changes and gives them to a Journal. It reads as any other
 // process would, and holds the last generation that it has told of open.
 type Observer struct {
@@ -32,6 +36,7 @@ type Observer struct {
 	dates     *dates
 	withdrawn bool
 	maxDates  int
+	lastLook  time.Duration
 }
 
 // NewObserver begins where the journal ends, if that is what is published now:
@@ -41,7 +46,7 @@ func NewObserver(reader *cache.Reader, journal *Journal, log *slog.Logger, now f
 	if now == nil {
 		now = time.Now
 	}
-	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates}
+	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates, lastLook: lastLook}
 	o.dates = newDates(o.maxDates)
 	snap, err := reader.Snapshot()
 	if err != nil {
@@ -95,11 +100,16 @@ func (o *Observer) Run(ctx context.Context) error {
 	}
 }
 
-// Close looks for the last time, within a bound, and gives up what it holds.
+// Close looks for the last time, within a bound, and gives up what it holds. What
+// it has not told by then is no error: whoever observes next begins with a reset.
 func (o *Observer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), o.lastLook)
 	defer cancel()
 	err := o.Look(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		o.log.Warn("the last changes could not be told in time; the next start tells a reset")
+		err = nil
+	}
 	o.close()
 	return err
 }
@@ -154,7 +164,7 @@ func (o *Observer) first(ctx context.Context, snap *cache.Snapshot) error {
 		return nil
 	}
 	g := snap.Generation()
-	o.journal.Begin(g.CacheID, g.Number, o.at, "")
+	o.journal.Begin(g.CacheID, g.Number-1, o.at, "") // g is not told yet
 	return o.publication(ctx, snap)
 }
 

@@ -221,6 +221,32 @@ func TestReset(t *testing.T) {
 	w.tells("signature-trusted app:1 >trusted")
 }
 
+// A daemon that is stopped just after it has published much stops in time: what it
+// cannot tell by then is a reset at the next start, not an error (L2).
+func TestCloseInTime(t *testing.T) {
+	w := newWorld(t)
+	w.trust(a)
+	var many []image
+	for i := range 300 {
+		many = append(many, image{name: fmt.Sprint(i), signers: []trust.Signer{a}})
+	}
+	w.put("first", many...)
+	w.o.lastLook = 0
+	w.restart(true)
+	w.tells("reset")
+	w.put("second", many...)
+	w.o.lastLook = 0
+	w.restart(true)
+	w.tells("reset")
+	w.restart(true)
+	w.tells()
+	// Who may sign is told before the images are looked at: that is not all.
+	w.trust(b)
+	w.o.lastLook = 0
+	w.restart(true)
+	w.tells("reset")
+}
+
 // trusted is what a reader sees: who makes which image trusted.
 func (w *world) trusted(at time.Time) map[string]bool {
 	w.t.Helper()
