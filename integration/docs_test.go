@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -76,7 +77,7 @@ func anchors(text string) (names []string) {
 	return names
 }
 
-// block is one piece of shell or Python in a page.
+// block is one fenced piece of a page.
 type block struct {
 	language, text string
 	line           int
@@ -84,9 +85,17 @@ type block struct {
 }
 
 var (
-	opening = regexp.MustCompile("^```(sh|python)$")
-	excuse  = regexp.MustCompile(`^<!-- not run by the tests: (.+) -->$`)
+	opening  = regexp.MustCompile("^```(\\w*)$")
+	excuse   = regexp.MustCompile(`^<!-- not run by the tests: (.+) -->$`)
+	indented = regexp.MustCompile(`(?m)(?:\A|^\n)((?:    |\t).*)$`)
 )
+
+// runners say how a block is run: what reads it, or, for a configuration of the
+// daemon, the command that is given it as a file. A block without a language is
+// something to look at: output, a picture. Any other has to say why it is not run.
+var runners = map[string][]string{
+	"sh": {"sh", "-eu"}, "python": {"python3", "-"}, "yaml": {"trust-worker", "config", "check"},
+}
 
 func blocksOf(text string) (blocks []block) {
 	lines := strings.Split(text, "\n")
@@ -115,22 +124,30 @@ func blocksOf(text string) (blocks []block) {
 // What a page tells its reader to type works as it stands there: each page's
 // blocks are run in order, in a directory where the program and a registry are,
 // with only paths and ports put in the place of those printed. A block that is
-// not run says why in a comment.
-func TestShellInDocumentation(t *testing.T) {
+// not run says why in a comment, and none is written in another form.
+func TestBlocksInDocumentation(t *testing.T) {
 	ran := 0
 	for page, text := range pages(t) {
-		blocks := blocksOf(text)
-		runs := slices.ContainsFunc(blocks, func(b block) bool { return b.notRun == "" })
-		for _, b := range blocks {
-			if b.notRun != "" {
+		for _, m := range indented.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+			t.Errorf("%s: %q is not fenced, and so not run", page, m[1])
+		}
+		var run []block
+		for _, b := range blocksOf(text) {
+			switch {
+			case b.language == "":
+			case b.notRun != "":
 				t.Logf("%s:%d is not run: %s", page, b.line, b.notRun)
+			case runners[b.language] == nil:
+				t.Errorf("%s:%d: %s cannot be run, and nothing says why", page, b.line, b.language)
+			default:
+				run = append(run, b)
 			}
 		}
-		if !runs {
+		if len(run) == 0 {
 			continue
 		}
 		ran++
-		t.Run(strings.ReplaceAll(page, "/", "-"), func(t *testing.T) { runBlocks(t, page, blocks) })
+		t.Run(strings.ReplaceAll(page, "/", "-"), func(t *testing.T) { runBlocks(t, page, run) })
 	}
 	if ran == 0 {
 		t.Error("no page has a block that is run")
@@ -140,35 +157,60 @@ func TestShellInDocumentation(t *testing.T) {
 func runBlocks(t *testing.T, page string, blocks []block) {
 	t.Parallel()
 	dir := t.TempDir()
-	root := filepath.Join(dir, "registry")
+	root, socket, etc := filepath.Join(dir, "registry"), filepath.Join(dir, "trust-worker.sock"), filepath.Join(dir, "etc")
 	st := signtest.NewStorage(root)
 	k := signtest.NewKey(signtest.P256)
 	st.TrustKey("team.pub", k)
-	st.SignSimple(st.Image("team/app", "1.0"), k, signtest.CosignOptions{})
-	d := serve(t, root, "--listen", "127.0.0.1:0")
-	address := d.address(t)
+	for _, tag := range []string{"1.0", "latest"} {
+		st.SignSimple(st.Image("team/app", tag), k, signtest.CosignOptions{})
+	}
+	address := serve(t, root, "--listen", "127.0.0.1:0", "--listen", "unix:"+socket).address(t)
+	// zot's own examples send no token, to this name.
+	insecure := "localhost:8428"
+	if slices.ContainsFunc(blocks, func(b block) bool { return strings.Contains(b.text, insecure) }) {
+		_, port, _ := strings.Cut(serve(t, t.TempDir(), "--listen", "127.0.0.1:0", "--insecure-uploads").address(t), ":")
+		insecure = "localhost:" + port
+	}
 
-	bin := filepath.Join(dir, "bin")
-	for _, err := range []error{os.Mkdir(bin, 0o755), os.Symlink(binary, filepath.Join(bin, "trust-worker"))} {
-		if err != nil {
+	// What the reader has at hand, and what a configuration names.
+	ca := signtest.NewRoot(signtest.CertOptions{})
+	for name, content := range map[string][]byte{
+		"cosign.pub": signtest.NewKey(signtest.P256).PEM(), "file.pub": signtest.NewKey(signtest.P384).PEM(),
+		"certificate.crt": signtest.CertPEM(ca.Cert()),
+		"etc/tls.crt":     signtest.CertPEM(ca.Cert()), "etc/tls.key": ca.Key.PrivatePEM(), "etc/clients.crt": signtest.CertPEM(ca.Cert()),
+		"etc/htpasswd":   []byte("alice:$2y$05$abcdefghijklmnopqrstuuVSoKwW4qXQ0nhUVN0sNTjZwnFBKBC6e\n"),
+		"etc/read.token": []byte("a token of some length\n"), "etc/hook.secret": []byte("a secret of some length\n"),
+		".curlrc": []byte("fail\nsilent\nshow-error\n"), // an error is an exit code
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	names := strings.NewReplacer("/var/lib/registry", root, "/var/lib/trust-worker", filepath.Join(dir, "state"),
-		"127.0.0.1:8081", address, "127.0.0.1:8428", address)
+	bin := filepath.Join(dir, "bin")
+	if err := errors.Join(os.Mkdir(bin, 0o755), os.Symlink(binary, filepath.Join(bin, "trust-worker"))); err != nil {
+		t.Fatal(err)
+	}
+	names := strings.NewReplacer("/var/lib/registry", root, "/var/lib/trust-worker", filepath.Join(dir, "state"), "/etc/trust-worker", etc,
+		"/run/trust-worker.sock", socket, "127.0.0.1:8428", address, "localhost:8428", insecure)
 	for _, b := range blocks {
-		interpreter := map[string][]string{"sh": {"sh", "-eu"}, "python": {"python3", "-"}}[b.language]
-		if _, err := exec.LookPath(interpreter[0]); err != nil {
-			t.Logf("%s:%d is not run: %v", page, b.line, err)
+		runner := runners[b.language]
+		if runner[0] == "trust-worker" {
+			runner = append([]string{binary}, runner[1:]...)
+			runner = append(runner, "--root", root, "--config", "/dev/stdin")
+		}
+		needs := []string{runner[0]}
+		if strings.Contains(b.text, "curl ") {
+			needs = append(needs, "curl")
+		}
+		if i := slices.IndexFunc(needs, func(name string) bool { _, err := exec.LookPath(name); return err != nil }); i >= 0 {
+			t.Logf("%s:%d is not run: there is no %s here", page, b.line, needs[i])
 			continue
 		}
-		if b.notRun != "" {
-			continue
-		}
-		c := exec.Command(interpreter[0], interpreter[1:]...)
+		c := exec.Command(runner[0], runner[1:]...)
 		c.Dir = dir
 		c.Stdin = strings.NewReader(names.Replace(b.text))
-		c.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		c.Env = append(os.Environ(), "CURL_HOME="+dir, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Errorf("%s:%d: %v\n%s\n%s", page, b.line, err, b.text, out)
 		}
