@@ -14,13 +14,14 @@ import (
 // material is the answer to a GET of zot's upload routes: what `trust-worker
 // keys` prints, of one tool.
 type material struct {
-	Loaded  []loadedFile
+	Loaded  []LoadedFile
 	Refused []verifier.Refusal
 	Policy  string `json:",omitempty"`
 }
 
-// loadedFile is one piece of material in force.
-type loadedFile struct {
+// LoadedFile is one piece of material in force, as the REST API and `trust-worker
+// keys` show it.
+type LoadedFile struct {
 	Path        string
 	Tool        trust.Tool
 	Store       string `json:",omitempty"`
@@ -33,6 +34,16 @@ type loadedFile struct {
 	// Signatures is how many stored signatures rest on it; absent while
 	// nothing is published.
 	Signatures *int64 `json:",omitempty"`
+}
+
+// Loaded is f as it is shown, without a count.
+func Loaded(f verifier.File) LoadedFile {
+	l := LoadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
+		Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
+	if !f.NotAfter.IsZero() {
+		l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
+	}
+	return l
 }
 
 func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request, _ identity) error {
@@ -57,18 +68,14 @@ func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error 
 	return nil
 }
 
-func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []loadedFile {
-	out := []loadedFile{}
+func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []LoadedFile {
+	out := []LoadedFile{}
 	counts := s.signerCounts()
 	for _, f := range store.Loaded() {
 		if tool != "" && f.Signer.Tool != tool {
 			continue
 		}
-		l := loadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
-			Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
-		if !f.NotAfter.IsZero() {
-			l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
-		}
+		l := Loaded(f)
 		if n, ok := counts[f.Signer]; ok {
 			l.Signatures = &n
 		}

@@ -18,7 +18,7 @@ import (
 func (p *pass) build() *TrustStore {
 	t := emptyStore()
 	t.revocation = p.cfg.Revocation
-	t.ignored = p.ignored
+	t.ignored, t.missing = p.ignored, p.missing
 	// Sorted by path, so that of several files with one key the first by name
 	// gives the author, whatever order the directory has.
 	slices.SortStableFunc(p.keys, func(a, b loaded[*key]) int { return cmp.Compare(a.path, b.path) })

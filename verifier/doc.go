@@ -3,10 +3,10 @@
 // facts; whether an image is trusted is decided by package trust, which joins
 // facts with what is in force.
 //
-// Loading (loader.go, material.go, keys.go, certificates.go, policy.go) is
-// tolerant: one bad file costs that file. Verifying (cosign.go, bundle.go,
-// notation.go) is not: the checks that need no cryptography come first, and cosign
-// or notation-go decides.
+// Loading (loader.go, pass.go, directories.go, material.go, keys.go,
+// certificates.go, policy.go) is tolerant: one bad file costs that file. Verifying
+// (cosign.go, bundle.go, notation.go) is not: the checks that need no cryptography
+// come first, and cosign or notation-go decides.
 //
 // Invariants:
 //

@@ -83,6 +83,7 @@ type TrustStore struct {
 	inForce *trust.InForce
 	loaded  []File
 	refused []Refusal
+	missing []string
 	policy  PolicySummary
 	ignored int
 	id      trust.Digest
@@ -117,6 +118,10 @@ func (t *TrustStore) Loaded() []File { return slices.Clone(t.loaded) }
 
 // Refused returns what was not loaded and why, by path.
 func (t *TrustStore) Refused() []Refusal { return slices.Clone(t.refused) }
+
+// Missing returns the trust directories that are not there, never were and need
+// not be: nothing is wrong with them, and nothing is trusted by them.
+func (t *TrustStore) Missing() []string { return slices.Clone(t.missing) }
 
 // Ignored counts the names that are never loaded: hidden ones, backups,
 // editors' and package managers' leftovers.

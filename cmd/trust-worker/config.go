@@ -207,6 +207,7 @@ func (s *settings) logger() (*slog.Logger, error) {
 func (s *settings) loader() (*verifier.Loader, error) {
 	return verifier.NewLoader(verifier.Config{
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
+		CosignExpected: s.sources["cosign-dir"] != "", NotationExpected: s.sources["notation-dir"] != "",
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
 		Revocation: verifier.RevocationMode(s.revocation),
 	})

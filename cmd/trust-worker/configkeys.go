@@ -55,7 +55,7 @@ var configKeys = []configKey{
 	{path: "http.truststoreName", flag: "truststore-name", doc: `The trust store of certificate uploads that name none, as current zot does with "default". Without it they are refused.`},
 	{path: "http.pprof", flag: "pprof", doc: `A loopback address that serves profiles of the running program.`},
 	{path: "trustWorker.state", flag: "state", doc: `What may be lost: nothing but time, the cache is made again from storage. It grows by about half a kilobyte for each signature, private and published together, and by as much again while a new base is published. The one file in it that is not derived is upload.token.`},
-	{path: "trustWorker.cosignDir", flag: "cosign-dir", doc: `Whoever can write here decides what is trusted. It may be elsewhere than below the root, and be a mounted Secret.`},
+	{path: "trustWorker.cosignDir", flag: "cosign-dir", doc: `Whoever can write here decides what is trusted. It may be elsewhere than below the root, and be a mounted Secret. One that is named here and is not there shows among the refused files; the default need not exist.`},
 	{path: "trustWorker.notationDir", flag: "notation-dir", doc: `The same for notation's truststore and trustpolicy.json.`},
 	{path: "trustWorker.registryNames", flag: "registry-name", doc: `The hosts by which trust policy scopes name this registry. Without it any host matches, and two statements for one repository that differ only by host read policy-ambiguous.`},
 	{path: "trustWorker.revocation", flag: "revocation", doc: `online asks the OCSP responders and CRL addresses of chains that end in a trusted certificate; offline never connects, and chains with addresses read unknown where revocation is enforced; ignore marks each answer instead.`},

@@ -6,28 +6,17 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trust-worker/trust"
+	"trust-worker/server"
 	"trust-worker/verifier"
 )
 
 // keysAnswer is what `keys -o json` prints.
 type keysAnswer struct {
-	Loaded  []loadedFile
+	Loaded  []server.LoadedFile
 	Refused []verifier.Refusal
-	Ignored int // names that are never loaded: hidden files, backups
+	Missing []string // trust directories that are not there, and need not be
+	Ignored int      // names that are never loaded: hidden files, backups
 	Policy  string
-}
-
-type loadedFile struct {
-	Path        string
-	Tool        trust.Tool
-	Store       string `json:",omitempty"`
-	Kind        string
-	Algorithm   string
-	Fingerprint trust.Digest
-	Subject     string     `json:",omitempty"`
-	NotBefore   *time.Time `json:",omitempty"`
-	NotAfter    *time.Time `json:",omitempty"`
 }
 
 func newKeysCommand(s *settings) *cobra.Command {
@@ -57,16 +46,12 @@ func newKeysCommand(s *settings) *cobra.Command {
 }
 
 func keysOf(store *verifier.TrustStore) *keysAnswer {
-	a := &keysAnswer{Loaded: []loadedFile{}, Refused: []verifier.Refusal{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
+	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []verifier.Refusal{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
 	for _, f := range store.Loaded() {
-		l := loadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
-			Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
-		if !f.NotAfter.IsZero() {
-			l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
-		}
-		a.Loaded = append(a.Loaded, l)
+		a.Loaded = append(a.Loaded, server.Loaded(f))
 	}
 	a.Refused = append(a.Refused, store.Refused()...)
+	a.Missing = append(a.Missing, store.Missing()...)
 	return a
 }
 
@@ -86,6 +71,9 @@ func (a *keysAnswer) text(t *table) {
 			word = "refused (its last good content is in force for a few seconds)"
 		}
 		t.row(word, r.Path, r.Reason)
+	}
+	for _, dir := range a.Missing {
+		t.row("missing", dir, "does not exist; nothing is trusted by it")
 	}
 	if a.Ignored > 0 {
 		t.row(fmt.Sprintf("%d files with names that are never loaded (hidden, backup, temporary)", a.Ignored))

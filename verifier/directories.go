@@ -1,0 +1,231 @@
+package verifier
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/notaryproject/notation-go/verifier/truststore"
+)
+
+// What stands where: _cosign/*, _notation/trustpolicy.json and
+// _notation/truststore/x509/<type>/<name>/*.
+
+func (p *pass) run(ctx context.Context) error {
+	if p.cfg.Cosign {
+		if err := p.inTree(p.cfg.CosignDir, p.cosignLabel, func(t *tree) error { return p.readKeys(ctx, t) }); err != nil {
+			return err
+		}
+	}
+	p.summary.Source = PolicyOff
+	if p.cfg.Notation {
+		p.summary.Source = PolicyDefault
+		return p.runNotation(ctx)
+	}
+	return nil
+}
+
+func (p *pass) runNotation(ctx context.Context) error {
+	return p.inTree(p.cfg.NotationDir, p.notationLabel, func(t *tree) error {
+		if err := p.readPolicy(ctx, t); err != nil {
+			return err
+		}
+		return p.readStores(ctx, t)
+	})
+}
+
+// inTree runs read on the directory dir and checks that no volume was swapped
+// meanwhile.
+func (p *pass) inTree(dir, label string, read func(*tree) error) error {
+	t, err := openTree(dir, label)
+	if errors.Is(err, fs.ErrNotExist) {
+		p.absent(dir, label)
+		return nil
+	}
+	p.there = append(p.there, label)
+	if err != nil {
+		p.unlistable(label, "", err)
+		return nil
+	}
+	defer t.close()
+	err = read(t)
+	if err == nil {
+		err = t.check()
+	}
+	if errors.Is(err, errSwapped) && p.last {
+		// It never held still. Nothing that was read may be mixed with
+		// something else, so only what was good before stays, for its grace.
+		p.forget(label)
+		p.unlistable(label, "", err)
+		return nil
+	}
+	return err
+}
+
+func (p *pass) readKeys(ctx context.Context, t *tree) error {
+	items, ignored, err := t.list(".")
+	if errors.Is(err, errSwapped) {
+		return err
+	} else if err != nil {
+		p.unlistable(t.label, "", err)
+		return nil
+	}
+	p.ignored += ignored
+	for _, it := range items {
+		path := filepath.Join(t.label, it.name)
+		v, ok, err := p.content(ctx, t, it, path, maxKeyFile, func(b []byte) (any, error) { return parseKey(b) })
+		if ctx.Err() != nil {
+			return err
+		}
+		if ok {
+			p.keys = append(p.keys, loaded[*key]{path: path, value: v.(*key)})
+		}
+	}
+	return nil
+}
+
+// readStores reads truststore/x509/<type>/<name>/*.
+func (p *pass) readStores(ctx context.Context, t *tree) error {
+	types, err := p.subdirectories(t, "truststore", "x509")
+	if err != nil {
+		return err
+	}
+	for _, st := range types {
+		if !slices.Contains(truststore.Types, truststore.Type(st.name)) {
+			p.refuse(p.shown(t, "truststore/x509", st.name), refusef("is not a trust store type; use ca, signingAuthority or tsa"))
+			continue
+		}
+		stores, err := p.listed(t, st.path, "truststore/x509/"+st.name)
+		if err != nil {
+			return err
+		}
+		for _, s := range stores {
+			shown := "truststore/x509/" + st.name + "/" + s.name
+			switch {
+			case !t.isDir(s.path):
+				p.refuse(p.shown(t, shown), refusef("is not in a named store; move it to a directory below %s", st.name))
+				continue
+			case !storeName.MatchString(s.name):
+				p.refuse(p.shown(t, shown), refusef("has a name that notation does not allow; use letters, digits, '_', '.' and '-'"))
+				continue
+			}
+			if err := p.readStore(ctx, t, s.path, shown, truststore.Type(st.name), s.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *pass) readStore(ctx context.Context, t *tree, dir, shown string, st truststore.Type, name string) error {
+	items, err := p.listed(t, dir, shown)
+	if err != nil {
+		return err
+	}
+	for _, it := range items {
+		path := p.shown(t, shown, it.name)
+		v, ok, err := p.content(ctx, t, it, path, maxCertFile, func(b []byte) (any, error) { return parseCertificates(b, st) })
+		if ctx.Err() != nil {
+			return err
+		}
+		if ok {
+			p.addCerts(path, string(st), name, v.([]*x509.Certificate))
+		}
+	}
+	return nil
+}
+
+func (p *pass) shown(t *tree, parts ...string) string {
+	return filepath.Join(append([]string{t.label}, parts...)...)
+}
+
+// subdirectories walks down the named directories and lists the last. One that
+// is missing on the way is an empty trust store.
+func (p *pass) subdirectories(t *tree, names ...string) ([]item, error) {
+	dir, shown := ".", ""
+	for _, name := range names {
+		items, err := p.listed(t, dir, shown)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(items, func(it item) bool { return it.name == name })
+		if i < 0 {
+			return nil, nil
+		}
+		dir, shown = items[i].path, filepath.Join(shown, name)
+	}
+	return p.listed(t, dir, shown)
+}
+
+// listed is tree.list with the failures recorded; the only error is errSwapped.
+func (p *pass) listed(t *tree, dir, shown string) ([]item, error) {
+	items, ignored, err := t.list(dir)
+	if errors.Is(err, errSwapped) {
+		return nil, err
+	} else if err != nil {
+		p.unlistable(t.label, shown, err)
+		return nil, nil
+	}
+	if shown != "" && shown != "truststore" {
+		p.ignored += ignored
+	}
+	return items, nil
+}
+
+// readPolicy reads trustpolicy.json. An operator's policy that is there and cannot
+// be used leaves nothing notation trusted; one that is not there is the default.
+func (p *pass) readPolicy(ctx context.Context, t *tree) error {
+	path := p.shown(t, policyFile)
+	it := item{policyFile, policyFile}
+	absent := false
+	if items, _, err := t.list("."); errors.Is(err, errSwapped) {
+		return err
+	} else if err == nil {
+		i := slices.IndexFunc(items, func(it item) bool { return it.name == policyFile })
+		if absent = i < 0; !absent {
+			it = items[i] // through ..data as the rest
+		}
+	}
+	var (
+		v   any
+		ok  bool
+		err error
+	)
+	if !absent {
+		v, ok, err = p.content(ctx, t, it, path, maxPolicyFile, func(b []byte) (any, error) { return parsePolicy(b) })
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case ok:
+		p.setPolicy(v.(*policyDoc))
+		if m := p.after[path]; !m.since.IsZero() {
+			p.summary.Problem = "the file is incomplete; the last good policy stays in force for a few seconds"
+		}
+	case err != nil:
+		p.invalid(err.Error())
+	default:
+		if m, known := p.before[path]; known && !m.value.(*policyDoc).isDefault {
+			if v, ok := p.fallBack(path, goneGrace); ok {
+				p.setPolicy(v.(*policyDoc))
+				p.summary.Problem = "the file has vanished; the last good policy stays in force for a moment"
+			}
+		}
+	}
+	return nil
+}
+
+func (p *pass) setPolicy(d *policyDoc) {
+	p.policy = d
+	p.summary = PolicySummary{Source: PolicyOperator}
+	if d.isDefault {
+		p.summary.Source = PolicyDefault
+	}
+}
+
+func (p *pass) invalid(why string) {
+	p.policy, p.summary = nil, PolicySummary{Source: PolicyInvalid, Problem: policyFile + " " + why}
+}
