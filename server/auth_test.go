@@ -266,8 +266,8 @@ func TestUnixSocket(t *testing.T) {
 	w.url = "http://localhost"
 	key := signtest.NewKey(signtest.P256)
 	doWith(t, client, w.request("POST", pathCosign, key.PEM())).want(t, 200)
-	if !strings.Contains(w.log.String(), "who=\"uid ") {
-		t.Errorf("the audit log does not say who: %s", w.log.String())
+	if !strings.Contains(w.log.String(), "who=\"uid ") || !strings.Contains(w.log.String(), "at="+path+" ") {
+		t.Errorf("the log does not say who, or where: %s", w.log.String())
 	}
 	// One that is alive is not taken away.
 	if _, err := listenUnix(path); err == nil {

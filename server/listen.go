@@ -111,6 +111,9 @@ type unixListener struct {
 	once sync.Once
 }
 
+// Addr is where clients find it, not where it was made.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
 func (l *unixListener) Close() error {
 	l.once.Do(func() { _ = os.Remove(l.path) })
 	return l.Listener.Close()

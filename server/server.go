@@ -127,7 +127,7 @@ func (s *Server) uploadsNeed(e *endpoint) string {
 	case e.socket != "":
 		return "socket mode"
 	case s.cfg.Auth.InsecureUploads:
-		return "nothing"
+		return "open"
 	}
 	return "credential"
 }
@@ -137,7 +137,7 @@ func (s *Server) readsNeed(e *endpoint) string {
 		return "socket mode"
 	}
 	if s.readsOpen(&peer{endpoint: e}) {
-		return "nothing"
+		return "open"
 	}
 	return "credential"
 }

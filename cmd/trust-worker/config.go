@@ -269,6 +269,14 @@ func (s *settings) scheduler(store *cache.Store, roots []scheduler.Storage, load
 		ConfirmInterval: min(10*time.Second, max(s.lease/3, 100*time.Millisecond))}
 }
 
+// answers fills in the settings and opens the cache.
+func (s *settings) answers(cmd *cobra.Command) (*cache.Reader, error) {
+	if err := s.complete(cmd, false); err != nil {
+		return nil, err
+	}
+	return s.reader()
+}
+
 // reader opens the cache as any other process would.
 func (s *settings) reader() (*cache.Reader, error) {
 	r, err := cache.OpenReader(s.state)

@@ -60,10 +60,7 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 			if err != nil {
 				return err
 			}
-			if err := s.complete(cmd, false); err != nil {
-				return err
-			}
-			r, err := s.reader()
+			r, err := s.answers(cmd)
 			if err != nil {
 				return err
 			}

@@ -19,10 +19,7 @@ func newListCommand(s *settings) *cobra.Command {
 		Short: "List every image with its state",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.complete(cmd, false); err != nil {
-				return err
-			}
-			r, err := s.reader()
+			r, err := s.answers(cmd)
 			if err != nil {
 				return err
 			}

@@ -43,10 +43,7 @@ Colours are used on a terminal, unless NO_COLOR is set.`,
 			if last < 0 {
 				return usageError{errors.New("--last: choose 0 or more")}
 			}
-			if err := s.complete(cmd, false); err != nil {
-				return err
-			}
-			r, err := s.reader()
+			r, err := s.answers(cmd)
 			if err != nil {
 				return err
 			}
