@@ -115,6 +115,7 @@ bench-plot: ## tables and picture of all runs in docs/performance
 REF ?= HEAD~1
 .PHONY: bench-compare
 bench-compare: ## compare benchmarks with those at REF (benchstat)
+	@mkdir -p bin
 	set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force '$$tmp EXIT; git worktree add -q $$tmp $(REF); \
 	(cd $$tmp && $(GO) test -run '^$$' -bench . -count 6 $(PACKAGES) >$(CURDIR)/bin/bench-old.txt); \
 	$(GO) test -run '^$$' -bench . -count 6 $(PACKAGES) >bin/bench-new.txt; \
