@@ -101,7 +101,7 @@ generate: ## remake the table of the corpus in docs/security.md, and generated c
 
 N ?= 10000
 .PHONY: bench-scale
-bench-scale: build ## measure the daemon on N signatures; writes bench-scale-N.json and .md (N=10000)
+bench-scale: build ## measure the daemon on N signatures; writes bin/bench-scale-N.json and .md (N=10000)
 	$(GO) build -o bin/scale ./integration/scale
 	SCALE_ARGS='$(ARGS)' ./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
 	./bin/scale -table bin/bench-scale-$(N).json | tee bin/bench-scale-$(N).md
