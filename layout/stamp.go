@@ -16,25 +16,14 @@ type Stamp struct {
 	Inode        uint64
 }
 
-// ErrStamp is returned for text that no Stamp has.
-var ErrStamp = errors.New("not a stamp")
-
-// String returns the text form, "mtime.ctime.size.inode".
+// String returns the text form, "mtime.ctime.size.inode"; no two stamps have the
+// same.
 func (s Stamp) String() string {
 	b := make([]byte, 0, 64)
 	b = append(strconv.AppendInt(b, s.Mtime, 10), '.')
 	b = append(strconv.AppendInt(b, s.Ctime, 10), '.')
 	b = append(strconv.AppendInt(b, s.Size, 10), '.')
 	return string(strconv.AppendUint(b, s.Inode, 10))
-}
-
-// ParseStamp is the inverse of [Stamp.String]: it accepts nothing else.
-func ParseStamp(text string) (Stamp, error) {
-	var s Stamp
-	if _, err := fmt.Sscanf(text, "%d.%d.%d.%d", &s.Mtime, &s.Ctime, &s.Size, &s.Inode); err != nil || s.String() != text {
-		return Stamp{}, fmt.Errorf("%w: %.100q", ErrStamp, text)
-	}
-	return s, nil
 }
 
 func stampOf(st *unix.Stat_t) (Stamp, error) {

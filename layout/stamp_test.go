@@ -3,6 +3,7 @@ package layout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -79,19 +80,16 @@ func TestStampOfWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// The text is what is stored and compared: all of the stamp is in it.
 func TestStampText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := Stamp{
 			Mtime: rapid.Int64().Draw(t, "mtime"), Ctime: rapid.Int64().Draw(t, "ctime"),
 			Size: rapid.Int64().Draw(t, "size"), Inode: rapid.Uint64().Draw(t, "inode"),
 		}
-		if got, err := ParseStamp(s.String()); err != nil || got != s {
-			t.Fatalf("ParseStamp(%q) = %v, %v", s, got, err)
+		var got Stamp
+		if _, err := fmt.Sscanf(s.String(), "%d.%d.%d.%d", &got.Mtime, &got.Ctime, &got.Size, &got.Inode); err != nil || got != s {
+			t.Fatalf("%q = %v, %v", s, got, err)
 		}
 	})
-	for _, text := range []string{"", "1", "1.2.3", "1.2.3.4.5", "1.2.3.4 ", " 1.2.3.4", "+1.2.3.4", "01.2.3.4", "1.2.3.-4", "a.b.c.d", "9223372036854775808.0.0.0"} {
-		if s, err := ParseStamp(text); !errors.Is(err, ErrStamp) || s != (Stamp{}) {
-			t.Errorf("ParseStamp(%q) = %v, %v", text, s, err)
-		}
-	}
 }

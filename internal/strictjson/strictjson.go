@@ -61,9 +61,6 @@ type Rules struct {
 	Maps []string
 }
 
-// Check is Rules{}.Check.
-func Check(b []byte) error { return Rules{}.Check(b) }
-
 // Check returns nil, or an error that wraps one of the sentinels.
 func (r Rules) Check(b []byte) error {
 	if !json.Valid(b) {

@@ -86,7 +86,7 @@ func TestCheck(t *testing.T) {
 
 func TestErrorTextIsShortAndInert(t *testing.T) {
 	name := `\u001b[31m` + strings.Repeat("x", 1<<16)
-	err := Check([]byte(`{"` + name + `":1,"` + name + `":2}`))
+	err := Rules{}.Check([]byte(`{"` + name + `":1,"` + name + `":2}`))
 	if !errors.Is(err, ErrDuplicate) || len(err.Error()) > 400 || strings.ContainsRune(err.Error(), 0x1b) {
 		t.Errorf("error of %d bytes: %.100q", len(err.Error()), err)
 	}
@@ -104,7 +104,7 @@ func FuzzCheck(f *testing.F) {
 		if len(b) > 1<<14 {
 			return // within MaxItems, so that the model need not count
 		}
-		err := Check(b)
+		err := Rules{}.Check(b)
 		if !json.Valid(b) && err == nil { // Unmarshal refuses numbers as well that float64 has not
 			t.Fatalf("accepted what encoding/json refuses: %q", b)
 		}
@@ -155,9 +155,9 @@ func model(b []byte) bool {
 	}
 }
 
-func ExampleCheck() {
-	fmt.Println(Check([]byte(`{"subject":"A","Subject":"B"}`)))
-	fmt.Println(Check([]byte(`{"subject":"A"}`)))
+func ExampleRules_Check() {
+	fmt.Println(Rules{}.Check([]byte(`{"subject":"A","Subject":"B"}`)))
+	fmt.Println(Rules{}.Check([]byte(`{"subject":"A"}`)))
 	// Output:
 	// ambiguous JSON member "Subject"
 	// <nil>
@@ -169,7 +169,7 @@ func BenchmarkCheck(b *testing.B) {
 	b.SetBytes(int64(len(doc)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := Check(doc); err != nil {
+		if err := (Rules{}).Check(doc); err != nil {
 			b.Fatal(err)
 		}
 	}
