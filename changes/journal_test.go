@@ -47,7 +47,7 @@ func FuzzParsePosition(f *testing.F) {
 }
 
 // Which positions can be followed from, before and after a restart.
-func TestAfter(t *testing.T) {
+func TestPositionsThatCanBeFollowed(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
 	if _, _, ok := j.After(j.Last(), 1); !ok {
@@ -81,7 +81,7 @@ func TestAfter(t *testing.T) {
 }
 
 // What is held is bounded in memory and on disk; what is dropped is known.
-func TestBound(t *testing.T) {
+func TestWhatIsHeldIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
 	j.Begin(id, 1, time.Unix(1, 0), "")
@@ -163,7 +163,7 @@ func TestTortureTornFile(t *testing.T) {
 
 // A disk that is full costs the file, not what is told in the process; the file
 // has it all once there is room.
-func TestNoRoom(t *testing.T) {
+func TestJournalIsWholeOnceThereIsRoom(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	j := openJournal(t, dir)
 	j.Begin(id, 1, time.Unix(1, 0), "")

@@ -19,7 +19,7 @@ import (
 var a, b, c = key("a"), key("b"), key("c")
 
 // What an operator does, and what is told of it.
-func TestStory(t *testing.T) {
+func TestWhatAnOperatorDoesIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a)
 	w.tells("signer-added")
@@ -50,7 +50,7 @@ func TestStory(t *testing.T) {
 }
 
 // A repository that cannot be listed takes its trust with it, and gives it back.
-func TestUnlisted(t *testing.T) {
+func TestUnlistedRepositoryTakesItsTrustWithIt(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a)
 	w.put("app", image{name: "1", signers: []trust.Signer{a}})
@@ -68,7 +68,7 @@ func TestUnlisted(t *testing.T) {
 
 // A change that touches many images is one change, which says where to read on
 // (L3).
-func TestMany(t *testing.T) {
+func TestManyImagesAreOneChange(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a)
 	for r := range 3 {
@@ -117,7 +117,7 @@ func TestMany(t *testing.T) {
 
 // Dates end trust without a publication: at their second, once, and also those
 // that came while nobody looked.
-func TestDates(t *testing.T) {
+func TestDatesAreToldWhenTheyCome(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a, b)
 	in := func(d time.Duration) time.Time { return w.now.Add(d) }
@@ -181,7 +181,7 @@ func TestManyDates(t *testing.T) {
 }
 
 // Answers that cannot be read are told, and that they can be again.
-func TestWithdrawn(t *testing.T) {
+func TestWithdrawnAnswersAreTold(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a)
 	w.put("app", image{name: "1", signers: []trust.Signer{a}})
@@ -198,7 +198,7 @@ func TestWithdrawn(t *testing.T) {
 
 // Another cache, and a process that was killed before it had told of what was
 // published, are a reset, never silence (L2).
-func TestReset(t *testing.T) {
+func TestWhatCannotBeToldIsAReset(t *testing.T) {
 	w := newWorld(t)
 	w.trust(a)
 	w.put("app", image{name: "1", signers: []trust.Signer{a}})

@@ -16,7 +16,7 @@ import (
 	"trust-worker/trust"
 )
 
-func TestBlob(t *testing.T) {
+func TestBlobIsCappedAndHashed(t *testing.T) {
 	const limit = 1 << 20
 	content := []byte("some signature")
 	d, size := trust.SumOf(content), int64(len(content))
@@ -182,7 +182,7 @@ func TestBlobHonoursContext(t *testing.T) {
 	}
 }
 
-func TestClosed(t *testing.T) {
+func TestClosedRepositoryReadsIOError(t *testing.T) {
 	r := newRepo(t, t.TempDir(), "app")
 	d := r.push(image("x"), "1")
 	root, err := Open(r.root, Options{})

@@ -199,7 +199,7 @@ func TestWalkOfVanishingDirectory(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestRepositoryNames(t *testing.T) {
 	good := []string{"a", "0", "a/b", "a.b", "a_b", "a__b", "a-b", "a---b", "a0.b1/c-d", strings.Repeat("a", 255)}
 	bad := []string{
 		"", "/", "a/", "/a", "a//b", ".", "..", "a/..", "../a", "a/../b", "_a", "a/_b", ".a", "a.", "a..b", "a___b", "-a", "a-",

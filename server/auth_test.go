@@ -342,7 +342,7 @@ func TestTLSRenewalAndClientCertificates(t *testing.T) {
 }
 
 // A request in progress at shutdown is answered.
-func TestDrain(t *testing.T) {
+func TestRequestAtShutdownIsAnswered(t *testing.T) {
 	w := start(t, func(c *Config) { openUploads(c); c.Limits.DrainTimeout = 20 * time.Second })
 	key := signtest.NewKey(signtest.P256)
 	body, feed := io.Pipe()

@@ -139,7 +139,7 @@ func TestOpenAPI(t *testing.T) {
 }
 
 // The pages together are the list, whatever their size and filter.
-func TestPages(t *testing.T) {
+func TestPagesTogetherAreTheList(t *testing.T) {
 	w := start(t, nil)
 	var want []string
 	for r := range 4 {
@@ -187,7 +187,7 @@ func (c *countingLists) TagsAfter(repo, tag string, fn func(string, trust.Digest
 
 // The last page costs what the first one does, by what is visited for it; and
 // many repositories without tags do not make a page cost more.
-func TestPageWork(t *testing.T) {
+func TestPageCostsNoMoreThanItShows(t *testing.T) {
 	w := start(t, nil)
 	rows, tags := []cache.Row{}, map[string]trust.Digest{}
 	for i := range 1000 {

@@ -12,7 +12,7 @@ import (
 )
 
 // W6, I4: an overflow leads to a new source with all watches, and to a rescan.
-func TestOverflow(t *testing.T) {
+func TestOverflowRescans(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -94,7 +94,7 @@ func TestStaleList(t *testing.T) {
 }
 
 // W7: refused watches make it poll, visibly, and it returns to events.
-func TestLimit(t *testing.T) {
+func TestRefusedWatchesPollUntilTheyAreTaken(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.p.set(func(p *puppet) { p.limit = 1 })
 		s.run()
@@ -124,7 +124,7 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-func TestNoSource(t *testing.T) {
+func TestPollsWhileThereIsNoSource(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.p.set(func(p *puppet) { p.refuse = syscall.EMFILE })
 		s.run()
@@ -143,7 +143,7 @@ func TestNoSource(t *testing.T) {
 
 // W17: a source that dies is replaced at once, and one that keeps dying no more
 // often than PollWithoutEvents, by which it polls.
-func TestDeath(t *testing.T) {
+func TestDeadSourceIsReplaced(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -167,7 +167,7 @@ func TestDeath(t *testing.T) {
 
 // A directory that is watched under another name (a bind mount): its events
 // come under that name, so none is taken for noise any more.
-func TestAlias(t *testing.T) {
+func TestDirectoryWatchedUnderAnotherName(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		parent := filepath.Dir(s.dir)
 		if err := os.Mkdir(s.dir+"/sub", 0o755); err != nil {

@@ -110,7 +110,7 @@ func TestSurveyNested(t *testing.T) {
 	}
 }
 
-func TestConcerns(t *testing.T) {
+func TestWhichPathsConcernATree(t *testing.T) {
 	base := newTree(t, "registry/_cosign/sub", "registry/app")
 	s := surveyTrees([]string{base + "/registry/_cosign", base + "/registry/_notation"}, "", 100)
 	for path, want := range map[string]bool{
@@ -167,7 +167,7 @@ func TestEventlessFileSystem(t *testing.T) {
 	}
 }
 
-func TestStop(t *testing.T) {
+func TestSurveyStopsAtTheGivenDirectory(t *testing.T) {
 	base := newTree(t, "registry/_cosign")
 	if err := os.Symlink("registry", base+"/link"); err != nil {
 		t.Fatal(err)

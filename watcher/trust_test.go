@@ -143,7 +143,7 @@ func TestGrowsForEver(t *testing.T) {
 	})
 }
 
-func TestDebounced(t *testing.T) {
+func TestEventsAreDebounced(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -160,7 +160,7 @@ func TestDebounced(t *testing.T) {
 }
 
 // W14: a storm costs no more than a look each MaxDelay, and is not waited out.
-func TestStorm(t *testing.T) {
+func TestStormCostsALookEachMaxDelay(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -185,7 +185,7 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-func TestPoll(t *testing.T) {
+func TestPollsWithoutEvents(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -201,7 +201,7 @@ func TestPoll(t *testing.T) {
 
 // What happens in directories on the way to a trust directory does not matter,
 // unless it concerns the way.
-func TestNoise(t *testing.T) {
+func TestEventsOnTheWayThatDoNotConcernIt(t *testing.T) {
 	onStage(t, Options{}, func(s *stage) {
 		s.run()
 		s.expect(0, CauseStart, true)
@@ -252,7 +252,7 @@ func TestSlowCaller(t *testing.T) {
 }
 
 // I8, and Status after the end.
-func TestEnd(t *testing.T) {
+func TestStatusBeforeAndAfterTheEnd(t *testing.T) {
 	var trust *Trust
 	onStage(t, Options{}, func(s *stage) {
 		trust = s.trust

@@ -150,7 +150,7 @@ func (w *world) want(st Status, got ...string) {
 func lost(n int) string { return fmt.Sprintf("trust-worker.signature-lost %s-7.%d", id, n) }
 
 // In order, once each; where it was is kept over a restart.
-func TestDelivered(t *testing.T) {
+func TestDeliveredInOrderOverARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.add(2)
@@ -167,7 +167,7 @@ func TestDelivered(t *testing.T) {
 
 // A receiver that is down is tried again, at longer and longer intervals, for
 // as long as it takes, and nothing overtakes.
-func TestRetried(t *testing.T) {
+func TestRetriedForAsLongAsItTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(n int) int {
 			return []int{0, 503, 500, 429, 0, 408, 0, 0, 0, 0, 0, 0, 204, 204}[min(n, 13)]
@@ -195,7 +195,7 @@ func TestRetried(t *testing.T) {
 
 // An event that is refused for good does not hold up the others; a redirect is
 // a refusal and leads nowhere.
-func TestRefused(t *testing.T) {
+func TestRefusedIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(n int) int {
 			switch {
