@@ -172,6 +172,47 @@ func TestRestartKeepsAnswersAndGenerationsGoOn(t *testing.T) {
 	}
 }
 
+// The trust generation counts changes of the signers, not processes: what was
+// decided under the same ones is not looked at again.
+func TestTrustGenerationCountsChangesOfTheSigners(t *testing.T) {
+	dir := t.TempDir()
+	var s *Store
+	last := uint64(0)
+	for i, set := range []struct {
+		keys    []trust.Signer
+		again   bool // in a new process
+		rises   bool
+		changes uint64 // publications it takes
+	}{
+		{[]trust.Signer{keyA}, true, true, 0}, // with the first base
+		{[]trust.Signer{keyA}, false, false, 0},
+		{[]trust.Signer{keyA}, true, false, 1},
+		{[]trust.Signer{keyA, keyB}, false, true, 2}, // keyB's number is new
+		{[]trust.Signer{keyB, keyA}, true, false, 1},
+		{[]trust.Signer{keyB}, false, true, 1},
+		{nil, true, true, 1},
+		{[]trust.Signer{keyB}, true, true, 1},
+	} {
+		if set.again {
+			if s != nil {
+				closeChecked(t, s)
+			}
+			s = openStore(t, dir, Options{})
+		}
+		before := s.Generation()
+		setTrust(t, s, inForce(set.keys...))
+		if g := s.TrustGeneration(); (g > last) != set.rises {
+			t.Errorf("%d: the trust generation went from %d to %d", i, last, g)
+		}
+		if n := s.Generation() - before; n != set.changes {
+			t.Errorf("%d: published %d times, want %d", i, n, set.changes)
+		}
+		last = s.TrustGeneration()
+		publish(t, s)
+	}
+	closeChecked(t, s)
+}
+
 func TestDeltasThenFold(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})

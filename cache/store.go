@@ -53,6 +53,7 @@ const (
 	metaID         = "id"
 	metaGeneration = "generation"
 	metaTrust      = "trust"    // the trust generation: counts changes of the set of signers
+	metaInForce    = "inforce"  // signersSum of the signers in force
 	metaPolicies   = "policies" // policiesSum of the statements in force
 	metaSequence   = "sequence" // counts commits
 	metaFolding    = "folding"  // 1: a base is being made from untracked changes

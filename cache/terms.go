@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
@@ -46,6 +48,17 @@ func policiesSum(t trust.Terms) uint64 {
 		panic(err) // plain values
 	}
 	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:]) | 1
+}
+
+// signersSum stands for the set of signers in force; it is never 0.
+func signersSum(t trust.Terms) uint64 {
+	all := make([]string, 0, len(t.Materials))
+	for _, m := range t.Materials {
+		all = append(all, fmt.Sprintf("%s %q %q %s", m.Signer.Tool, m.Signer.StoreType, m.Signer.StoreName, m.Signer.Fingerprint.Hex()))
+	}
+	slices.Sort(all)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "\n")))
 	return binary.BigEndian.Uint64(sum[:]) | 1
 }
 

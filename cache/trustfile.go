@@ -63,7 +63,8 @@ func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (TrustChange, e
 		if err := s.removeCurrent(); err != nil {
 			return change, fmt.Errorf("publish trust: %w", err)
 		}
-		return change, s.internTrust(f, change)
+		_, err := s.internTrust(f)
+		return change, err
 	}
 	// Without new numbers: everything the numbers in use say is published.
 	if err := s.publishTrust(f); err != nil {
@@ -72,11 +73,9 @@ func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (TrustChange, e
 		}
 		return change, s.withdraw(err)
 	}
-	if err := s.internTrust(f, change); err != nil {
+	numbered, err := s.internTrust(f)
+	if err != nil || !numbered {
 		return change, err
-	}
-	if len(change.Added) == 0 && !change.Policies {
-		return change, nil
 	}
 	// Once more, with the new numbers. Nothing can be lost by this one.
 	if err := s.publishTrust(f); err != nil {
@@ -87,13 +86,13 @@ func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (TrustChange, e
 }
 
 // internTrust gives numbers to the new signers and statements, durably, before
-// any file names them.
-func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
+// any file names them, and reports whether there were any.
+func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
 	s.pub.terms = nil // should it fail, the next call begins again
 	var sess *session
-	err := s.update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		sess = s.dict.session(tx)
 		for _, m := range f.Terms().Materials {
 			if _, err := sess.signerID(m.Signer); err != nil {
@@ -115,18 +114,18 @@ func (s *Store) internTrust(f *trust.InForce, change TrustChange) error {
 				return err
 			}
 		}
-		if len(change.Added)+len(change.Removed) > 0 {
+		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum {
 			sess.trustGen++
-			return putMeta(tx, metaTrust, sess.trustGen)
+			return errors.Join(putMeta(tx, metaInForce, sum), putMeta(tx, metaTrust, sess.trustGen))
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record trust: %w", err)
+		return false, fmt.Errorf("record trust: %w", err)
 	}
 	sess.keep()
 	s.pub.setTerms(f)
-	return nil
+	return len(sess.signers)+len(sess.policies) > 0, nil
 }
 
 // withdraw removes CURRENT: answers read unknown/no-cache. There are no terms

@@ -103,6 +103,7 @@ type Scheduler struct {
 	// trustOwed: the last reload did not come to its end. policiesOwed: since
 	// then statements have changed meaning.
 	trustOwed, policiesOwed bool
+	refused                 []verifier.Refusal // by the last load
 
 	firstPass chan struct{} // closed once the first pass over storage is queued and worked off
 	passOnce  sync.Once

@@ -410,6 +410,12 @@ func TestOverflowIsStillAnswered(t *testing.T) {
 	if over := w.last.Status().Overflowing; !slices.Equal(over, []string{"a"}) {
 		t.Errorf("status shows %v", over)
 	}
+	// A new process knows that no key has come.
+	w.close()
+	w.st.SignSimple(w.st.Content("a", "new", "new"), k, simple)
+	if work := w.scan(); work.Verified != 1 {
+		t.Errorf("after a restart one new signature took %+v", work)
+	}
 	w.st.TrustKey("late.pub", k)
 	w.scan()
 	for _, img := range images {

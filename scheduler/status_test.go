@@ -3,10 +3,15 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/internal/signtest"
 )
 
 // What keeps the answers from being kept up to date is a problem until it
@@ -31,6 +36,32 @@ func TestAProblemEndsWithItsCause(t *testing.T) {
 	s.state.setTrustProblem("")
 	if got := s.Status().Problem; got != "" {
 		t.Errorf("problem %q after everything succeeded", got)
+	}
+}
+
+// A file that is refused shows in the log when it comes, though what is trusted
+// stays the same, and once.
+func TestARefusedFileIsLoggedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.st.TrustKey("k.pub", signtest.NewKey(signtest.P256))
+	w.scan()
+	var log strings.Builder
+	w.edit = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+	s := w.scheduler()
+	for _, name := range []string{"", "", "first.pub", "", "second.pub", ""} {
+		if name != "" {
+			if err := os.WriteFile(filepath.Join(w.st.Dir, "_cosign", name), []byte("no key"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.ReloadNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"first.pub", "second.pub"} {
+		if n := strings.Count(log.String(), "path=_cosign/"+name); n != 1 {
+			t.Errorf("%s is logged %d times:\n%s", name, n, log.String())
+		}
 	}
 }
 

@@ -96,6 +96,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
+	s.logRefused(store.Refused())
 	was := s.trust.Load()
 	if was != nil && !s.trustOwed && was.store.ID() == store.ID() {
 		return s.confirm(store, looked)
@@ -145,9 +146,17 @@ func (s *Scheduler) confirm(store *verifier.TrustStore, looked time.Time) error 
 func (s *Scheduler) logTrust(store *verifier.TrustStore, change cache.TrustChange) {
 	s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials), "added", len(change.Added),
 		"removed", len(change.Removed), "policy", store.Policy().String(), "refused", len(store.Refused()))
-	for _, r := range store.Refused() {
-		s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
+}
+
+// logRefused tells of each refusal once, also when what is trusted stays the same.
+// trustMu is held.
+func (s *Scheduler) logRefused(refused []verifier.Refusal) {
+	for _, r := range refused {
+		if !slices.Contains(s.refused, r) {
+			s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
+		}
 	}
+	s.refused = refused
 }
 
 // Marks in the store. Each says that work is done, so that what is owed can be
