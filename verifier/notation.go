@@ -17,7 +17,8 @@ import (
 
 // notation verifies one JWS or COSE envelope under the statement that governs the
 // repository. What needs no cryptography comes first; notation-go decides.
-func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
+func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, fetched *content, lo *LayerOutcome) {
+	blob := fetched.blob
 	join, reason := v.store.inForce.Statement(r.Subject.Repository)
 	if reason != "" { // Verify has asked already; never without a statement
 		lo.Verdict.Reason = reason
