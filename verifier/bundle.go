@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"strconv"
 
+	in_toto "github.com/in-toto/attestation/go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
@@ -37,16 +38,16 @@ var (
 )
 
 // bundle verifies a sigstore bundle v0.3 made by cosign sign with a key.
-func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
+func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome) {
 	if d.MediaType != bundleMediaType {
 		lo.Verdict.Reason = trust.Malformed
 		return
 	}
-	if lo.Verdict.Reason = jsonReason(bundleRules, blob); lo.Verdict.Reason != "" {
+	if lo.Verdict.Reason = jsonReason(bundleRules, c.blob); lo.Verdict.Reason != "" {
 		return
 	}
 	var b bundle.Bundle
-	if err := b.UnmarshalJSON(blob); err != nil {
+	if err := b.UnmarshalJSON(c.blob); err != nil {
 		lo.Verdict.Reason = trust.Malformed
 		if b.Bundle != nil && len(b.GetVerificationMaterial().GetTlogEntries()) > maxTlogEntries {
 			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
@@ -66,7 +67,7 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		lo.Verdict.Reason = trust.Ambiguous
 		return
 	}
-	isSignature := v.statement(r, &b, dsse.GetPayload(), lo)
+	envelope, isSignature := v.statement(r, &b, dsse.GetPayload(), lo)
 	if !isSignature {
 		o.Attachment = true
 		return
@@ -81,46 +82,82 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		lo.Verdict.Reason = trust.KeylessNotSupported
 		return
 	}
+	entity := readBundle{&b, envelope}
 	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
 	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), lo, func(w way) error {
-		_, err := cosign.VerifyNewBundle(ctx, w.bundle, subject, &b)
+		_, err := cosign.VerifyNewBundle(ctx, w.bundle, subject, entity)
 		return err
 	})
 }
 
-// statement checks the in-toto statement that the bundle's envelope carries, and
-// reports whether it is a signature's at all.
-func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *LayerOutcome) (isSignature bool) {
-	if lo.Verdict.Reason = jsonReason(statementRules, payload); lo.Verdict.Reason != "" {
-		return true
-	}
-	lo.Verdict.Reason = trust.Malformed
+// readBundle is a bundle with its envelope and statement as sigstore-go has read
+// them: it would read them again for each verification, and the statement twice.
+type readBundle struct {
+	*bundle.Bundle
+	envelope *readEnvelope
+}
+
+// SignatureContent implements verify.SignedEntity.
+func (b readBundle) SignatureContent() (verify.SignatureContent, error) { return b.envelope, nil }
+
+type readEnvelope struct {
+	*bundle.Envelope
+	statement *in_toto.Statement
+}
+
+// EnvelopeContent implements verify.SignatureContent.
+func (e *readEnvelope) EnvelopeContent() verify.EnvelopeContent { return e }
+
+// Statement implements verify.EnvelopeContent.
+func (e *readEnvelope) Statement() (*in_toto.Statement, error) { return e.statement, nil }
+
+// readStatement reads a bundle's envelope and statement, with sigstore-go's own
+// methods.
+func readStatement(b *bundle.Bundle) (*readEnvelope, error) {
 	envelope, err := b.Envelope()
 	if err != nil {
-		return true
+		return nil, err
 	}
-	// The very reading that sigstore-go verifies with.
-	s, err := envelope.Statement()
-	if err != nil || s.GetType() != "https://in-toto.io/Statement/v1" && s.GetType() != "https://in-toto.io/Statement/v0.1" {
-		return true
+	statement, err := envelope.Statement()
+	if err != nil {
+		return nil, err
+	}
+	return &readEnvelope{envelope, statement}, nil
+}
+
+// statement checks the in-toto statement that the bundle's envelope carries, and
+// reports whether it is a signature's at all. With neither a reason nor a problem,
+// it returns what it has read.
+func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *LayerOutcome) (_ *readEnvelope, isSignature bool) {
+	if lo.Verdict.Reason = jsonReason(statementRules, payload); lo.Verdict.Reason != "" {
+		return nil, true
+	}
+	lo.Verdict.Reason = trust.Malformed
+	envelope, err := readStatement(b)
+	if err != nil {
+		return nil, true
+	}
+	s := envelope.statement
+	if s.GetType() != "https://in-toto.io/Statement/v1" && s.GetType() != "https://in-toto.io/Statement/v0.1" {
+		return nil, true
 	}
 	if p := s.GetPredicateType(); p != signPredicate {
-		return p == "" // nothing in particular: a broken signature
+		return nil, p == "" // nothing in particular: a broken signature
 	}
 	if len(s.GetSubject()) > maxSubjects {
 		lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
-		return true
+		return nil, true
 	}
 	found := false
 	for _, subject := range s.GetSubject() {
 		if len(subject.GetDigest()) > maxSubjectDigests {
 			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
-			return true
+			return nil, true
 		}
 		for algorithm, text := range subject.GetDigest() {
 			digest, err := hex.DecodeString(text)
 			if err != nil {
-				return true
+				return nil, true
 			}
 			found = found || algorithm == "sha256" && bytes.Equal(digest, r.Subject.Digest[:])
 		}
@@ -128,7 +165,7 @@ func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *L
 	if lo.Verdict.Reason = ""; !found {
 		lo.Verdict.Reason = trust.SubjectMismatch
 	}
-	return true
+	return envelope, true
 }
 
 // pae is DSSE's pre-authentication encoding (DSSE protocol.md, Signature

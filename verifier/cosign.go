@@ -73,20 +73,59 @@ func jsonReason(rules strictjson.Rules, b []byte) trust.Reason {
 	}
 }
 
+// payloadCheck is what became of reading a simple signing payload; the zero value
+// is that nobody has.
+type payloadCheck struct {
+	done   bool
+	reason trust.Reason // "" when cosign accepts its claims about the subject
+}
+
+// checkPayload lets cosign judge the claims of a payload, as it would after each
+// signature over it. Its type is not among what cosign looks at.
+func checkPayload(subject v1.Hash, blob []byte) payloadCheck {
+	if reason := jsonReason(payloadRules, blob); reason != "" {
+		return payloadCheck{true, reason}
+	}
+	claims, err := static.NewSignature(blob, "")
+	if err == nil {
+		err = cosign.SimpleClaimVerifier(claims, subject, nil)
+	}
+	if err == nil && payloadType(blob) == payload.CosignSignatureType {
+		return payloadCheck{done: true}
+	}
+	// Refused; this is only to say why.
+	var p payload.SimpleContainerImage
+	if err := json.Unmarshal(blob, &p); err != nil || p.Critical.Type != payload.CosignSignatureType {
+		return payloadCheck{true, trust.Malformed}
+	}
+	return payloadCheck{true, trust.SubjectMismatch}
+}
+
+// payloadType returns critical.type of a payload without decoding it again, "" if
+// it is no string. The rules leave one member of each name.
+func payloadType(valid []byte) string {
+	for name, critical := range strictjson.Members(valid) {
+		if name == "critical" {
+			for name, value := range strictjson.Members(critical) {
+				if name == "type" {
+					text, _ := strictjson.String(value)
+					return text
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // simple verifies one simple signing layer (cosign SIGNATURE_SPEC). The cheap
 // checks come first: none of them can make anything trusted, and most forgeries
 // fail them.
-func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome) {
-	if lo.Verdict.Reason = jsonReason(payloadRules, blob); lo.Verdict.Reason != "" {
-		return
+func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome) {
+	subject := v1.Hash{Algorithm: "sha256", Hex: r.Subject.Digest.Hex()}
+	if !c.payload.done {
+		c.payload = checkPayload(subject, c.blob)
 	}
-	var p payload.SimpleContainerImage
-	if err := json.Unmarshal(blob, &p); err != nil || p.Critical.Type != payload.CosignSignatureType {
-		lo.Verdict.Reason = trust.Malformed
-		return
-	}
-	if p.Critical.Image.DockerManifestDigest != r.Subject.Digest.String() {
-		lo.Verdict.Reason = trust.SubjectMismatch
+	if lo.Verdict.Reason = c.payload.reason; lo.Verdict.Reason != "" {
 		return
 	}
 	text := d.Annotations[static.SignatureAnnotationKey]
@@ -98,13 +137,12 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 	// Neither certificate, chain nor bundle of the layer is handed over: keys
 	// come from the trust directory alone. What cosign would make of the
 	// certificate beside a key, its dates, becomes the ground's bounds below.
-	sig, err := static.NewSignature(blob, text)
+	sig, err := static.NewSignature(c.blob, text)
 	if err != nil {
 		lo.Verdict.Reason = trust.Malformed
 		return
 	}
-	subject := v1.Hash{Algorithm: "sha256", Hex: r.Subject.Digest.Hex()}
-	v.match(r, blob, raw, lo, func(w way) error {
+	v.match(r, c.blob, raw, lo, func(w way) error {
 		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.simple)
 		return err
 	})

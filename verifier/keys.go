@@ -157,8 +157,8 @@ func newKey(pub crypto.PublicKey) (*key, error) {
 	k.fingerprint, k.class = trust.Digest(fp), recovery.ClassesFor(pub)[0]
 	for _, v := range verifiers {
 		k.ways = append(k.ways, way{
-			simple: &cosign.CheckOpts{SigVerifier: v, ClaimVerifier: cosign.SimpleClaimVerifier,
-				IgnoreTlog: true, IgnoreSCT: true, Offline: true},
+			// The claims are the payload's, whoever signed it: see checkPayload.
+			simple: &cosign.CheckOpts{SigVerifier: v, IgnoreTlog: true, IgnoreSCT: true, Offline: true},
 			bundle: &cosign.CheckOpts{SigVerifier: v, TrustedMaterial: &root.BaseTrustedMaterial{},
 				IgnoreTlog: true, IgnoreSCT: true, Offline: true, NewBundleFormat: true},
 		})

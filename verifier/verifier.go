@@ -243,6 +243,7 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 // manifest verifies a cosign signature manifest, whose layers are one signature
 // each.
 func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome, error) {
+	var last content                        // layers often share one blob
 	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
 	if len(r.Signature.Layers) > 1 {
 		seen = map[trust.LayerID]LayerOutcome{}
@@ -262,7 +263,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
 		default:
 			var err error
-			if lo, err = v.layer(ctx, r, &o, d, verdict, v.simple); err != nil {
+			if lo, err = v.layer(ctx, r, &o, d, verdict, &last, v.simple); err != nil {
 				return Outcome{}, err
 			}
 			if seen != nil {
@@ -294,7 +295,7 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 		o.Layers = []LayerOutcome{{Verdict: verdict, Problem: trust.LimitExceeded}}
 		return o, nil
 	}
-	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, check)
+	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &content{}, check)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -308,13 +309,22 @@ func (v *Verifier) verdict(o *Outcome, f trust.Format) trust.Verdict {
 	return trust.Verdict{Format: f, Policy: o.Policy, VerifiedAt: v.now().Unix(), Epoch: Epoch}
 }
 
+// content is a blob that was fetched and whose digest was recomputed, in this call
+// of Verify, with what its first reader found.
+type content struct {
+	digest  trust.Digest
+	blob    []byte // nil: none yet
+	payload payloadCheck
+}
+
 // layerCheck verifies the blob of one layer. It fills in lo, whose verdict has
 // neither grounds nor a reason yet.
-type layerCheck func(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, blob []byte, lo *LayerOutcome)
+type layerCheck func(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome)
 
 // layer does what all kinds have in common: the checks that need no blob, the
-// blob, earlier verdicts, panics.
-func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, verdict trust.Verdict, check layerCheck) (LayerOutcome, error) {
+// blob, earlier verdicts, panics. The blob is fetched into last unless it is
+// there.
+func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, verdict trust.Verdict, last *content, check layerCheck) (LayerOutcome, error) {
 	if err := ctx.Err(); err != nil {
 		return LayerOutcome{}, err
 	}
@@ -336,18 +346,21 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 			return lo, nil
 		}
 	}
-	blob, err := r.Fetch(ctx, digest, d.Size, MaxBlob)
-	if ctx.Err() != nil {
-		return LayerOutcome{}, ctx.Err()
-	}
-	if lo.Problem = fetchProblem(digest, d.Size, blob, err); lo.Problem != "" {
-		return lo, nil
+	if last.blob == nil || last.digest != digest || int64(len(last.blob)) != d.Size {
+		blob, err := r.Fetch(ctx, digest, d.Size, MaxBlob)
+		if ctx.Err() != nil {
+			return LayerOutcome{}, ctx.Err()
+		}
+		if lo.Problem = fetchProblem(digest, d.Size, blob, err); lo.Problem != "" {
+			return lo, nil
+		}
+		*last = content{digest: digest, blob: blob}
 	}
 	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Kind == Simple && v.reusable(&prior) {
 		prior.Layer = verdict.Layer
 		return LayerOutcome{Verdict: prior, Reused: true}, nil
 	}
-	v.guard(ctx, r, o, digest, &lo, func() { check(ctx, r, o, d, blob, &lo) })
+	v.guard(ctx, r, o, digest, &lo, func() { check(ctx, r, o, d, last, &lo) })
 	if ctx.Err() != nil { // what was found may be for want of time
 		return LayerOutcome{}, ctx.Err()
 	}

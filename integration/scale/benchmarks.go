@@ -15,15 +15,20 @@ import (
 // is in words, the metric that is a ratio to a floor of the same run, target.
 var benchmarks = []struct{ name, what, metric, target string }{
 	{"BenchmarkCosign/simple/keys=1/trusted=true", "one cosign P-256 signature, simple signing, 1 key", "×bare", "≤ 1.15"},
+	{"BenchmarkLibrary/simple", "– floor: cosign alone, handed the key", "×bare", ""},
 	{"BenchmarkCosign/bundle/keys=1/trusted=true", "the same, bundle", "×bare", "≤ 1.4"},
+	{"BenchmarkLibrary/bundle", "– floor: cosign and sigstore-go alone, handed the key", "×bare", ""},
 	{"BenchmarkCosign/simple/keys=1000/trusted=true", "simple signing, 1,000 keys, trusted", "×bare", "≤ 2.3"},
 	{"BenchmarkCosign/simple/keys=1000/trusted=false", "simple signing, 1,000 keys, not trusted", "×bare", "≤ 2.3"},
 	{"BenchmarkCosign/bundle/keys=1000/trusted=true", "bundle, 1,000 keys, trusted", "×bare", "≤ 2.3"},
 	{"BenchmarkCosign/bundle/keys=1000/trusted=false", "bundle, 1,000 keys, not trusted", "×bare", "≤ 2.3"},
+	{"BenchmarkCandidates/P-256", "– floor of both: recovering the key alone", "×verify", ""},
 	{"BenchmarkNotation/jws/certificates=1/trusted=true", "one notation P-256 signature, JWS, 1 certificate", "×bare", "≤ 5"},
 	{"BenchmarkNotation/jws/certificates=1000/trusted=true", "JWS, 1,000 certificates", "×bare", "≤ 5"},
+	{"BenchmarkLibrary/jws", "– floor: notation-go alone, handed the certificate", "×bare", ""},
 	{"BenchmarkNotation/cose/certificates=1/trusted=true", "COSE, 1 certificate", "×bare", "≤ 5"},
 	{"BenchmarkNotation/cose/certificates=1000/trusted=true", "COSE, 1,000 certificates", "×bare", "≤ 5"},
+	{"BenchmarkLibrary/cose", "– floor: notation-go alone, handed the certificate", "×bare", ""},
 	{"BenchmarkLookup", "one look-up with a snapshot of its own, five signatures, in one process", "×floor", ""},
 }
 

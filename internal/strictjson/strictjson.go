@@ -171,8 +171,11 @@ func (w *walker) object(i, depth int, inMap bool) (_ int, err error) {
 
 // known notes a name that is one of the rules' in another spelling.
 func (w *walker) known(name []byte) {
+	if slices.Contains(w.rules.Members, string(name)) {
+		return
+	}
 	for _, m := range w.rules.Members {
-		if string(name) != m && bytes.EqualFold(name, []byte(m)) {
+		if bytes.EqualFold(name, []byte(m)) {
 			w.found(name)
 		}
 	}

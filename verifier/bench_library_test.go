@@ -1,0 +1,103 @@
+package verifier
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/notaryproject/notation-core-go/revocation/purpose"
+	"github.com/notaryproject/notation-go"
+	nverifier "github.com/notaryproject/notation-go/verifier"
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	"github.com/notaryproject/notation-go/verifier/truststore"
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+	"github.com/sigstore/cosign/v2/pkg/oci/static"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+
+	"trust-worker/internal/signtest"
+	"trust-worker/trust"
+)
+
+// BenchmarkLibrary is the second floor: what the library costs alone on bytes like
+// those of BenchmarkCosign and BenchmarkNotation, when it is handed the one key or
+// certificate that is right, with everything that can be made beforehand made.
+// None of our checks, no blob hashed, nobody looked for.
+func BenchmarkLibrary(b *testing.B) {
+	k := signtest.NewKey(signtest.P256)
+	prepared, err := newKey(k.Public())
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := prepared.ways[0]
+	opts := *w.simple
+	opts.ClaimVerifier = cosign.SimpleClaimVerifier // as cosign verify sets it
+	b.Run("simple", func(b *testing.B) {
+		library(b, func(s Subject) *request { return simple(s, k, signtest.CosignOptions{}) }, func(r *request, blob []byte) error {
+			sig, err := static.NewSignature(blob, r.Signature.Layers[0].Annotations[static.SignatureAnnotationKey])
+			if err != nil {
+				return err
+			}
+			_, err = cosign.VerifyImageSignature(b.Context(), sig, v1.Hash{Algorithm: "sha256", Hex: r.Subject.Digest.Hex()}, &opts)
+			return err
+		})
+	})
+	b.Run("bundle", func(b *testing.B) {
+		library(b, func(s Subject) *request { return bundled(s, k, signtest.CosignOptions{}) }, func(r *request, blob []byte) error {
+			var parsed bundle.Bundle
+			if err := parsed.UnmarshalJSON(blob); err != nil {
+				return err
+			}
+			_, err := cosign.VerifyNewBundle(b.Context(), w.bundle, verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), &parsed)
+			return err
+		})
+	})
+	leaf := signtest.NewRoot(signtest.CertOptions{}).Leaf(signtest.CertOptions{})
+	self := signtest.SelfSigned(signtest.CertOptions{})
+	for _, c := range []struct {
+		name  string
+		chain *signtest.Chain
+		cose  bool
+	}{{"jws", leaf, false}, {"cose", leaf, true}, {"jws-self-signed", self, false}} {
+		b.Run(c.name, func(b *testing.B) {
+			v := notationAlone(b, c.chain)
+			library(b, func(s Subject) *request { return notated(s, c.chain, signtest.NotationOptions{COSE: c.cose}) }, func(r *request, blob []byte) error {
+				o, err := v.Verify(b.Context(), r.Subject.descriptor(), blob, notation.VerifierVerifyOptions{
+					ArtifactReference: "registry.invalid/subject@" + r.Subject.Digest.String(), SignatureMediaType: r.Signature.Layers[0].MediaType})
+				return errors.Join(err, o.Error)
+			})
+		})
+	}
+}
+
+// library times verify, which gets a request and its blob, beside the floor.
+func library(b *testing.B, sign func(Subject) *request, verify func(*request, []byte) error) {
+	b.Helper()
+	var requests []*request
+	var content [][]byte
+	for i := range samples {
+		r := sign(image(fmt.Sprint(i)))
+		digest, err := trust.ParseDigest(string(r.Signature.Layers[0].Digest))
+		if err != nil {
+			b.Fatal(err)
+		}
+		requests, content = append(requests, r), append(content, r.blobs[digest])
+	}
+	beside(b, func(i int) error { return verify(requests[i%samples], content[i%samples]) })
+}
+
+// notationAlone is notation-go's verifier with the chain's root in its only store.
+func notationAlone(b *testing.B, chain *signtest.Chain) notation.Verifier {
+	b.Helper()
+	doc := &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+		Name: "default-config", RegistryScopes: []string{"*"}, TrustStores: []string{"ca:" + anchorStore}, TrustedIdentities: []string{"*"},
+		SignatureVerification: trustpolicy.SignatureVerification{VerificationLevel: trustpolicy.LevelStrict.Name}}}}
+	v, err := nverifier.NewWithOptions(doc, all{truststore.TypeCA: {chain.Root()}}, nil, nverifier.VerifierOptions{
+		RevocationCodeSigningValidator:  &revocationCheck{purpose: purpose.CodeSigning},
+		RevocationTimestampingValidator: &revocationCheck{purpose: purpose.Timestamping}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return v
+}
