@@ -140,7 +140,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	e.reason = trust.NoTrustedKey
 	runs := 0
 	for _, a := range anchors {
-		plain := e.run(ctx, a, nil, false, e.v.store.revocation)
+		plain := e.run(ctx, a, nil, s.identities, e.v.store.revocation)
 		if reason := e.authenticity(ctx, a, plain); reason != "" {
 			e.reason = reason
 			continue
@@ -189,7 +189,7 @@ func (e *examination) recheck(c *revocationCheck) {
 func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 	found := false
 	if tsa := e.v.store.anchors.tsa; e.claims.stamp > 0 && len(tsa) > 0 {
-		together := e.run(ctx, a, tsa, false, e.v.store.revocation)
+		together := e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
 			e.recheck(together.stamp)
@@ -205,7 +205,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 					e.problem = trust.LimitExceeded
 					return
 				}
-				one := e.run(ctx, a, []*anchor{t}, false, e.v.store.revocation)
+				one := e.run(ctx, a, []*anchor{t}, e.statement.identities, e.v.store.revocation)
 				found = e.accept(one, a, t) || found
 			}
 		}
@@ -232,7 +232,7 @@ func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) tru
 	case run.failed(trustpolicy.TypeAuthenticity):
 		// Either the chain or the identity: notation-go has one result for both.
 		// Nobody is asked about a signer that is not to be trusted anyway.
-		if anyone := e.run(ctx, a, nil, true, RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
+		if anyone := e.run(ctx, a, nil, []string{"*"}, RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
 			return trust.IdentityNotTrusted
 		}
 		return trust.NoTrustedKey

@@ -3,15 +3,11 @@ package verifier
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 
-	nrevocation "github.com/notaryproject/notation-core-go/revocation"
-	"github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"trust-worker/internal/signtest"
@@ -104,60 +100,6 @@ func TestReadBundle(t *testing.T) {
 		ownStatement, ownErr := own.EnvelopeContent().Statement()
 		if err != nil || ownErr != nil || !proto.Equal(gotStatement, ownStatement) {
 			t.Errorf("statement %v, %v; want %v, %v", gotStatement, err, ownStatement, ownErr)
-		}
-	}
-}
-
-// One prepared verifier serves all runs under a statement: each sees its own
-// anchor, and whoever asks outside of a run gets nothing.
-func TestRunsAreApart(t *testing.T) {
-	d := newDirs(t)
-	type signed struct {
-		root trust.Digest
-		r    *request
-	}
-	var envelopes []signed
-	for i := range 4 {
-		root := signtest.NewRoot(signtest.CertOptions{CommonName: fmt.Sprint("Root ", i)})
-		d.cert("ca/acme", fmt.Sprint(i, ".pem"), root.Cert())
-		envelopes = append(envelopes, signed{fingerprintOf(root.Cert()), notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{COSE: i%2 == 1})})
-	}
-	ts := d.load()
-	var g errgroup.Group
-	for i := range 40 {
-		g.Go(func() error {
-			s := envelopes[i%len(envelopes)]
-			o, err := New(ts, Options{}).Verify(t.Context(), s.r.Request)
-			if err != nil {
-				return err
-			}
-			if v := o.Layers[0].Verdict; len(v.Grounds) != 1 || v.Grounds[0].Signers[0].Fingerprint != s.root {
-				return fmt.Errorf("%+v, want a ground by %v", o.Layers[0], s.root)
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		t.Error(err)
-	}
-	if certs, err := (runStores{}).GetCertificates(t.Context(), truststore.TypeCA, anchorStore); err == nil || len(certs) != 0 {
-		t.Errorf("%d certificates, %v", len(certs), err)
-	}
-	v := runRevocation{func(r *run) *revocationCheck { return r.code }}
-	if results, err := v.ValidateContext(t.Context(), nrevocation.ValidateContextOptions{}); err == nil || results != nil {
-		t.Errorf("%v, %v", results, err)
-	}
-	// Served are the anchor, as the type of store that it is in, and nothing else.
-	in := context.WithValue(t.Context(), runKey{}, &run{anchor: &anchor{storeType: truststore.TypeCA, cert: signtest.NewRoot(signtest.CertOptions{}).Cert()}})
-	for st, want := range map[truststore.Type]int{truststore.TypeCA: 1, truststore.TypeSigningAuthority: 0, truststore.TypeTSA: 0} {
-		for _, name := range []string{anchorStore, tsaStore} {
-			certs, err := runStores{}.GetCertificates(in, st, name)
-			if name == tsaStore {
-				want = 0
-			}
-			if len(certs) != want || (err == nil) != (want > 0) {
-				t.Errorf("%s:%s serves %d, %v; want %d", st, name, len(certs), err, want)
-			}
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/notaryproject/notation-go"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
 
@@ -96,15 +95,13 @@ func defaultPolicy(stores []string, ts trustpolicy.TimestampOption) trustpolicy.
 
 // statement is one policy statement, ready to verify under.
 type statement struct {
-	name     string
-	level    *trustpolicy.VerificationLevel // the effective one
-	tsa      bool                           // names a tsa store
-	always   bool                           // verifyTimestamp
-	verifies bool                           // level strict or permissive, as written
-	id       trust.PolicyID
-	// notation-go's verifiers without and with TSA certificates; nil unless it
-	// verifies.
-	plain, stamped notation.Verifier
+	name       string
+	identities []string
+	level      *trustpolicy.VerificationLevel // the effective one
+	tsa        bool                           // names a tsa store
+	always     bool                           // verifyTimestamp
+	verifies   bool                           // level strict or permissive, as written
+	id         trust.PolicyID
 }
 
 // enforces reports whether the operator's statement enforces a check.
@@ -126,22 +123,15 @@ func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, 
 	}
 	written := p.SignatureVerification.VerificationLevel
 	s := &statement{
-		name:  p.Name,
-		level: level,
+		name:       p.Name,
+		identities: p.TrustedIdentities,
+		level:      level,
 		tsa: slices.ContainsFunc(p.TrustStores, func(s string) bool {
 			return strings.HasPrefix(s, string(truststore.TypeTSA)+":")
 		}),
 		always: p.SignatureVerification.VerifyTimestamp != trustpolicy.OptionAfterCertExpiry,
 		// audit and skip never make anything trusted, whatever they override.
 		verifies: written == trustpolicy.LevelStrict.Name || written == trustpolicy.LevelPermissive.Name,
-	}
-	if s.verifies {
-		if s.plain, err = runVerifier(s, p.TrustedIdentities, false); err == nil {
-			s.stamped, err = runVerifier(s, p.TrustedIdentities, true)
-		}
-		if err != nil {
-			return nil, trust.Statement{}, err
-		}
 	}
 	m := trust.Meaning{
 		Enforcement:     map[string]string{},

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	nrevocation "github.com/notaryproject/notation-core-go/revocation"
 	"github.com/notaryproject/notation-core-go/revocation/purpose"
-	"github.com/notaryproject/notation-core-go/revocation/result"
 	"github.com/notaryproject/notation-go"
 	nverifier "github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
@@ -25,8 +23,6 @@ type run struct {
 	outcome     *notation.VerificationOutcome // may be nil
 	err         error
 	began       time.Time
-	anchor      *anchor
-	tsa         []*anchor
 	code, stamp *revocationCheck // of the signer's chain, of the TSA's
 }
 
@@ -34,26 +30,31 @@ type run struct {
 // not for the stores they come from.
 const anchorStore, tsaStore = "anchor", "stamp"
 
-// runVerifier makes notation-go's verifier for runs under a statement: with its
-// identities or any, with or without TSA certificates. The document
+// run asks notation-go whether the envelope is good under one anchor. The document
 // has one statement for everything; checks that depend on the clock or on the
 // network are logged rather than enforced, so that their results come back next
 // to the others, to be read against the operator's statement. Authenticity, the
 // identity included, is enforced: it ends the run before revocation is asked
 // about.
-func runVerifier(s *statement, identities []string, tsa bool) (notation.Verifier, error) {
+func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identities []string, mode RevocationMode) *run {
+	out := &run{began: time.Now(),
+		code:  &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.CodeSigning},
+		stamp: &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.Timestamping}}
+	e.lo.Calls++
 	revocation := trustpolicy.ActionLog
-	if s.level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
+	if e.statement.level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
 		revocation = trustpolicy.ActionSkip
 	}
-	// Which of the two is asked for is the signing scheme's to say, and only the
-	// type that the run's anchor has is served.
-	names := []string{string(truststore.TypeCA) + ":" + anchorStore, string(truststore.TypeSigningAuthority) + ":" + anchorStore}
-	if tsa {
+	stores := memoryStore{a.storeType: {a.cert}}
+	names := []string{string(a.storeType) + ":" + anchorStore}
+	if len(tsa) > 0 {
 		names = append(names, string(truststore.TypeTSA)+":"+tsaStore)
+		for _, t := range tsa {
+			stores[truststore.TypeTSA] = append(stores[truststore.TypeTSA], t.cert)
+		}
 	}
 	doc := &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
-		Name:           s.name,
+		Name:           e.statement.name,
 		RegistryScopes: []string{"*"},
 		SignatureVerification: trustpolicy.SignatureVerification{
 			VerificationLevel: trustpolicy.LevelStrict.Name,
@@ -69,28 +70,13 @@ func runVerifier(s *statement, identities []string, tsa bool) (notation.Verifier
 	}}}
 	// The plugin manager is nil: an envelope may name a program to run before
 	// anything about it is authenticated (N5).
-	return nverifier.NewWithOptions(doc, runStores{}, nil, nverifier.VerifierOptions{
-		RevocationCodeSigningValidator:  runRevocation{func(r *run) *revocationCheck { return r.code }},
-		RevocationTimestampingValidator: runRevocation{func(r *run) *revocationCheck { return r.stamp }}})
-}
-
-// run asks notation-go whether the envelope is good under one anchor, signed by
-// one of the statement's identities or, with anyone, by whomever.
-func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, anyone bool, mode RevocationMode) *run {
-	out := &run{began: time.Now(), anchor: a, tsa: tsa,
-		code:  &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.CodeSigning},
-		stamp: &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.Timestamping}}
-	e.lo.Calls++
-	nv := e.statement.plain
-	if len(tsa) > 0 {
-		nv = e.statement.stamped
+	nv, err := nverifier.NewWithOptions(doc, stores, nil, nverifier.VerifierOptions{
+		RevocationCodeSigningValidator: out.code, RevocationTimestampingValidator: out.stamp})
+	if err != nil {
+		out.err = err
+		return out
 	}
-	if anyone {
-		if nv, out.err = runVerifier(e.statement, []string{"*"}, len(tsa) > 0); out.err != nil {
-			return out
-		}
-	}
-	out.outcome, out.err = nv.Verify(context.WithValue(ctx, runKey{}, out), e.r.Subject.descriptor(), e.blob, notation.VerifierVerifyOptions{
+	out.outcome, out.err = nv.Verify(ctx, e.r.Subject.descriptor(), e.blob, notation.VerifierVerifyOptions{
 		// Selects the statement, whose scope is *; the real repository has
 		// selected it already.
 		ArtifactReference:  "registry.invalid/subject@" + e.r.Subject.Digest.String(),
@@ -103,44 +89,16 @@ func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, anyone 
 	return out
 }
 
-// runKey is the context's key for the run, which notation-go hands on to
-// whatever it asks.
-type runKey struct{}
-
-var errNoRun = errors.New("no run") // nothing is trusted, then
-
-// runStores serves exactly the certificates of one run: notation-go's own store
+// memoryStore serves exactly the certificates of one run: notation-go's own store
 // reads the directory each time, and fails whole on one bad file.
-type runStores struct{}
+type memoryStore map[truststore.Type][]*x509.Certificate
 
 // GetCertificates implements truststore.X509TrustStore.
-func (runStores) GetCertificates(ctx context.Context, t truststore.Type, name string) ([]*x509.Certificate, error) {
-	r, _ := ctx.Value(runKey{}).(*run)
-	switch {
-	case r == nil:
-		return nil, errNoRun
-	case t == r.anchor.storeType && name == anchorStore:
-		return []*x509.Certificate{r.anchor.cert}, nil
-	case t == truststore.TypeTSA && name == tsaStore && len(r.tsa) > 0:
-		certs := make([]*x509.Certificate, len(r.tsa))
-		for i, a := range r.tsa {
-			certs[i] = a.cert
-		}
+func (s memoryStore) GetCertificates(_ context.Context, t truststore.Type, name string) ([]*x509.Certificate, error) {
+	if certs := s[t]; len(certs) > 0 && (name == anchorStore) == (t != truststore.TypeTSA) {
 		return certs, nil
 	}
 	return nil, fmt.Errorf("no certificates in %s:%s", t, name)
-}
-
-// runRevocation answers with one of the run's two validators.
-type runRevocation struct{ of func(*run) *revocationCheck }
-
-// ValidateContext implements revocation.Validator.
-func (v runRevocation) ValidateContext(ctx context.Context, o nrevocation.ValidateContextOptions) ([]*result.CertRevocationResult, error) {
-	r, _ := ctx.Value(runKey{}).(*run)
-	if r == nil {
-		return nil, errNoRun
-	}
-	return v.of(r).ValidateContext(ctx, o)
 }
 
 func ociDigest(d trust.Digest) digest.Digest { return digest.Digest(d.String()) }
