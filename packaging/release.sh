@@ -4,14 +4,15 @@
 #
 #   VERSION=1.2.3 packaging/release.sh OUT amd64 arm64
 #
-# The same source, Go, VERSION and SOURCE_DATE_EPOCH give the same bytes, in
-# whatever directory and on whatever machine: `make reproducible` holds it to that.
-# OUT is made anew. SOURCE_DATE_EPOCH is the commit's time unless set.
+# The same source, Go, VERSION, MAINTAINER and SOURCE_DATE_EPOCH give the same bytes,
+# in whatever directory and on whatever machine: `make reproducible` holds it to that.
+# OUT is made anew. SOURCE_DATE_EPOCH is the commit's time unless set. MAINTAINER is
+# who answers for the deb and the rpm, as "Name <address>": the project has no address.
 set -euo pipefail
 out=${1:?usage: packaging/release.sh OUT ARCH...}
 shift
 cd "$(dirname "$0")/.."
-: "${GO:=go}" "${VERSION:?}"
+: "${GO:=go}" "${VERSION:?}" "${MAINTAINER:=The trust-worker project}"
 : "${NFPM:=$GO run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.1}"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export LC_ALL=C TZ=UTC CGO_ENABLED=0 GOFLAGS=-mod=readonly GOTOOLCHAIN=local
@@ -58,7 +59,7 @@ done
 gzip -9n "$out"/share/man/*.1
 for arch in "$@"; do
   for format in deb rpm; do
-    ARCH=$arch VERSION=$number OUT=$out GOFLAGS='' $NFPM package --config packaging/nfpm.yaml --packager $format --target "$out/" >&2
+    ARCH=$arch VERSION=$number OUT=$out MAINTAINER=$MAINTAINER GOFLAGS='' $NFPM package --config packaging/nfpm.yaml --packager $format --target "$out/" >&2
   done
 done
 

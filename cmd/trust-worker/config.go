@@ -138,13 +138,15 @@ func envName(flag string) string {
 
 // check validates once, at the edge, and fills in what depends on the root.
 func (s *settings) check(needRoot bool) error {
-	if s.root == "" && (needRoot || s.state == "" && singleStateDirectory() == "") {
+	// Whoever reads the answers where they are need not see the storage.
+	needRoot = needRoot || s.state == "" && singleStateDirectory() == ""
+	if s.root == "" && needRoot {
 		return usageError{errors.New("no storage root: give --root DIR (or --state DIR to read a cache), TRUST_WORKER_ROOT, or storage.rootDirectory in the configuration file")}
 	}
 	if s.root != "" {
-		if fi, err := os.Stat(s.root); err != nil {
+		if fi, err := os.Stat(s.root); err != nil && needRoot {
 			return fmt.Errorf("storage root: %w", err)
-		} else if !fi.IsDir() {
+		} else if err == nil && !fi.IsDir() {
 			return fmt.Errorf("storage root %s is not a directory", s.root)
 		}
 		abs, err := filepath.Abs(s.root)

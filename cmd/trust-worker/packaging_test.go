@@ -232,3 +232,31 @@ func TestScriptsOfPackages(t *testing.T) {
 		}
 	}
 }
+
+// Where systemd is not running, as in the build of an image, or is not there at
+// all, the scripts of the packages end well.
+func TestScriptsOfPackagesWithoutSystemd(t *testing.T) {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		t.Skip("systemd is running: the scripts would talk to it")
+	}
+	empty, broken := t.TempDir(), t.TempDir()
+	for name, code := range map[string]string{"systemd-sysusers": "0", "systemd-tmpfiles": "1"} {
+		if err := os.WriteFile(filepath.Join(broken, name), []byte("#!/bin/sh\nexit "+code+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{empty, broken} {
+		for _, line := range []string{ // as dpkg and rpm call them; never with "purge", which removes
+			"postinstall configure", "postinstall configure 1.0", "postinstall 1", "postinstall 2",
+			"preremove remove", "preremove upgrade 1.0", "preremove 0", "preremove 1",
+			"postremove remove", "postremove 0", "postremove 1",
+		} {
+			words := strings.Fields(line)
+			c := exec.Command("/bin/sh", append([]string{filepath.Join(packaging, "scripts", words[0]+".sh")}, words[1:]...)...)
+			c.Env = []string{"PATH=" + path}
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", line, err, out)
+			}
+		}
+	}
+}

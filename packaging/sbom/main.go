@@ -98,7 +98,8 @@ func describe(info *debug.BuildInfo, name, version string, sum [sha256.Size]byte
 
 // library is a module; its hash is that of go.sum.
 func library(m *debug.Module) (cdx.Component, error) {
-	purl := "pkg:golang/" + m.Path + "@" + m.Version
+	// The package URL specification wants the + of "+incompatible" encoded.
+	purl := "pkg:golang/" + m.Path + "@" + strings.ReplaceAll(m.Version, "+", "%2B")
 	c := cdx.Component{Type: cdx.ComponentTypeLibrary, Name: m.Path, Version: m.Version, BOMRef: purl, PackageURL: purl}
 	if text, ok := strings.CutPrefix(m.Sum, "h1:"); ok {
 		sum, err := base64.StdEncoding.DecodeString(text)

@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"os"
+	"runtime/debug"
 	"testing"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
@@ -56,5 +57,13 @@ func TestEveryModuleIsListed(t *testing.T) {
 	}
 	if err := run(&first, "1", os.DevNull); err == nil {
 		t.Error("no error for a file that is no program")
+	}
+}
+
+// A package URL's version is percent-encoded; the component's own is as Go has it.
+func TestPackageURL(t *testing.T) {
+	c, err := library(&debug.Module{Path: "example.com/old", Version: "v3.5.1+incompatible"})
+	if err != nil || c.PackageURL != "pkg:golang/example.com/old@v3.5.1%2Bincompatible" || c.Version != "v3.5.1+incompatible" {
+		t.Errorf("%+v, %v", c, err)
 	}
 }

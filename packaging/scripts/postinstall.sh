@@ -1,8 +1,12 @@
 #!/bin/sh
 # After the files are in place, at the first installation and at each upgrade.
 set -e
-systemd-sysusers trust-worker.conf
-systemd-tmpfiles --create trust-worker.conf
+# Only a forced installation (rpm --nodeps) finds no systemd: the program is all it gets.
+if command -v systemd-sysusers >/dev/null 2>&1; then
+  systemd-sysusers trust-worker.conf
+  # Where an image is built there may be no /proc: the unit makes the directory too.
+  systemd-tmpfiles --create trust-worker.conf || true
+fi
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl try-restart trust-worker.service
