@@ -161,7 +161,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	err := s.open()
+	err := s.syncDirs()
+	if err == nil {
+		err = s.open()
+	}
 	if errors.Is(err, ErrDamaged) { // met only after opening: begin with a new one
 		if err = s.setAside(err.Error()); err == nil {
 			err = s.open()
@@ -190,6 +193,19 @@ func (s *Store) open() error {
 func makeDir(dir string, mode fs.FileMode) error {
 	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make state directory: %w (choose another with --state)", err)
+	}
+	return nil
+}
+
+// syncDirs makes the directories last: without their names a power cut takes all
+// that is in them. Also when they were there: whoever made them may have been
+// killed before this. The one above may be somebody else's, and unreadable.
+func (s *Store) syncDirs() error {
+	if err := syncDir(s.dir); err != nil {
+		return fmt.Errorf("sync state directory: %w", err)
+	}
+	if err := syncDir(filepath.Dir(filepath.Clean(s.dir))); err != nil {
+		s.opts.Log.Warn("cannot sync the directory above the state directory", "error", err)
 	}
 	return nil
 }

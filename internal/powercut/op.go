@@ -2,6 +2,7 @@ package powercut
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -47,3 +48,6 @@ func (o Op) String() string {
 	}
 	return fmt.Sprintf("%s %s", o.Kind, o.Path)
 }
+
+// Says reports whether the process began a line with text.
+func (o Op) Says(text string) bool { return o.Kind == Said && strings.HasPrefix(string(o.Data), text) }

@@ -12,10 +12,10 @@ import (
 // Plan says which states a replay derives.
 type Plan struct {
 	// Points is at how many points between operations, drawn by Seed, the power
-	// is cut; 0 means all. It is also cut right after the process has said
-	// something that begins with Always, if that is not empty.
+	// is cut; 0 means all. It is also cut right after each operation for which
+	// Always, if there is one, says so.
 	Points int
-	Always string
+	Always func(Op) bool
 	// Random is how many random subsets are tried at each, under each model of
 	// names, beside the extremes.
 	Random int
@@ -99,7 +99,7 @@ func (p Plan) keepings(names Names, at int) []keeping {
 func choose(ops []Op, p Plan) []bool {
 	chosen := make([]bool, len(ops)+1)
 	for n, at := range rand.New(rand.NewPCG(p.Seed, 1)).Perm(len(chosen)) {
-		always := p.Always != "" && at > 0 && ops[at-1].Kind == Said && strings.HasPrefix(string(ops[at-1].Data), p.Always)
+		always := p.Always != nil && at > 0 && p.Always(ops[at-1])
 		chosen[at] = always || p.Points == 0 || n < p.Points
 	}
 	return chosen
