@@ -218,6 +218,7 @@ func TestReadRefuses(t *testing.T) {
 		`1 openat(AT_FDCWD</>, "\x2f\x72\x2f\x61", O_WRONLY|O_CREAT|O_DSYNC, 0644) = 3</r/a>`: true,
 		`1 write(3</r/a>, "\x61"..., 9000000) = 9000000`:                                      true,
 		`1 write(3</r/a>, "\x61", 1) = 1`:                                                     true, // nobody saw it opened
+		`1 write(3</r/a>, "\x61", 1 <detached ...>`:                                           false,
 		`1 rename("\x2f\x72\x2f\x61", "\x2f\x61") = 0`:                                        true,
 	} {
 		trace := filepath.Join(t.TempDir(), "trace")

@@ -94,8 +94,8 @@ func (p *parser) line(s string) error {
 		return nil
 	}
 	m := begins.FindStringSubmatch(s)
-	if m == nil {
-		return nil // an exit, a signal
+	if m == nil || strings.HasSuffix(s, " <detached ...>") {
+		return nil // an exit, a signal, a call that the process ended in
 	}
 	args, result, err := split(s[len(m[0]):])
 	if err != nil {
