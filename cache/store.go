@@ -222,11 +222,12 @@ func (s *Store) takeLock() error {
 		pid := HolderPID(s.dir)
 		return errors.Join(&LockedError{State: s.dir, PID: pid}, f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
-		}
+	}
+	if err != nil {
+		s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
 	}
 	s.lock = f
 	return nil
