@@ -13,18 +13,17 @@ import (
 
 // writeFile writes a new file durably: temporary name, fsync, rename. The
 // directory is synced with CURRENT. The file is as old as at from the moment on
-// that it can be seen.
+// that it can be seen, and after a power cut: its time is set before the fsync.
 func writeFile(path string, b []byte, at time.Time) error {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if _, err = f.Write(b); err == nil {
 		err = os.Chtimes(tmp, at, at)
 	}
-	if err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return os.Rename(tmp, path)

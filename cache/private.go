@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -32,8 +33,12 @@ func (s *Store) closeDB() error {
 // What the opening mark says.
 const (
 	markDamaged = "damaged" // met while running
+	markAsked   = "asked"   // somebody wants it made anew
 	markAgain   = "again"   // opened once more after an attempt that did not come back
 )
+
+// asked is why a cache was made anew that had nothing wrong with it.
+const asked = "a rebuild was asked for"
 
 // openPrivate opens the database, or sets it aside and makes another. bbolt
 // can panic in a goroutine of its own while it opens a damaged file, which no
@@ -78,10 +83,19 @@ func (s *Store) openPrivate() error {
 			err = s.tryOpen()
 		}
 	}
-	if rmErr := os.Remove(s.markerPath()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+	if rmErr := s.removeMark(); rmErr != nil {
 		s.opts.Log.Warn("cannot remove the opening mark", "error", rmErr)
 	}
 	return err
+}
+
+// removeMark removes the mark, durably: one that a power cut brought back would
+// blame a database that has been in use since.
+func (s *Store) removeMark() error {
+	if err := os.Remove(s.markerPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(s.markerPath()))
 }
 
 // lastAttempt reads the mark of an attempt that did not come back: why the
@@ -97,6 +111,8 @@ func (s *Store) lastAttempt() (mark, why string, err error) {
 		return "", "", err
 	case string(b) == markDamaged:
 		return "", "damage was met while it was in use", nil
+	case string(b) == markAsked:
+		return "", asked, nil
 	case string(b) == markAgain:
 		return "", "two attempts to open it did not finish", nil
 	}
@@ -135,6 +151,7 @@ func (s *Store) tryOpen() (err error) {
 	if err != nil {
 		return openError(s.privatePath(), err)
 	}
+	db.AllocSize = int(s.opts.compactAbove) // it grows by what is not worth to be given back
 	s.db = db
 	return db.View(func(tx *bbolt.Tx) error {
 		for _, name := range privateBuckets {
@@ -238,7 +255,11 @@ func (s *Store) create() error {
 func (s *Store) setAside(why string) error {
 	s.rebuilt = why
 	path := s.privatePath()
-	s.opts.Log.Error("private cache set aside and rebuilt", "reason", why, "kept", path+".damaged")
+	level := slog.LevelError
+	if why == asked {
+		level = slog.LevelInfo
+	}
+	s.opts.Log.Log(context.Background(), level, "private cache set aside and rebuilt", "reason", why, "kept", path+".damaged")
 	if err := os.Rename(path, path+".damaged"); err != nil {
 		return fmt.Errorf("set damaged cache aside: %w", err)
 	}
@@ -249,6 +270,11 @@ func (s *Store) setAside(why string) error {
 // damage that is met while running: close, then open again.
 func (s *Store) MarkDamaged() error {
 	return os.WriteFile(s.markerPath(), []byte(markDamaged), 0o600)
+}
+
+// MarkRebuild does the same to one that has nothing wrong with it.
+func (s *Store) MarkRebuild() error {
+	return os.WriteFile(s.markerPath(), []byte(markAsked), 0o600)
 }
 
 // view runs fn in a read transaction with damage turned into ErrDamaged.
@@ -283,7 +309,11 @@ func (s *Store) abandon(err *error) {
 }
 
 // recoverDamage turns a panic below into ErrDamaged: bbolt panics on a page
-// that cannot be, and a truncated mapping faults.
+// that cannot be, and a truncated mapping faults. So does a mistake of ours in
+// what runs inside a transaction, and costs the cache. The two are not told
+// apart: bbolt hands out keys and values by offsets that it reads from the page, so
+// that damage shows as any runtime error, in its code or in what decodes, and
+// to take damage for a mistake would end the process at each start.
 func recoverDamage(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("%w: %v", ErrDamaged, p)

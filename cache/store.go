@@ -161,7 +161,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	err := s.open()
+	err := s.syncDirs()
+	if err == nil {
+		err = s.open()
+	}
 	if errors.Is(err, ErrDamaged) { // met only after opening: begin with a new one
 		if err = s.setAside(err.Error()); err == nil {
 			err = s.open()
@@ -194,6 +197,19 @@ func makeDir(dir string, mode fs.FileMode) error {
 	return nil
 }
 
+// syncDirs makes the directories last: without their names a power cut takes all
+// that is in them. Also when they were there: whoever made them may have been
+// killed before this. The one above may be somebody else's, and unreadable.
+func (s *Store) syncDirs() error {
+	if err := syncDir(s.dir); err != nil {
+		return fmt.Errorf("sync state directory: %w", err)
+	}
+	if err := syncDir(filepath.Dir(filepath.Clean(s.dir))); err != nil {
+		s.opts.Log.Warn("cannot sync the directory above the state directory", "error", err)
+	}
+	return nil
+}
+
 // takeLock locks <state>/lock, which is never removed, so that a removed and
 // re-created database cannot give two daemons one state directory.
 func (s *Store) takeLock() error {
@@ -206,11 +222,12 @@ func (s *Store) takeLock() error {
 		pid := HolderPID(s.dir)
 		return errors.Join(&LockedError{State: s.dir, PID: pid}, f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
-		}
+	}
+	if err != nil {
+		s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
 	}
 	s.lock = f
 	return nil

@@ -1,12 +1,10 @@
 package cache
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -50,7 +48,7 @@ func (w stubborn) Write(b []byte) (n int, err error) {
 
 // op is one thing that a storm does.
 type op struct {
-	verb         string // open, trust, commit, remove, publish, fold
+	verb         string // open, lose, trust, commit, remove, bulk, publish, fold
 	place        string
 	from, to     int
 	signers, pol int // signers in force by bit; the statement's meaning
@@ -130,8 +128,11 @@ func storm(dir string, plan []string, out io.Writer) int {
 		for try := 0; ; try++ {
 			fmt.Fprintln(out, "begin", o)
 			err = nil
-			if s == nil || o.verb == "open" {
-				if s, err = reopen(s, dir, last); err == nil && s.Rebuilt() != "" {
+			if o.verb == "lose" && s != nil {
+				err = s.MarkDamaged()
+			}
+			if err == nil && (s == nil || o.verb == "open" || o.verb == "lose") {
+				if s, err = reopen(s, dir, last); err == nil && s.Rebuilt() != "" && o.verb != "lose" {
 					fmt.Fprintln(out, "rebuilt", s.Rebuilt())
 				}
 			}
@@ -155,7 +156,12 @@ func storm(dir string, plan []string, out io.Writer) int {
 				return 3
 			}
 		}
+		_, c, _ := readCurrent(s.publishedPath()) // there may be none
+		if c.id != s.ID() {
+			c.generation = 0
+		}
 		fmt.Fprintln(out, "done", o)
+		fmt.Fprintln(out, "at", s.ID(), c.generation)
 	}
 	fmt.Fprintln(out, "end")
 	return 0
@@ -211,6 +217,16 @@ func (o op) do(s *Store) error {
 	case "remove":
 		_, err := s.Commit(Batch{Place: o.place, Remove: true})
 		return err
+	case "bulk": // comes and goes, so that the next opening has something to compact
+		b := Batch{Place: "bulk"}
+		for n := range 60 {
+			b.Rows = append(b.Rows, Row{Digest: stormImage(b.Place, n), MediaType: strings.Repeat("m", 3000), Present: true})
+		}
+		_, err := s.Commit(b)
+		if err == nil {
+			_, err = s.Commit(Batch{Place: b.Place, Remove: true})
+		}
+		return err
 	case "publish":
 		return s.Publish(context.Background())
 	case "fold":
@@ -219,144 +235,10 @@ func (o op) do(s *Store) error {
 	return nil
 }
 
-// ledger is what a storm's output says must, and may, be true.
-type ledger struct {
-	terms  op
-	places map[string]map[int]bool // what is where
-	facts  map[string]bool         // place, image, policy
-	shown  map[string]map[int]bool // what is where, as of the last publication
-	begun  *op                     // maybe done, maybe not
-	bad    string                  // what the storm said that it should not
-	wrong  int                     // answers that it found trusted when they no longer were
-	done   int
-	faulty bool // there may be nothing published for want of what was refused
-	ended  bool
-}
-
-func newLedger() *ledger {
-	return &ledger{terms: op{verb: "trust", place: "-"}, places: map[string]map[int]bool{}, facts: map[string]bool{}}
-}
-
-func factName(place string, n, policy int) string { return fmt.Sprint(place, " ", n, " ", policy) }
-
-// read takes a storm's output in.
-func (l *ledger) read(out string) {
-	l.begun, l.ended = nil, false
-	for s := bufio.NewScanner(strings.NewReader(out)); s.Scan(); {
-		verb, rest, _ := strings.Cut(s.Text(), " ")
-		o, _ := parseOp(rest)
-		switch verb {
-		case "begin":
-			l.begun = &o
-		case "done":
-			l.done++
-			l.begun = nil
-			l.apply(o)
-		case "fail":
-		case "wrong":
-			l.wrong++
-		case "end":
-			l.ended = true
-		case "rebuilt":
-			l.bad = s.Text()
-		default:
-			l.bad = s.Text()
-		}
-	}
-}
-
-func (l *ledger) apply(o op) {
-	switch o.verb {
-	case "trust":
-		l.terms = o
-	case "commit":
-		if l.places[o.place] == nil {
-			l.places[o.place] = map[int]bool{}
-		}
-		for n := o.from; n < o.to; n++ {
-			l.places[o.place][n] = true
-			l.facts[factName(o.place, n, o.pol)] = true
-		}
-	case "remove":
-		delete(l.places, o.place)
-		delete(l.shown, o.place)
-	case "publish":
-		l.shown = map[string]map[int]bool{}
-		for p, images := range l.places {
-			l.shown[p] = maps.Clone(images)
-		}
-	}
-}
-
-// mayTrust reports whether an image may be answered as trusted: under the terms
-// in force, or those that were being set.
-func (l *ledger) mayTrust(place string, n int) bool {
-	may := func(terms op, policyOf *op) bool {
-		known := l.facts[factName(place, n, terms.pol)] ||
-			policyOf != nil && policyOf.verb == "commit" && policyOf.place == place && policyOf.pol == terms.pol && n >= policyOf.from && n < policyOf.to
-		return terms.signers&(1<<(n%stormSigners)) != 0 && known
-	}
-	if l.begun != nil && l.begun.verb == "trust" && may(*l.begun, nil) {
-		return true
-	}
-	return may(l.terms, l.begun)
-}
-
 // images is everything that any plan may name.
 const stormImages = 60
 
 var stormPlaces = []string{"one", "two", "three"}
-
-// check reads what is published as another process would, and returns how many
-// answers it compared.
-func (l *ledger) check(t *testing.T, dir string, settled bool) (compared int) {
-	t.Helper()
-	r, err := OpenReader(dir)
-	if err != nil {
-		if l.shown != nil || settled {
-			t.Errorf("no reader: %v", err)
-		}
-		return 0
-	}
-	defer r.Close()
-	snap, err := r.Snapshot()
-	if err != nil {
-		if settled || l.shown != nil && !l.faulty {
-			t.Errorf("what was published is lost: %v", err)
-		}
-		return 0
-	}
-	defer snap.Close()
-	for _, place := range stormPlaces {
-		for n := range stormImages {
-			img, err := snap.Image(place, stormImage(place, n))
-			if errors.Is(err, ErrNotFound) {
-				if l.shown[place][n] && (l.begun == nil || l.begun.verb != "remove" || settled) || settled && l.places[place][n] {
-					t.Errorf("%s %d is lost", place, n)
-				}
-				continue
-			}
-			if err != nil {
-				t.Errorf("%s %d: %v", place, n, err)
-				continue
-			}
-			compared++
-			if settled && !l.places[place][n] {
-				t.Errorf("%s %d is answered and nowhere", place, n)
-			}
-			sig := img.SignatureInfo[0]
-			switch may := l.mayTrust(place, n); {
-			case sig.IsTrusted && !may:
-				t.Errorf("WRONGLY TRUSTED: %s %d", place, n)
-			case settled && !sig.IsTrusted && may:
-				t.Errorf("%s %d reads %s %s, though it is to be trusted", place, n, sig.Status, sig.Reason)
-			case sig.IsTrusted && (sig.Author != stormAuthor(place, n) || sig.SignerFingerprint != stormSigner(n%stormSigners).Fingerprint):
-				t.Errorf("%s %d is said to be by %q", place, n, sig.Author)
-			}
-		}
-	}
-	return compared
-}
 
 // plan is a random life of a few operations that begins with the trust in force.
 func (l *ledger) plan(rnd *rand.Rand, length int) []op {
@@ -383,75 +265,12 @@ func (l *ledger) plan(rnd *rand.Rand, length int) []op {
 			o.verb = "fold"
 		case n < 14:
 			o.verb = "open"
+		case n < 15:
+			o.verb = "bulk"
 		}
 		ops = append(ops, o)
 	}
 	return ops
-}
-
-// settle is the start after it all: the daemon opens, loads the trust
-// directories and publishes. Everything must be as the ledger says. An
-// operation that was not seen to end may be done or not, but wholly.
-func (l *ledger) settle(t *testing.T, dir string) (compared int) {
-	t.Helper()
-	if l.begun != nil && l.begun.verb == "trust" {
-		l.apply(*l.begun) // the operator's directories say so
-	}
-	s, err := Open(dir, stormOptions())
-	if err != nil {
-		t.Errorf("does not start: %v", err)
-		return 0
-	}
-	if s.Rebuilt() != "" {
-		t.Errorf("lost all: %s", s.Rebuilt())
-	}
-	l.resolve(t, s)
-	if _, err = s.SetTrust(stormTerms(l.terms)); err == nil {
-		err = s.Publish(context.Background())
-	}
-	if err != nil {
-		t.Errorf("does not publish: %v", err)
-	}
-	l.begun = nil
-	l.apply(op{verb: "publish"})
-	compared = l.check(t, dir, true)
-	closeChecked(t, s)
-	return compared
-}
-
-// resolve finds out whether the commit that was cut short was done.
-func (l *ledger) resolve(t *testing.T, s *Store) {
-	t.Helper()
-	o := l.begun
-	if o == nil || o.verb != "commit" && o.verb != "remove" {
-		return
-	}
-	if o.verb == "remove" {
-		if _, ok, err := s.Place(o.place); err != nil {
-			t.Error(err)
-		} else if !ok {
-			l.apply(*o)
-		}
-		return
-	}
-	found := 0
-	for n := o.from; n < o.to; n++ {
-		d := stormImage(o.place, n)
-		_, ok, err := s.Fact(d, trust.SumOf(d[:]), o.batch().Facts[n-o.from].Context)
-		if err != nil {
-			t.Error(err)
-		}
-		_, row, err := s.Row(o.place, d)
-		if err != nil {
-			t.Error(err)
-		}
-		if ok && row {
-			found++
-		}
-	}
-	if found == o.to-o.from {
-		l.apply(*o)
-	}
 }
 
 // stormTime bounds one life; only a storm that hangs waits for it.

@@ -135,12 +135,14 @@ func (s *Store) withdraw(cause error) error {
 	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), s.removeCurrent())
 }
 
+// removeCurrent removes CURRENT, durably: a power cut must not bring back what
+// was trusted. One that is not there may not be removed durably yet.
 func (s *Store) removeCurrent() error {
 	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	return syncDir(s.publishedPath())
 }
 
 func compareTrust(old, f *trust.InForce) TrustChange {

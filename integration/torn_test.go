@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -239,7 +241,7 @@ func (s *torn) serveUnder(made func(argv ...string) *exec.Cmd, changes int) (end
 	state := filepath.Join(s.dir, "_trust")
 	cmd := made(binary, "serve", "--root", s.dir, "--scan-interval", "150ms", "--log-level", "warn")
 	d := start(s.t, cmd, state)
-	s.t.Cleanup(func() { killHolder(d, state) })
+	s.t.Cleanup(func() { killTraced(d) })
 	held := func() bool { return d.ended() || cache.Alive(state) }
 	eventually(s.t, "the daemon has its state or has ended", held)
 	target := filepath.Join(state, "published", "CURRENT")
@@ -257,16 +259,28 @@ func (s *torn) serveUnder(made func(argv ...string) *exec.Cmd, changes int) (end
 			return true
 		}
 	}
-	killHolder(d, state)
+	killTraced(d)
 	return false
 }
 
-// killHolder kills the daemon itself: strace, which it runs under, then ends.
-func killHolder(d *daemon, state string) {
-	if pid := cache.HolderPID(state); pid > 0 && !d.ended() {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+// killTraced kills the daemon itself: strace, which it runs under, then ends. The
+// lock does not tell which process that is when writing it is what has failed: it
+// names nobody, or an earlier daemon.
+func killTraced(d *daemon) {
+	strace := d.cmd.Process.Pid
+	for {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", strace)) // none when it has ended
+		for _, child := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(child); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+			}
+		}
+		select {
+		case <-d.exited:
+			return
+		case <-time.After(20 * time.Millisecond): // strace may not have begun it yet
+		}
 	}
-	<-d.exited
 }
 
 // points are the system calls of a daemon that sees some changes.
@@ -350,7 +364,7 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 	cmd := faulttest.Command(f, binary, "serve", "--root", s.dir, "--scan-interval", "150ms", "--lease", "6s", "--log-level", "warn")
 	state := filepath.Join(s.dir, "_trust")
 	d := start(s.t, cmd, state)
-	s.t.Cleanup(func() { killHolder(d, state) })
+	s.t.Cleanup(func() { killTraced(d) })
 	eventually(s.t, "the daemon has its state or has ended", func() bool { return d.ended() || cache.Alive(state) })
 	for range 2 {
 		s.change()
@@ -383,6 +397,6 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 		}
 		return true
 	}
-	killHolder(d, state)
+	killTraced(d)
 	return false
 }

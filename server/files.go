@@ -58,7 +58,7 @@ type directory struct {
 }
 
 // put stores b as dir/name below the directory. The calls are, in this order:
-// mkdir and fsync of what is missing on the way; open(O_EXCL), write, fsync and
+// mkdir of what is missing on the way, and fsync of every name on it; open(O_EXCL), write, fsync and
 // close of a temporary file in the same directory; rename over the name; fsync
 // of the directory. A crash between any two leaves the old state or the new
 // one, and perhaps a temporary file, which nobody loads (H3).
@@ -185,22 +185,26 @@ func syncIn(root *os.Root, dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeDurably makes a directory and what is missing above it.
+// makeDurably makes a directory and what is missing above it. Also when it was
+// there, the name is synced: whoever made it may not have done that.
 func makeDurably(dir string) error {
-	if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
-		return nil
-	}
 	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDurably(parent); err != nil {
+	fi, err := os.Stat(dir)
+	there := err == nil && fi.IsDir()
+	if !there {
+		if parent != dir {
+			if err := makeDurably(parent); err != nil {
+				return err
+			}
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
 	f, err := os.Open(parent)
-	if err != nil {
+	if there && errors.Is(err, fs.ErrPermission) {
+		return nil // it is another's, who may only be passed through
+	} else if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())

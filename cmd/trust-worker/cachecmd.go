@@ -75,7 +75,7 @@ func newCacheRebuildCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := errors.Join(store.MarkDamaged(), store.Close()); err != nil {
+			if err := errors.Join(store.MarkRebuild(), store.Close()); err != nil {
 				return err
 			}
 			summary, err := s.scan(cmd.Context(), cmd.ErrOrStderr(), nil)
