@@ -298,3 +298,34 @@ func (w *countingWorld) check() {
 		w.Fatalf("kept %v, a recount finds %v", signers, wantSigners)
 	}
 }
+
+// A ground that begins now has not begun a second ago, to which a clock may be
+// set back.
+func TestCountsFollowAClockThatGoesBackASecond(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := openStore(t, t.TempDir(), Options{Lease: -1, Now: func() time.Time { return now }})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	f.Verdicts[0].Grounds[0].From, f.Verdicts[0].Grounds[0].Limit = now.Unix(), trust.SignatureExpired
+	mustCommit(t, s, world(f))
+	for _, step := range []struct {
+		seconds int
+		state   string
+	}{{0, "trusted"}, {-1, "expired"}, {1, "trusted"}, {-2, "expired"}} {
+		now = now.Add(time.Duration(step.seconds) * time.Second)
+		if err := s.Recount(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, s)
+		snap, err := openReader(t, s.dir).Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, err := snap.Counts("")
+		snap.Close()
+		if err != nil || counts.Images[step.state] != 1 {
+			t.Errorf("after %d seconds: %v, want one %s: %v", step.seconds, counts.Images, step.state, err)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func (s *Store) Recount(ctx context.Context) error {
 	var all, due bool
 	err := s.view(func(tx *bbolt.Tx) error {
 		now := s.opts.Now().Unix()
-		all = getMeta(tx, metaRecount) != 0 || int64(getMeta(tx, metaCountedAt)) > now+1
+		all = getMeta(tx, metaRecount) != 0 || int64(getMeta(tx, metaCountedAt)) > now
 		due = len(countsDue(tx, now)) > 0
 		return nil
 	})
