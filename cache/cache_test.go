@@ -323,6 +323,58 @@ func TestLossThatCannotBePublishedIsWithdrawn(t *testing.T) {
 	want(t, r, trust.Untrusted, trust.SignerRemoved)
 }
 
+// Generations go on within a cache's life though no file tells how far they have
+// come: a reader that has seen one would not go back. A publication that failed
+// may have been seen as well.
+func TestGenerationsNeverGoBack(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	for range 5 {
+		setTrust(t, s, inForce(keyA, keyB))
+		setTrust(t, s, inForce(keyA))
+		publish(t, s)
+	}
+	last, id := s.Generation(), s.ID()
+	for range 2 { // the first start sweeps, the second finds nothing
+		if err := errors.Join(s.removeCurrent(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, publishedDir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range left {
+			if err := os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = openStore(t, dir, Options{})
+	}
+	defer closeChecked(t, s)
+	if s.ID() != id || s.Generation() < last {
+		t.Errorf("generation %d after %d", s.Generation(), last)
+	}
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	last = s.Generation()
+	block := filepath.Join(dir, publishedDir, currentName+".new")
+	if err := errors.Join(os.Mkdir(block, 0o700), os.WriteFile(filepath.Join(block, "full"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SetTrust(inForce(keyA, keyB)); err == nil {
+		t.Fatal("published through a directory")
+	}
+	if err := os.RemoveAll(block); err != nil {
+		t.Fatal(err)
+	}
+	setTrust(t, s, inForce(keyA, keyB))
+	if names, err := filepath.Glob(filepath.Join(dir, publishedDir, fileName("trust", last+1))); err != nil || len(names) != 1 || s.Generation() < last+2 {
+		t.Errorf("the number %d of a publication that failed is used again: %v %v", last+1, s.pub.cur, err)
+	}
+}
+
 // A key that cannot be added for want of space takes nothing from the others.
 func TestGainThatCannotBePublishedLosesNothing(t *testing.T) {
 	dir := t.TempDir()

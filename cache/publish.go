@@ -59,74 +59,7 @@ func (p *publisher) wake() {
 	}
 }
 
-// openPublished sweeps what an earlier run left and starts from a generation
-// above all of it. Nothing is published before SetTrust: what is there keeps
-// its own trust file, and its lease runs out.
-func (s *Store) openPublished() error {
-	dir := s.publishedPath()
-	id := s.ID()
-	_, cur, err := readCurrent(dir)
-	if err != nil || cur.id != id {
-		cur = current{id: id}
-	}
-	top := cur.generation
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("read published files: %w", err)
-	}
-	for _, e := range entries {
-		kind, generation, ok := parseFileName(e.Name())
-		if ok {
-			top = max(top, generation)
-		}
-		if ok && (kind == "base" && generation == cur.base || kind == "delta" && generation == cur.delta || kind == "trust" && generation == cur.trusts) {
-			continue
-		}
-		if e.Name() == currentName {
-			continue
-		}
-		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) < retention && ok {
-			s.removeLater(filepath.Join(dir, e.Name()))
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			s.opts.Log.Warn("cannot sweep published file", "name", e.Name(), "error", err)
-		}
-	}
-	full := cur.base == 0
-	if !full {
-		if _, err := os.Stat(cur.basePath(dir)); err != nil {
-			full, cur.base, cur.delta = true, 0, 0
-		}
-	}
-	cur.generation = top
-	s.pub.cur = cur
-	s.pub.notify = make(chan struct{}, 1)
-	return s.update(func(tx *bbolt.Tx) error {
-		if full || getMeta(tx, metaFolding) != 0 {
-			return errors.Join(putMeta(tx, metaFull, 1), putMeta(tx, metaFolding, 0))
-		}
-		n := 0
-		c := tx.Bucket(privChanged).Cursor()
-		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			n++
-		}
-		s.pub.tracked.Store(int64(n))
-		return nil
-	})
-}
-
 func (s *Store) publishedPath() string { return filepath.Join(s.dir, publishedDir) }
-
-// removeLater removes a superseded file after the retention, whether or not
-// the process lives until then: the next start sweeps.
-func (s *Store) removeLater(path string) {
-	time.AfterFunc(retention, func() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.opts.Log.Warn("cannot remove superseded file", "path", path, "error", err)
-		}
-	})
-}
 
 // setCurrent replaces CURRENT by rename and lets the superseded files go
 // later. pub.mu is held.
@@ -306,8 +239,14 @@ func getFull(s *Store) (full uint64) {
 func (s *Store) take() uint64 {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
-	s.pub.cur.generation++
-	return s.pub.cur.generation
+	return s.pub.next().generation
+}
+
+// next is what is current under the next generation, which is used up whatever
+// becomes of it: a failed publication may have been seen. mu is held.
+func (p *publisher) next() current {
+	p.cur.generation++
+	return p.cur
 }
 
 // writeBase writes a compacted file of everything, as of commit seq.
@@ -357,8 +296,7 @@ func (s *Store) switchData(edit func(*current)) error {
 	if s.pub.terms == nil {
 		return errors.New("publish: the trust in force is not known") // none was set, or it was withdrawn
 	}
-	next := s.pub.cur
-	next.generation++
+	next := s.pub.next()
 	edit(&next)
 	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
 		next.trusts = next.generation

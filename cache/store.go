@@ -51,16 +51,16 @@ var (
 const (
 	metaFormat     = "format"
 	metaID         = "id"
-	metaGeneration = "generation"
-	metaTrust      = "trust"    // the trust generation: counts changes of the set of signers
-	metaInForce    = "inforce"  // signersSum of the signers in force
-	metaPolicies   = "policies" // policiesSum of the statements in force
-	metaSequence   = "sequence" // counts commits
-	metaFolding    = "folding"  // 1: a base is being made from untracked changes
-	metaFull       = "full"     // 1: changes are no longer tracked; the next publication is a base
-	metaTerms      = "terms"    // hash of the terms, but for the signers, under which everything is counted
-	metaRecount    = "recount"  // 1: everything is to be counted again
-	metaCountedAt  = "counted"  // the latest time at which something was counted, Unix seconds
+	metaGeneration = "generation" // the generation from which the last process counted on
+	metaTrust      = "trust"      // the trust generation: counts changes of the set of signers
+	metaInForce    = "inforce"    // signersSum of the signers in force
+	metaPolicies   = "policies"   // policiesSum of the statements in force
+	metaSequence   = "sequence"   // counts commits
+	metaFolding    = "folding"    // 1: a base is being made from untracked changes
+	metaFull       = "full"       // 1: changes are no longer tracked; the next publication is a base
+	metaTerms      = "terms"      // hash of the terms, but for the signers, under which everything is counted
+	metaRecount    = "recount"    // 1: everything is to be counted again
+	metaCountedAt  = "counted"    // the latest time at which something was counted, Unix seconds
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.

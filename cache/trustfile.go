@@ -170,8 +170,7 @@ func compareTrust(old, f *trust.InForce) TrustChange {
 // publishTrust writes a trust file and CURRENT. Signers without a number are
 // left out: no fact can name them. pub.mu is held.
 func (s *Store) publishTrust(f *trust.InForce) error {
-	next := s.pub.cur
-	next.generation++
+	next := s.pub.next()
 	next.trusts = next.generation
 	if err := s.writeTrust(f, next); err != nil {
 		return err
