@@ -36,34 +36,52 @@ func (s *Store) Fold(ctx context.Context) (err error) {
 	if anew {
 		generation, seq, err = s.writeBase()
 	}
+	if errors.Is(err, errUntracked) {
+		return nil // publishAll is next
+	}
 	if err != nil {
 		return err
 	}
-	if err = s.switchBase(ctx, generation, seq); err == nil && anew {
+	switched, err := s.switchBase(ctx, generation, seq)
+	if !switched {
+		s.removeLater(filepath.Join(s.publishedPath(), fileName("base", generation)))
+	}
+	if switched && anew {
 		s.pub.anew.Store(false)
 	}
 	return err
 }
 
 // switchBase publishes a base made as of commit seq, with a delta of what has
-// changed since.
-func (s *Store) switchBase(ctx context.Context, generation, seq uint64) error {
+// changed since; unless everything has been made anew meanwhile, or has to be:
+// then this base misses changes that were not tracked.
+func (s *Store) switchBase(ctx context.Context, generation, seq uint64) (switched bool, err error) {
 	s.pub.data.Lock()
 	defer s.pub.data.Unlock()
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
-	if getFull(s) != 0 {
-		return nil // tracking was given up meanwhile: publishAll is next
+	if s.base() > generation {
+		return false, nil
 	}
 	delta, _, err := s.writeDelta(seq)
+	if errors.Is(err, errUntracked) {
+		return false, nil // publishAll is next
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
-		return err
+		return false, err
 	}
-	return s.forget(seq)
+	return true, s.forget(seq)
+}
+
+// base is the generation of the base in force.
+func (s *Store) base() uint64 {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	return s.pub.cur.base
 }
 
 // RenderAnew makes the next base from the private store instead of from the last
@@ -81,12 +99,11 @@ func (s *Store) mergeBase(ctx context.Context) (generation, seq uint64, err erro
 		return 0, 0, err
 	}
 	defer r.Close()
-	snap, seq, err := s.deltaSnapshot(r)
+	snap, generation, seq, err := s.deltaSnapshot(r)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer snap.Close()
-	generation = s.take()
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
 		return snap.writeMerged(ctx, put)
 	})
@@ -99,18 +116,18 @@ func (s *Store) mergeBase(ctx context.Context) (generation, seq uint64, err erro
 // errUnreadable: files that this process has published are damaged or gone.
 var errUnreadable = errors.New("what is published cannot be read")
 
-// deltaSnapshot publishes a delta as of commit seq, and opens what is published
-// then.
-func (s *Store) deltaSnapshot(r *Reader) (snap *Snapshot, seq uint64, err error) {
+// deltaSnapshot publishes a delta as of commit seq, opens what is published then,
+// and reserves a generation for the base that is made of it.
+func (s *Store) deltaSnapshot(r *Reader) (snap *Snapshot, generation, seq uint64, err error) {
 	s.pub.data.Lock()
 	defer s.pub.data.Unlock()
 	if seq, err = s.publishDelta(); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	if snap, err = r.Snapshot(); err != nil {
-		return nil, 0, fmt.Errorf("%w: %w", errUnreadable, err)
+		return nil, 0, 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	return snap, seq, nil
+	return snap, s.take(), seq, nil
 }
 
 // forget clears the changes that a base of the given sequence holds.

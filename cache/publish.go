@@ -121,7 +121,9 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 	case full:
 		return s.publishAll()
 	case s.pub.tracked.Load() > 0:
-		_, err = s.publishDelta()
+		if _, err = s.publishDelta(); errors.Is(err, errUntracked) { // since this began
+			return s.publishAll()
+		}
 		return err
 	}
 	return nil
@@ -264,11 +266,17 @@ func (s *Store) writeBase() (generation, seq uint64, err error) {
 	return generation, seq, nil
 }
 
+// errUntracked: changes are no longer tracked, so that no delta has all of them.
+var errUntracked = errors.New("changes are not tracked")
+
 // writeDelta writes all that changed after one commit, as of another.
 func (s *Store) writeDelta(after uint64) (generation, seq uint64, err error) {
 	generation = s.take()
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("delta", generation)), func(put putFunc) error {
 		return s.view(func(tx *bbolt.Tx) error {
+			if getMeta(tx, metaFull) != 0 {
+				return errUntracked
+			}
 			seq = getMeta(tx, metaSequence)
 			return s.writeChanged(tx, after, put)
 		})
