@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -323,42 +324,14 @@ func TestLossThatCannotBePublishedIsWithdrawn(t *testing.T) {
 	want(t, r, trust.Untrusted, trust.SignerRemoved)
 }
 
-// Generations go on within a cache's life though no file tells how far they have
-// come: a reader that has seen one would not go back. A publication that failed
-// may have been seen as well.
-func TestGenerationsNeverGoBack(t *testing.T) {
+// A publication that failed may have been seen: its number is not used again.
+func TestAGenerationIsUsedOnce(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
-	setTrust(t, s, inForce(keyA))
-	mustCommit(t, s, world(signedBy(keyA)))
-	for range 5 {
-		setTrust(t, s, inForce(keyA, keyB))
-		setTrust(t, s, inForce(keyA))
-		publish(t, s)
-	}
-	last, id := s.Generation(), s.ID()
-	for range 2 { // the first start sweeps, the second finds nothing
-		if err := errors.Join(s.removeCurrent(), s.Close()); err != nil {
-			t.Fatal(err)
-		}
-		left, err := filepath.Glob(filepath.Join(dir, publishedDir, "*"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range left {
-			if err := os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s = openStore(t, dir, Options{})
-	}
 	defer closeChecked(t, s)
-	if s.ID() != id || s.Generation() < last {
-		t.Errorf("generation %d after %d", s.Generation(), last)
-	}
 	setTrust(t, s, inForce(keyA))
 	publish(t, s)
-	last = s.Generation()
+	last := s.Generation()
 	block := filepath.Join(dir, publishedDir, currentName+".new")
 	if err := errors.Join(os.Mkdir(block, 0o700), os.WriteFile(filepath.Join(block, "full"), nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -372,6 +345,118 @@ func TestGenerationsNeverGoBack(t *testing.T) {
 	setTrust(t, s, inForce(keyA, keyB))
 	if names, err := filepath.Glob(filepath.Join(dir, publishedDir, fileName("trust", last+1))); err != nil || len(names) != 1 || s.Generation() < last+2 {
 		t.Errorf("the number %d of a publication that failed is used again: %v %v", last+1, s.pub.cur, err)
+	}
+}
+
+// What is published and the private store belong together. When one of them is
+// lost, or comes from a backup, the cache begins under a new id: a reader that was
+// open before must not take new generations for old ones, and numbers that stood
+// for one signer must not come to stand for another.
+func TestPublishedAndPrivatePartCompany(t *testing.T) {
+	type files map[string][]byte
+	for name, part := range map[string]func(t *testing.T, dir string, before files){
+		"published lost": func(t *testing.T, dir string, _ files) { remove(t, filepath.Join(dir, publishedDir)) },
+		"CURRENT lost":   func(t *testing.T, dir string, _ files) { remove(t, filepath.Join(dir, publishedDir, currentName)) },
+		"base lost": func(t *testing.T, dir string, _ files) {
+			bases, err := filepath.Glob(filepath.Join(dir, publishedDir, "base-*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, base := range bases {
+				remove(t, base)
+			}
+		},
+		"private from a backup": func(t *testing.T, dir string, before files) {
+			name := filepath.Join(privateDir, "cache.db")
+			if err := os.WriteFile(filepath.Join(dir, name), before[name], 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"published from a backup": func(t *testing.T, dir string, before files) {
+			remove(t, filepath.Join(dir, publishedDir))
+			if err := os.Mkdir(filepath.Join(dir, publishedDir), 0o750); err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range before {
+				path, err := filepath.Join(dir, name), error(nil)
+				switch {
+				case filepath.Dir(name) != publishedDir:
+				case filepath.Base(name) == currentName:
+					err = os.Symlink(string(content), path)
+				default:
+					err = os.WriteFile(path, content, 0o640)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir, Options{})
+			setTrust(t, s, inForce())
+			mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("x")), Present: true}}})
+			publish(t, s)
+			closeChecked(t, s)
+			before := files{}
+			for _, name := range []string{privateDir, publishedDir} {
+				entries, err := os.ReadDir(filepath.Join(dir, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range entries {
+					name := filepath.Join(name, e.Name())
+					if target, err := os.Readlink(filepath.Join(dir, name)); err == nil {
+						before[name] = []byte(target)
+					} else if before[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			s = openStore(t, dir, Options{})
+			setTrust(t, s, inForce(keyA))
+			mustCommit(t, s, world(signedBy(keyA)))
+			for i := range 5 { // some life
+				mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte{byte(i)}), Present: true}}})
+				publish(t, s)
+			}
+			open := openReader(t, dir)
+			want(t, open, trust.Trusted, "")
+			id := s.ID()
+			closeChecked(t, s)
+
+			part(t, dir, before)
+			s = openStore(t, dir, Options{})
+			defer closeChecked(t, s)
+			if s.ID() == id {
+				t.Error("the id is the same")
+			}
+			setTrust(t, s, inForce(keyB)) // keyA has gone; keyB may have its number
+			mustCommit(t, s, world())
+			publish(t, s)
+			for who, r := range map[string]*Reader{"a new reader": openReader(t, dir), "one that was open": open} {
+				snap, err := r.Snapshot()
+				if err != nil {
+					t.Fatal(err)
+				}
+				img, err := snap.Image("team/app", image)
+				if err != nil || img.SignatureInfo[0].Status == trust.Trusted {
+					t.Errorf("%s: %+v %v", who, img.SignatureInfo, err)
+				}
+				if g := snap.Generation(); g.CacheID != fmt.Sprintf("%016x", s.ID()) {
+					t.Errorf("%s reads %s", who, g)
+				}
+				snap.Close()
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
 	}
 }
 

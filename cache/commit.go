@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -73,8 +74,11 @@ func (c *commit) finish() error {
 			return err
 		}
 	}
-	return putMeta(c.tx, metaSequence, c.seq)
+	return errors.Join(putMeta(c.tx, metaSequence, c.seq), c.s.noteNamed(c.tx))
 }
+
+// noteNamed remembers how far what is published has come.
+func (s *Store) noteNamed(tx *bbolt.Tx) error { return putMeta(tx, metaGeneration, s.pub.named.Load()) }
 
 // changed notes that a published key may have another value now. The key's
 // first byte says which bucket it is in.

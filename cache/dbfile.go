@@ -82,7 +82,7 @@ func (w *dbWriter) begin() (err error) {
 	if w.tx, err = w.db.Begin(true); err != nil {
 		return err
 	}
-	for _, name := range publishedBuckets {
+	for _, name := range append([][]byte{bucketMeta}, publishedBuckets...) {
 		b, err := w.tx.CreateBucketIfNotExists(name)
 		if err != nil {
 			return errors.Join(err, w.tx.Rollback())
@@ -90,6 +90,11 @@ func (w *dbWriter) begin() (err error) {
 		b.FillPercent = 0.95 // keys come in order and the file never changes
 	}
 	return nil
+}
+
+// putSequence notes as of which commit a file is made.
+func putSequence(put putFunc, seq uint64) error {
+	return put(bucketMeta, keySequence, seal(keySequence, number(seq)))
 }
 
 func (w *dbWriter) put(bucket, key, value []byte) error {

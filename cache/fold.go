@@ -105,7 +105,7 @@ func (s *Store) mergeBase(ctx context.Context) (generation, seq uint64, err erro
 	}
 	defer snap.Close()
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
-		return snap.writeMerged(ctx, put)
+		return errors.Join(putSequence(put, seq), snap.writeMerged(ctx, put))
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("merge base: %w", err)

@@ -222,8 +222,8 @@ func (s *Store) create() error {
 	if err != nil {
 		return fmt.Errorf("create private cache: %w", err)
 	}
-	var id [8]byte
-	if _, err := rand.Read(id[:]); err != nil {
+	id, err := newID()
+	if err != nil {
 		return errors.Join(fmt.Errorf("create private cache: %w", err), db.Close())
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
@@ -234,7 +234,7 @@ func (s *Store) create() error {
 		}
 		return errors.Join(
 			putMeta(tx, metaFormat, privateFormat),
-			putMeta(tx, metaID, binary.BigEndian.Uint64(id[:])),
+			putMeta(tx, metaID, id),
 			putMeta(tx, metaFull, 1),
 		)
 	})
@@ -249,6 +249,12 @@ func (s *Store) create() error {
 		return fmt.Errorf("create private cache: %w", err)
 	}
 	return nil
+}
+
+func newID() (uint64, error) {
+	var id [8]byte
+	_, err := rand.Read(id[:])
+	return binary.BigEndian.Uint64(id[:]), err
 }
 
 // setAside moves the database away, keeping one damaged copy for a look.

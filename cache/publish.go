@@ -35,7 +35,8 @@ type publisher struct {
 	// that an earlier run left.
 	trustPublished bool
 
-	tracked atomic.Int64 // changed keys since the base, an upper bound
+	named   atomic.Uint64 // the generation that CURRENT names, 0 if there is none
+	tracked atomic.Int64  // changed keys since the base, an upper bound
 
 	data      sync.Mutex    // held while a base or a delta is made
 	last      atomic.Int64  // how long the last one took, nanoseconds
@@ -80,6 +81,7 @@ func (s *Store) setCurrent(next current) error {
 	}
 	was := s.pub.cur
 	s.pub.cur, s.pub.withdrawn = next, false
+	s.pub.named.Store(next.generation)
 	for _, old := range []struct {
 		kind     string
 		was, now uint64
@@ -257,7 +259,7 @@ func (s *Store) writeBase() (generation, seq uint64, err error) {
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
 		return s.view(func(tx *bbolt.Tx) error {
 			seq = getMeta(tx, metaSequence)
-			return s.writeAll(tx, put)
+			return errors.Join(putSequence(put, seq), s.writeAll(tx, put))
 		})
 	})
 	if err != nil {
@@ -278,7 +280,7 @@ func (s *Store) writeDelta(after uint64) (generation, seq uint64, err error) {
 				return errUntracked
 			}
 			seq = getMeta(tx, metaSequence)
-			return s.writeChanged(tx, after, put)
+			return errors.Join(putSequence(put, seq), s.writeChanged(tx, after, put))
 		})
 	})
 	if err != nil {

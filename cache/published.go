@@ -41,6 +41,7 @@ const (
 //	authors       id (4 bytes, big endian)           → text
 //	unlisted      repository                         → 1
 //	signed        signer id (4 bytes, big endian)    → number of signatures (8 bytes) that rest on it
+//	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
 //
 // unlisted holds the repositories that could not be listed lately: their
 // answers read unknown.
@@ -53,6 +54,10 @@ var (
 	bucketUnlisted     = []byte("unlisted")
 	bucketSigned       = []byte("signed")
 
+	bucketMeta  = []byte("meta")
+	keySequence = []byte("sequence")
+
+	// publishedBuckets are those that readers read.
 	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted, bucketSigned}
 )
 

@@ -14,59 +14,116 @@ import (
 // What earlier publications left: where a new process goes on, and what it, or
 // the next publication, removes.
 
-// openPublished starts from a generation above all that there has been, and
-// sweeps what an earlier run left. Nothing is published before SetTrust: what is
-// there keeps its own trust file, and its lease runs out.
+// openPublished goes on from what is published, if that was published from this
+// private store, and sweeps what else an earlier run left. Nothing is published
+// before SetTrust: what is there keeps its own trust file, and its lease runs out.
+//
+// If it was not — there is nothing, or one of the two was lost or comes from a
+// backup — the cache gets a new id and everything is published anew: under the old
+// one a reader would take new generations for old ones, and numbers of signers
+// would be given twice.
 func (s *Store) openPublished() error {
 	dir := s.publishedPath()
-	id := s.ID()
 	_, cur, err := readCurrent(dir)
-	if err != nil || cur.id != id {
-		cur = current{id: id}
+	known := err == nil && cur.id == s.ID()
+	continues := known && s.continues(cur)
+	if !continues {
+		if known {
+			s.opts.Log.Warn("what is published is not from the private cache as it is now; everything is published anew")
+		}
+		cur = current{}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("read published files: %w", err)
 	}
-	top := cur.generation
 	var left []fs.DirEntry
 	for _, e := range entries {
 		kind, generation, ok := parseFileName(e.Name())
-		if ok {
-			top = max(top, generation)
-		}
 		if ok && (kind == "base" && generation == cur.base || kind == "delta" && generation == cur.delta || kind == "trust" && generation == cur.trusts) ||
 			e.Name() == currentName {
 			continue
 		}
+		if ok {
+			cur.generation = max(cur.generation, generation)
+		}
 		left = append(left, e)
 	}
-	full := cur.base == 0
-	if !full {
-		if _, err := os.Stat(cur.basePath(dir)); err != nil {
-			full, cur.base, cur.delta = true, 0, 0
-		}
-	}
-	if cur.generation, err = s.beginPublished(top, full); err != nil {
+	if cur.id, err = s.beginPublished(!continues); err != nil {
 		return err
 	}
 	s.pub.cur = cur
+	s.pub.named.Store(0)
+	if continues {
+		s.pub.named.Store(cur.generation)
+	}
 	s.pub.notify = make(chan struct{}, 1)
 	s.sweep(left)
 	return nil
 }
 
-// beginPublished makes the generation durable from which this process counts on:
-// once what is left of the last one has been swept, no file tells it. It also reads
-// what of the private store is not in the base.
-func (s *Store) beginPublished(top uint64, full bool) (uint64, error) {
-	tracked := int64(0)
-	err := s.update(func(tx *bbolt.Tx) error {
-		top, tracked = max(top, getMeta(tx, metaGeneration)), 0
-		if err := putMeta(tx, metaGeneration, top); err != nil {
-			return err
+// continues reports whether what CURRENT names was published from this private
+// store, and nothing after it.
+func (s *Store) continues(cur current) bool {
+	var sequence, named uint64
+	err := s.view(func(tx *bbolt.Tx) error {
+		sequence, named = getMeta(tx, metaSequence), getMeta(tx, metaGeneration)
+		return nil
+	})
+	dir := s.publishedPath()
+	paths := []string{cur.basePath(dir)}
+	if cur.delta != 0 {
+		paths = append(paths, cur.deltaPath(dir))
+	}
+	for _, path := range paths {
+		n, ferr := publishedSequence(path)
+		if err = errors.Join(err, ferr); n > sequence {
+			return false
 		}
-		if full || getMeta(tx, metaFolding) != 0 {
+	}
+	return err == nil && cur.generation >= named
+}
+
+// publishedSequence returns the commit as of which a base or a delta was made.
+func publishedSequence(path string) (n uint64, err error) {
+	f, err := openFile(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.close()
+	guard(&err, func() error {
+		return f.db.View(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucketMeta)
+			if b == nil {
+				return fmt.Errorf("%w: %s has no bucket %s", ErrDamaged, path, bucketMeta)
+			}
+			body, ok, err := unseal(keySequence, b.Get(keySequence))
+			if err != nil || !ok || len(body) != 8 {
+				return errors.Join(err, fmt.Errorf("%w: %s has no sequence", ErrDamaged, path))
+			}
+			n = idOf(body)
+			return nil
+		})
+	})
+	return n, err
+}
+
+// beginPublished returns the cache's id, anew a new one, and reads what of the
+// private store is not in the base.
+func (s *Store) beginPublished(anew bool) (id uint64, err error) {
+	fresh, err := newID()
+	if err != nil {
+		return 0, err
+	}
+	tracked := int64(0)
+	err = s.update(func(tx *bbolt.Tx) error {
+		if tracked = 0; anew {
+			if err := errors.Join(putMeta(tx, metaID, fresh), putMeta(tx, metaGeneration, 0)); err != nil {
+				return err
+			}
+		}
+		id = getMeta(tx, metaID)
+		if anew || getMeta(tx, metaFolding) != 0 {
 			return errors.Join(putMeta(tx, metaFull, 1), putMeta(tx, metaFolding, 0))
 		}
 		return tx.Bucket(privChanged).ForEach(func(_, _ []byte) error { tracked++; return nil })
@@ -74,7 +131,7 @@ func (s *Store) beginPublished(top uint64, full bool) (uint64, error) {
 	if err == nil {
 		s.pub.tracked.Store(tracked)
 	}
-	return top, err
+	return id, err
 }
 
 // sweep removes files that nothing names, those that a reader may be about to open

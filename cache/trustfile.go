@@ -104,7 +104,7 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 				return err
 			}
 		}
-		if err := oweRecount(tx, f); err != nil {
+		if err := errors.Join(oweRecount(tx, f), s.noteNamed(tx)); err != nil {
 			return err
 		}
 		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum {
@@ -125,6 +125,7 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 	}
 	sess.keep()
 	s.pub.setTerms(f)
+	s.pub.wake() // everything may have to be published anew
 	return len(sess.signers)+len(sess.policies) > 0, nil
 }
 
