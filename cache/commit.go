@@ -19,7 +19,7 @@ const maxTracked = 50_000
 // Commit applies the batches in one transaction and wakes the publisher. When
 // it returns nil the batches are durable; on an error none of them is.
 //
-// Facts that are not wholly matched and were decided under an older set of
+// Facts that are notation's or not wholly matched and were decided under an older set of
 // signers are left out, since a signer that came meanwhile may match them and
 // its pass may be over; outdated holds the indexes of the batches that had any,
 // and a batch's repository is then marked unsettled.
@@ -144,9 +144,11 @@ func (c *commit) apply(b *Batch) (outdated bool, err error) {
 	return outdated, nil
 }
 
-// late reports whether a signer may have come that the fact does not know of.
+// late reports whether a signer may have come that the fact does not know of. One
+// key makes a cosign signature, so that a match is all there is to find; a notation
+// chain may have several anchors, and another with a timestamp.
 func (c *commit) late(f *Fact) bool {
-	return f.Trust < getMeta(c.tx, metaTrust) && !f.Attachment && !f.Matched()
+	return f.Trust < getMeta(c.tx, metaTrust) && !f.Attachment && (f.Context.Tool == trust.Notation || !f.Matched())
 }
 
 func (c *commit) mark(name string, set bool) error {

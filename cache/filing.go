@@ -2,8 +2,11 @@ package cache
 
 import (
 	"bytes"
-	"cmp"
+	"errors"
+	"math"
 	"slices"
+
+	"go.etcd.io/bbolt"
 
 	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
@@ -30,7 +33,11 @@ func (c *commit) fact(f *Fact, place string) error {
 		}
 		p.Verdicts = append(p.Verdicts, v)
 	}
-	if err := c.file(key, p, &was, f.Hints, place); err != nil {
+	hints := f.Hints
+	if f.Partial && keepDecided(p, &was) {
+		hints = union(hints, was.Hints)
+	}
+	if err := c.file(key, p, &was, hints, place); err != nil {
 		return err
 	}
 	if err := c.putMessage(privFacts, key, p); err != nil {
@@ -50,6 +57,35 @@ func (c *commit) fact(f *Fact, place string) error {
 		}
 	}
 	return nil
+}
+
+// keepDecided fills the layers that a place kept from being decided with what is
+// known of them, and reports whether there were any.
+func keepDecided(p, was *cachepb.Fact) (kept bool) {
+	if was.Epoch != p.Epoch || len(was.Verdicts) != len(p.Verdicts) {
+		return false
+	}
+	decided := func(v *cachepb.Verdict) bool { return v.Reason != 0 || len(v.Grounds) > 0 }
+	for i, v := range p.Verdicts {
+		if w := was.Verdicts[i]; !decided(v) && decided(w) && bytes.Equal(v.Layer, w.Layer) {
+			p.Verdicts[i], kept = w, true
+		}
+	}
+	if kept {
+		p.Trust = min(p.Trust, was.Trust)
+	}
+	return kept
+}
+
+func union(hints []Hint, more [][]byte) []Hint {
+	all := slices.Clone(hints)
+	for _, h := range more {
+		if len(h) == len(Hint{}) {
+			all = append(all, Hint(h))
+		}
+	}
+	slices.SortFunc(all, func(a, b Hint) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(all)
 }
 
 func factKey(subject, signature trust.Digest, ctx Context) []byte {
@@ -124,8 +160,13 @@ func (c *commit) unfile(p *cachepb.Fact) error {
 	return c.tx.Bucket(privFactIDs).Delete(number(id))
 }
 
-// account moves the count of filed rows from what the fact had to n, and sets
-// p.UnfiledBy instead of p.FiledBy when the repository has no room for them.
+// nowhere is who has no room for a fact that no repository can be charged for.
+const nowhere = math.MaxUint64
+
+// account moves the count of filed rows from what the fact had to n: to the
+// repository that had them, or else to the one that writes. When none has room it
+// sets p.UnfiledBy instead of p.FiledBy, and the fact is one of those that a new
+// signer does not find by the index.
 func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 	if was.FiledBy != 0 {
 		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(counted(was.Hints)) }); err != nil {
@@ -138,27 +179,72 @@ func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 		}
 	}
 	p.FiledBy, p.UnfiledBy = 0, 0
-	id := cmp.Or(was.FiledBy, was.UnfiledBy)
-	if n == 0 || place == "" && id == 0 {
-		return nil
-	}
-	if id == 0 {
-		var pl cachepb.Place
-		name := []byte(place)
-		if ok, err := unsealMessage(name, c.tx.Bucket(privPlaces).Get(name), &pl); err != nil || !ok {
+	if n > 0 {
+		charged, err := c.chargeable(was, place)
+		if err != nil {
 			return err
 		}
-		id = pl.Id
-	}
-	return c.changePlace(id, func(pl *cachepb.Place) {
-		if pl.Filed+int64(n) > c.s.opts.MaxFiled {
-			pl.Unfiled++
-			p.UnfiledBy = id
-			return
+		for _, id := range charged {
+			if err := c.changePlace(id, func(pl *cachepb.Place) {
+				if pl.Filed+int64(n) <= c.s.opts.MaxFiled {
+					pl.Filed += int64(n)
+					p.FiledBy = id
+				}
+			}); err != nil || p.FiledBy != 0 {
+				return errors.Join(err, c.countUnfiled(was, p))
+			}
 		}
-		pl.Filed += int64(n)
-		p.FiledBy = id
-	})
+		p.UnfiledBy = append(charged, nowhere)[0]
+		if err := c.changePlace(p.UnfiledBy, func(pl *cachepb.Place) { pl.Unfiled++ }); err != nil {
+			return err
+		}
+	}
+	return c.countUnfiled(was, p)
+}
+
+// chargeable returns the repositories, by number, whose bound a fact's rows may
+// count against: those that are still there.
+func (c *commit) chargeable(was *cachepb.Fact, place string) (ids []uint64, err error) {
+	for _, id := range []uint64{was.FiledBy, was.UnfiledBy} {
+		if id == 0 || id == nowhere {
+			continue
+		}
+		name, err := placeName(c.tx, id)
+		if err != nil {
+			return nil, err
+		}
+		if name != nil {
+			ids = append(ids, id)
+		}
+	}
+	var pl cachepb.Place
+	if ok, err := unsealMessage([]byte(place), c.tx.Bucket(privPlaces).Get([]byte(place)), &pl); err != nil {
+		return nil, err
+	} else if ok && !slices.Contains(ids, pl.Id) {
+		ids = append(ids, pl.Id)
+	}
+	return ids, nil
+}
+
+// countUnfiled keeps the number of facts that are not in the index.
+func (c *commit) countUnfiled(was, is *cachepb.Fact) error {
+	if (was.UnfiledBy != 0) == (is.UnfiledBy != 0) {
+		return nil
+	}
+	n := getMeta(c.tx, metaUnfiled)
+	if is.UnfiledBy != 0 {
+		n++
+	} else {
+		n--
+	}
+	return putMeta(c.tx, metaUnfiled, n)
+}
+
+// Unfiled is how many facts are beyond the bounds of the index: a new signer finds
+// them only by looking at everything.
+func (s *Store) Unfiled() (n uint64, err error) {
+	err = s.view(func(tx *bbolt.Tx) error { n = getMeta(tx, metaUnfiled); return nil })
+	return n, err
 }
 
 // changePlace edits a place found by number. Places that are gone are left.

@@ -87,6 +87,9 @@ type Fact struct {
 	Verdicts           []trust.Verdict
 	// Attachment says that it is no signature: it is not counted.
 	Attachment bool
+	// Partial: the place, not the bytes, kept layers from being decided. What
+	// is known of those from another place stays.
+	Partial bool
 	// Trust is the trust generation under which layers without a ground
 	// were decided.
 	Trust uint64

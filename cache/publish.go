@@ -31,6 +31,8 @@ type publisher struct {
 	at        int64                         // when the trust file in force was written, Unix nanoseconds
 	looked    time.Time                     // when the look began that gave terms, or last confirmed them
 	withdrawn bool
+	// unsure: terms were set that could not be published or recorded.
+	unsure bool
 	// trustPublished: the trust file in force is this process's, not one
 	// that an earlier run left.
 	trustPublished bool

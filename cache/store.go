@@ -58,13 +58,14 @@ const (
 	metaSequence   = "sequence"   // counts commits
 	metaFolding    = "folding"    // 1: a base is being made from untracked changes
 	metaFull       = "full"       // 1: changes are no longer tracked; the next publication is a base
+	metaUnfiled    = "unfiled"    // facts that are not in the index for want of room
 	metaTerms      = "terms"      // hash of the terms, but for the signers, under which everything is counted
 	metaRecount    = "recount"    // 1: everything is to be counted again
 	metaCountedAt  = "counted"    // the latest time at which something was counted, Unix seconds
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 3
+const privateFormat = 4
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute

@@ -63,6 +63,9 @@ func parseOp(s string) (o op, err error) {
 	return o, err
 }
 
+// knowsAll is the trust generation of a fact that no signer has come after.
+const knowsAll = 1 << 62
+
 // stormSigners is how many certificates come and go.
 const stormSigners = 9
 
@@ -99,7 +102,7 @@ func (o op) batch() Batch {
 		b.Facts = append(b.Facts, Fact{Subject: d, Signature: sig, Context: Context{Tool: trust.Notation, Policy: stormPolicy(o.pol), MediaType: "m"},
 			Verdicts: []trust.Verdict{{Format: trust.JWS, Policy: stormPolicy(o.pol), Epoch: 1, VerifiedAt: 1, Author: stormAuthor(o.place, n),
 				Grounds: []trust.Ground{{Signers: []trust.Signer{stormSigner(n % stormSigners)}}}}},
-			Hints: []Hint{{HintSigner, byte(n)}}})
+			Hints: []Hint{{HintSigner, byte(n)}}, Trust: knowsAll})
 	}
 	return b
 }

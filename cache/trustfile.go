@@ -49,11 +49,12 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 // SetTrustAsOf is SetTrust for what the trust directories held when a look at
 // them began: what is published is confirmed as of then. A process that is frozen
 // in between publishes no more than what it saw.
-func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (TrustChange, error) {
+func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (change TrustChange, err error) {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
+	defer func() { s.pub.unsure = err != nil }()
 	s.pub.looked = looked
-	change := compareTrust(s.pub.terms, f)
+	change = compareTrust(s.pub.terms, f)
 	if !change.Changed() && !s.pub.withdrawn {
 		return change, nil
 	}
@@ -114,7 +115,7 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 				return err
 			}
 		}
-		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum {
+		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum || s.pub.unsure {
 			sess.trustGen++
 			return errors.Join(putMeta(tx, metaInForce, sum), putMeta(tx, metaTrust, sess.trustGen))
 		}

@@ -61,6 +61,14 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			if err != nil {
 				return nil, err
 			}
+			if !needs && was == nil && row.Present { // known from elsewhere: is it here, whole?
+				if reason := s.reread(ctx, p, ref); ctx.Err() != nil {
+					return nil, ctx.Err()
+				} else if reason != "" {
+					s.apply(ref, whole(reason))
+					continue
+				}
+			}
 			switch {
 			case !needs && (was == nil || len(was.Problems) == 0):
 				if ref.NextTry = s.again(until); was != nil && was.NextTry != 0 {
@@ -127,7 +135,9 @@ func rowsOf(c *layout.Contents) []cache.Row {
 			r := cache.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
 			unusable := ref.Unreadable
 			if img := c.Images[subject]; unusable == "" && img != nil {
-				unusable = img.Unreadable
+				if unusable = img.Unreadable; img.Ambiguous {
+					unusable = trust.Ambiguous
+				}
 			}
 			if unusable != "" {
 				r.Problems = []cache.Problem{{Layer: -1, Reason: unusable}}

@@ -326,18 +326,21 @@ func sortHints(h []cache.Hint) {
 	slices.SortFunc(h, func(a, b cache.Hint) int { return bytes.Compare(a[:], b[:]) })
 }
 
-// oweOverflow owes a pass at low priority over the repositories that have more
-// unmatched signatures than the index takes (invariant I4).
+// oweOverflow owes a pass at low priority over everything while some unmatched
+// signatures are beyond the bounds of the index (invariant I4): whichever
+// repository had no room for one, it may be in others.
 func (s *Scheduler) oweOverflow() {
-	places, err := s.cfg.Store.Places()
-	if err != nil {
+	n, err := s.cfg.Store.Unfiled()
+	if n == 0 && err == nil {
+		return
+	}
+	places, perr := s.cfg.Store.Places()
+	if err := errors.Join(err, perr); err != nil {
 		s.log.Error("cannot list repositories", "error", err)
 		return
 	}
 	for _, p := range places {
-		if p.Overflow {
-			s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.after = true, trust.Digest{} })
-		}
+		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.after = true, trust.Digest{} })
 	}
 }
 

@@ -118,7 +118,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	}
 	s.state.setTrustProblem("")
 	s.logTrust(store, change)
-	if err := s.takeBack(store, change); err != nil {
+	if err := s.takeBack(store, change, was); err != nil {
 		return err
 	}
 	s.trust.Store(in)
@@ -216,8 +216,9 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 
 // takeBack takes back the marks that the new trust ends: that signers are applied
 // which have left or are back, and that signatures are filed for curves and hashes that no key
-// uses any more.
-func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.TrustChange) error {
+// uses any more. was is what workers have verified under, if that is published or
+// not.
+func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.TrustChange, was *trustInUse) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err
@@ -232,7 +233,7 @@ func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.Trust
 		}
 	}
 	for _, signer := range trustChange.Added {
-		if !trustChange.First && marks[markApplied(signer)] {
+		if marks[markApplied(signer)] && (!trustChange.First || was != nil && !was.inForce().Has(signer)) {
 			change[markApplied(signer)] = false
 		}
 	}
@@ -321,6 +322,7 @@ func (s *Scheduler) resume() error {
 			s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle = true })
 		}
 	}
+	s.oweOverflow()
 	if marks[epoch] {
 		return nil
 	}

@@ -107,6 +107,9 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 		}
 	}()
 	s.counters.verified.Add(1)
+	if row.Ambiguous { // here; the same bytes may be named without contradiction elsewhere
+		return whole(trust.Ambiguous), nil
+	}
 	manifest, err := p.Manifest(ctx, ref.Digest)
 	if ctx.Err() != nil {
 		return looked{}, ctx.Err()
@@ -173,6 +176,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 		l.fact.Hints = append(l.fact.Hints, h)
 	}
 	sortHints(l.fact.Hints)
+	l.fact.Partial = len(l.problems) > 0 && !unasked(l.problems)
 	l.until = recheck(l.fact.Verdicts)
 	return l
 }
@@ -239,15 +243,14 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Refe
 }
 
 // living are the verdicts of a cosign fact that verifying again would repeat:
-// those with a ground in force, and those without one that were made under
-// this very set of signers.
+// those with a ground in force.
 func (s *Scheduler) living(in *trustInUse, f *cache.Fact) map[trust.LayerID]trust.Verdict {
 	verdicts := map[trust.LayerID]trust.Verdict{}
 	if f.Context.Tool != trust.Cosign || f.Epoch != verifier.Epoch {
 		return verdicts
 	}
 	for _, v := range f.Verdicts {
-		if v.Lives(in.inForce().Has) || v.Reason != "" && f.Trust == in.generation {
+		if v.Lives(in.inForce().Has) {
 			verdicts[v.Layer] = v
 		}
 	}

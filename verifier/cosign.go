@@ -8,6 +8,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,16 +24,15 @@ import (
 	"trust-worker/verifier/recovery"
 )
 
-// layerID names a cosign layer by what decides about it: the payload, the
-// signature, and the certificate that came along.
+// layerID names a cosign layer by what decides about it: the payload and its size,
+// the signature, and the certificate that came along. Each is preceded by its
+// length, since an annotation may hold anything.
 func layerID(d ocispec.Descriptor) trust.LayerID {
 	h := sha256.New()
-	digest, _ := trust.ParseDigest(string(d.Digest)) // one that is none is malformed before its ID matters
-	h.Write(digest[:])
-	h.Write([]byte{0})
-	h.Write([]byte(d.Annotations[static.SignatureAnnotationKey]))
-	h.Write([]byte{0})
-	h.Write([]byte(d.Annotations[static.CertificateAnnotationKey]))
+	size := strconv.FormatInt(d.Size, 10)
+	for _, field := range []string{string(d.Digest), size, d.Annotations[static.SignatureAnnotationKey], d.Annotations[static.CertificateAnnotationKey]} {
+		fmt.Fprintf(h, "%d:%s", len(field), field)
+	}
 	var id trust.LayerID
 	copy(id[:], h.Sum(nil))
 	return id

@@ -19,7 +19,7 @@ import (
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 2
+const Epoch uint32 = 3
 
 // Limits, all applied before memory or cryptography is spent (design,
 // section 4). Reaching one reads limit-exceeded.
@@ -89,8 +89,8 @@ type Request struct {
 	Fetch     Fetch
 	// Prior holds verdicts over this same subject that the caller has stored,
 	// by cosign layer. A verdict with a ground is used again while that
-	// ground's signers are in force; one without is used again as it is, so
-	// it must have been made under this very trust store.
+	// ground's signers are in force. One without is made again: it comes with
+	// the hints that lead a later signer to it.
 	Prior map[trust.LayerID]trust.Verdict
 	// NoTrials forbids trial verification (RSA, Ed25519), whose cost grows
 	// with the number of keys: layers that need it read limit-exceeded.
@@ -411,8 +411,5 @@ func (v *Verifier) reusable(p *trust.Verdict) bool {
 	if p.Epoch != Epoch || p.Format != trust.SimpleSigning || p.Policy != (trust.PolicyID{}) {
 		return false
 	}
-	if p.Matched() {
-		return p.Lives(v.store.inForce.Has)
-	}
-	return p.Reason != "" && !p.Reason.Undecided() && p.Reason != trust.DigestMismatch
+	return p.Lives(v.store.inForce.Has)
 }
