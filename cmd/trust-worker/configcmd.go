@@ -46,6 +46,7 @@ nothing listens. Mistakes are named with file, line and column; exit code 2.`,
 			}
 			rows := s.inEffect(cmd.Flags())
 			return o.print(cmd.OutOrStdout(), rows, func(t *table) {
+				t.columns(column{}, column{fit: middle}, column{fit: middle})
 				for _, r := range rows {
 					t.row(r.Key, r.Value, r.Source)
 				}

@@ -41,7 +41,7 @@ directory below the temporary one and removed at the end, unless --keep.`,
 			if err := s.check(true); err != nil {
 				return err
 			}
-			return s.serve(cmd.Context(), func(context.Context) error { return s.showSample(cmd.OutOrStdout(), dir) })
+			return s.serve(cmd.Context(), func(context.Context) error { return s.showSample(cmd.OutOrStdout(), dir, keep) })
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep", false, "keep the sample when the demo ends")
@@ -79,7 +79,7 @@ func layOutSample(dir string) (err error) {
 }
 
 // showSample prints the table and what to try next.
-func (s *settings) showSample(w io.Writer, dir string) error {
+func (s *settings) showSample(w io.Writer, dir string, keep bool) error {
 	r, err := s.reader()
 	if err != nil {
 		return err
@@ -97,14 +97,23 @@ func (s *settings) showSample(w io.Writer, dir string) error {
 	if err != nil {
 		self = "trust-worker"
 	}
+	fate := "the sample is removed then"
+	if keep {
+		fate = "the sample is kept"
+	}
 	fmt.Fprintf(w, `
 The daemon is watching %[1]s. In another terminal, try:
 
-  cp %[2]s %[1]s/_cosign/                              # trust the spare key …
-  %[3]s get --root %[1]s library/api:2.0   # … and its image is trusted
-  rm %[1]s/_cosign/spare.pub                 # take it back, and ask again
+  # Trust the spare key …
+  cp %[2]s %[1]s/_cosign/
 
-Interrupt (Ctrl-C) to end.
-`, s.root, filepath.Join(dir, "spare.pub"), self)
+  # … and its image is trusted.
+  %[3]s get --root %[1]s library/api:2.0
+
+  # Take it back, and ask again.
+  rm %[1]s/_cosign/spare.pub
+
+Interrupt (Ctrl-C) to end; %[4]s.
+`, s.root, filepath.Join(dir, "spare.pub"), self, fate)
 	return nil
 }

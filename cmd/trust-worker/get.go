@@ -29,7 +29,7 @@ func parseReference(s string) (r reference, err error) {
 	}
 	if name, text, ok := strings.Cut(s, "@"); ok {
 		if r.digest, err = trust.ParseDigest(text); err != nil {
-			return r, usageError{fmt.Errorf("%q: %w", s, err)}
+			return r, usageError{fmt.Errorf("%q: %w (--no-trunc shows it whole)", s, err)}
 		}
 		s = name
 	} else if i := strings.LastIndexByte(s, ':'); i >= 0 {
@@ -91,7 +91,11 @@ func answerError(err error, ref reference) error {
 		if ref.digest != (trust.Digest{}) {
 			name = strings.TrimPrefix(name+"@"+ref.digest.String(), "@")
 		}
-		return &codeError{trust.ExitNotFound, fmt.Errorf("%s is not in the cache", name)}
+		hint := ""
+		if ref.repository == "sha256" { // what a terminal shows of a digest reads as a repository and a tag
+			hint = "; a digest is given with all its digits: --no-trunc shows them"
+		}
+		return &codeError{trust.ExitNotFound, fmt.Errorf("%s is not in the cache%s", name, hint)}
 	case errors.Is(err, cache.ErrNoCache):
 		return &codeError{trust.ExitUndecided, fmt.Errorf("unknown (no-cache): %w; is the daemon running?", err)}
 	case errors.Is(err, cache.ErrDamaged):
@@ -198,16 +202,20 @@ func explain(t *table, img *cache.Image) {
 	}
 	t.row("image", name+"@"+img.Digest.String())
 	t.row("state", img.State())
-	t.row("as of", img.AsOf.Format(time.RFC3339))
+	t.row("as of", t.when(img.AsOf))
 	for i := range img.SignatureInfo {
 		explainSignature(t, &img.SignatureInfo[i])
 	}
 	if len(img.Manifests) == 1 && img.Manifests[0].Digest == img.Digest {
 		return
 	}
+	widest := 0
+	for _, m := range img.Manifests {
+		widest = max(widest, len(m.Platform)+1)
+	}
 	for _, m := range img.Manifests {
 		state := (&cache.Image{SignatureInfo: m.SignatureInfo}).State()
-		t.row("manifest", strings.TrimSpace(m.Platform+" "+m.Digest.String()), state)
+		t.row("manifest", strings.TrimSpace(fmt.Sprintf("%-*s%s", widest, m.Platform, m.Digest))+"  "+state)
 	}
 }
 
@@ -219,23 +227,24 @@ func explainSignature(t *table, sig *cache.Signature) {
 	for _, n := range sig.Notes {
 		word += " [" + string(n) + "]"
 	}
-	t.row("signature", string(sig.Tool), word, "layer "+fmt.Sprint(sig.Layer)+" of "+sig.Digest.String())
+	t.row("signature", fmt.Sprintf("%-8s  %s  layer %d of %s", sig.Tool, word, sig.Layer, sig.Digest))
 	if sig.Author != "" {
-		t.row("  author", authorLine(sig))
+		t.row("  author", authorLine(sig, t.whole))
 	}
 	if sig.SignerFingerprint != (trust.Digest{}) {
 		t.row("  signer", sig.SignerFingerprint.String())
 	}
 	if sig.ValidFrom != nil {
-		t.row("  from", sig.ValidFrom.Format(time.RFC3339))
+		t.row("  from", t.when(*sig.ValidFrom))
 	}
 	if sig.ValidUntil != nil {
-		t.row("  until", sig.ValidUntil.Format(time.RFC3339))
+		t.row("  until", t.when(*sig.ValidUntil))
 	}
 }
 
-// authorLine is the author on one line: a PEM text without its armour.
-func authorLine(sig *cache.Signature) string {
+// authorLine is the author on one line: a PEM text without its armour, and
+// without its middle unless whole.
+func authorLine(sig *cache.Signature, whole bool) string {
 	if sig.Tool != trust.Cosign {
 		return sig.Author
 	}
@@ -245,10 +254,10 @@ func authorLine(sig *cache.Signature) string {
 			b.WriteString(line)
 		}
 	}
-	if s := b.String(); len(s) > 48 {
-		return s[:12] + "…" + s[len(s)-32:]
+	if whole {
+		return b.String()
 	}
-	return b.String()
+	return cutMiddle(inert(b.String()), 48)
 }
 
 func completeReference(cmd *cobra.Command, s *settings, toComplete string) ([]string, cobra.ShellCompDirective) {

@@ -56,15 +56,17 @@ func keysOf(store *verifier.TrustStore) *keysAnswer {
 }
 
 func (a *keysAnswer) text(t *table) {
-	t.row("FILE", "TOOL", "ALGORITHM", "FINGERPRINT", "SUBJECT", "VALID UNTIL")
+	t.columns(column{"FILE", middle}, column{"TOOL", spare}, column{"ALGORITHM", spare}, column{"FINGERPRINT", keep}, column{"SUBJECT", end}, column{"VALID UNTIL", keep})
 	for _, l := range a.Loaded {
 		until := ""
 		if l.NotAfter != nil {
-			until = l.NotAfter.Format(time.DateOnly)
+			until = t.when(*l.NotAfter)
 		}
 		t.row(l.Path, string(l.Tool), l.Algorithm, l.Fingerprint.String(), l.Subject, until)
 	}
+	t.columns(column{fit: wrap})
 	t.row("notation policy: " + a.Policy)
+	t.columns(column{}, column{fit: middle}, column{fit: wrap})
 	for _, r := range a.Refused {
 		word := "refused"
 		if r.Grace {
@@ -76,6 +78,7 @@ func (a *keysAnswer) text(t *table) {
 		t.row("missing", dir, "does not exist; nothing is trusted by it")
 	}
 	if a.Ignored > 0 {
+		t.columns(column{fit: wrap})
 		t.row(fmt.Sprintf("%d files with names that are never loaded (hidden, backup, temporary)", a.Ignored))
 	}
 }

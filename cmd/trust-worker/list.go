@@ -77,16 +77,15 @@ func listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error
 		}
 		return o.print(w, list, nil)
 	}
-	return o.print(w, list, func(t *table) {
-		t.row("IMAGE", "STATE", "SIGNATURES", "WHY")
-		err := eachImage(snap, only, func(img *cache.Image) error {
+	var readErr error
+	err := o.print(w, list, func(t *table) {
+		t.columns(column{"IMAGE", middle}, column{"STATE", keep}, column{"SIGNATURES", spare}, column{"WHY", end})
+		readErr = eachImage(snap, only, func(img *cache.Image) error {
 			t.row(imageName(img), img.State(), countTools(img), why(img))
 			return nil
 		})
-		if err != nil {
-			t.row("error: " + err.Error())
-		}
 	})
+	return firstError(readErr, err)
 }
 
 func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
@@ -114,7 +113,7 @@ func imageName(img *cache.Image) string {
 	if img.Tag != "" {
 		return img.RepoName + ":" + img.Tag
 	}
-	return img.RepoName + "@" + img.Digest.String()[:19] + "…"
+	return img.RepoName + "@" + img.Digest.String()
 }
 
 // countTools is "2 cosign, 1 notation".
@@ -153,7 +152,7 @@ func why(img *cache.Image) string {
 			if s.Tool == trust.Notation {
 				add(s.Author)
 			} else {
-				add("key " + s.SignerFingerprint.String()[:19] + "…")
+				add("key " + s.SignerFingerprint.String())
 			}
 		}
 	}

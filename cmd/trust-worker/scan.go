@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"trust-worker/cache"
 	"trust-worker/scheduler"
@@ -162,8 +160,8 @@ func (s *settings) summarize() (*scanSummary, error) {
 
 // showProgress draws a bar while a pass runs, when stderr is a terminal.
 func showProgress(stderr io.Writer, sched *scheduler.Scheduler) (done func()) {
-	f, ok := stderr.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	f, ok := terminal(stderr)
+	if !ok {
 		return func() {}
 	}
 	p := mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))

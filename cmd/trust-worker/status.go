@@ -110,7 +110,7 @@ func (a *statusAnswer) text(t *table) {
 	d := a.Daemon
 	switch {
 	case a.Running && d != nil:
-		t.row("daemon", fmt.Sprintf("running, pid %d, since %s", d.PID, d.Started.Format(time.RFC3339)))
+		t.row("daemon", fmt.Sprintf("running, pid %d, started %s", d.PID, t.when(d.Started)))
 	case a.Running:
 		t.row("daemon", "running")
 	default:
@@ -121,7 +121,7 @@ func (a *statusAnswer) text(t *table) {
 		if a.Stale {
 			word = "stale: every answer reads unknown"
 		}
-		t.row("answers", fmt.Sprintf("%s; confirmed %s ago, lease %s", word, time.Since(*a.AsOf).Round(time.Second), a.Lease))
+		t.row("answers", fmt.Sprintf("%s; confirmed %s, lease %s", word, t.when(*a.AsOf), a.Lease))
 		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
 		t.row("images", byState(a.Images))
 		t.row("signatures", byState(a.Signatures))
@@ -139,7 +139,11 @@ func (a *statusAnswer) text(t *table) {
 		t.row("rebuilt", d.Rebuilt)
 	}
 	t.row("first pass", map[bool]string{true: "over", false: "running"}[d.FirstPass])
-	t.row("last pass", fmt.Sprintf("%s, %d repositories in %s", d.LastPass.Format(time.RFC3339), d.Repositories, d.PassTook.Round(time.Millisecond)))
+	pass := "none yet"
+	if !d.LastPass.IsZero() {
+		pass = fmt.Sprintf("%s, %d repositories in %s", t.when(d.LastPass), d.Repositories, d.PassTook.Round(time.Millisecond))
+	}
+	t.row("last pass", pass)
 	t.row("queue", fmt.Sprint(d.Queue))
 	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
 	for _, h := range d.Webhooks {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"trust-worker/cache"
 	"trust-worker/changes"
@@ -23,6 +22,7 @@ import (
 func newWatchCommand(s *settings) *cobra.Command {
 	var format string
 	var last int
+	var noTrunc bool
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Show trust changes as they come: keys, images that turn trusted or cease to be, expiry",
@@ -34,6 +34,8 @@ directory, needs no HTTP, and waits for a daemon that is not running.
 A change that touches many images is one line with their number. "reset" means
 that changes before it are not known: read everything again.
 
+On a terminal times are local, digests are short and long lines go on in the
+next; elsewhere, and with --no-trunc, a change is one line with everything whole.
 Colours are used on a terminal, unless NO_COLOR is set.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,12 +50,13 @@ Colours are used on a terminal, unless NO_COLOR is set.`,
 				return err
 			}
 			defer r.Close()
-			w := &changeWriter{w: cmd.OutOrStdout(), json: format == "json"}
+			w := &changeWriter{w: cmd.OutOrStdout(), json: format == "json", noTrunc: noTrunc}
 			w.colour = !w.json && colours(w.w)
 			return watch(cmd.Context(), s.state, r, last, w.write)
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text, or json for one object a line")
+	registerNoTrunc(c, &noTrunc)
 	c.Flags().IntVar(&last, "last", 10, "show this many of the last changes first")
 	c.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp
@@ -119,14 +122,14 @@ func belief(r *cache.Reader) (changes.Kind, string) {
 
 // colours reports whether w is a terminal that is to be written to in colour.
 func colours(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+	_, ok := terminal(w)
+	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // changeWriter writes a change a line.
 type changeWriter struct {
-	w            io.Writer
-	json, colour bool
+	w                     io.Writer
+	json, colour, noTrunc bool
 }
 
 func (w *changeWriter) write(c changes.Change) error {
@@ -135,13 +138,30 @@ func (w *changeWriter) write(c changes.Change) error {
 		e.SetEscapeHTML(false)
 		return e.Encode(c)
 	}
-	word := inert(fmt.Sprintf("%-17s", c.Kind))
+	line := changeLine(screenOf(w.w, w.noTrunc), &c)
 	if w.colour {
-		word = kindColour(c.Kind) + word + "\x1b[0m"
+		word := string(c.Kind)
+		line = strings.Replace(line, word, kindColour(c.Kind)+word+"\x1b[0m", 1)
 	}
-	_, err := fmt.Fprintf(w.w, "%s  %s  %s\n", c.Time.Local().Format("2006-01-02 15:04:05"), word, inert(sentence(&c)))
+	_, err := io.WriteString(w.w, line+"\n")
 	return err
 }
+
+// changeLine is a change on a screen. What stands on a terminal for hours says
+// the time of day: "3 minutes ago" would not stay true.
+func changeLine(s screen, c *changes.Change) string {
+	when, text := s.when(c.Time), inert(sentence(c))
+	if !s.whole {
+		when, text = c.Time.Local().Format("Jan _2 15:04:05"), shortDigests(text, digestLength([]string{text}))
+	}
+	line := fmt.Sprintf("%s  %s  %s", when, inert(fmt.Sprintf("%-17s", c.Kind)), text)
+	if s.width == 0 {
+		return line
+	}
+	return strings.Join(wrapText(line, s.width, s.width-len(hanging)), "\n"+hanging)
+}
+
+const hanging = "    " // before the lines that a change goes on in
 
 // kindColour: red for what is lost, green for what is trusted now, yellow for
 // the rest. The word says it too.
@@ -167,9 +187,9 @@ func sentence(c *changes.Change) string {
 	case c.Count > 0:
 		add("%d images", c.Count)
 	case c.Tag != "":
-		add("%s:%s@%s", c.Repository, c.Tag, shortDigest(c.Digest))
+		add("%s:%s@%s", c.Repository, c.Tag, c.Digest)
 	case c.Repository != "":
-		add("%s@%s", c.Repository, shortDigest(c.Digest))
+		add("%s@%s", c.Repository, c.Digest)
 	}
 	if c.Signer != (trust.Digest{}) {
 		what := "key"
@@ -178,7 +198,7 @@ func sentence(c *changes.Change) string {
 		} else if c.Tool == trust.Notation {
 			what = "certificate"
 		}
-		add("%s %s %s", c.Tool, what, shortDigest(c.Signer))
+		add("%s %s %s", c.Tool, what, c.Signer)
 	}
 	switch {
 	case c.Count > 0 && c.Turned != c.Count && c.Turned > 0:
@@ -203,5 +223,3 @@ func sentence(c *changes.Change) string {
 	}
 	return strings.Join(parts, "  ")
 }
-
-func shortDigest(d trust.Digest) string { return d.String()[:19] + "…" }

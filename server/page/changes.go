@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"trust-worker/changes"
+	"trust-worker/internal/phrase"
 	"trust-worker/trust"
 )
 
@@ -58,7 +59,7 @@ func changeOf(c changes.Change, now time.Time, files map[trust.Signer][]string) 
 	case changes.SignerRemoved:
 		v.Name = Text(kind + " " + signer + " is trusted no more")
 		if c.Signatures > 0 {
-			v.Note = Text(count(int(c.Signatures), "signature", "signatures") + " rested on it")
+			v.Note = Text(phrase.Count(int(c.Signatures), "signature", "signatures") + " rested on it")
 		}
 	case changes.PolicyChanged:
 		v.Name = "The trust policy has changed"
@@ -84,7 +85,7 @@ func imageChange(v *change, c changes.Change, signer string) {
 		if v.Lost {
 			verb = " no longer trusted by " + signer
 		}
-		v.Name = Text(count(c.Count, "image is", "images are") + verb)
+		v.Name = Text(phrase.Count(c.Count, "image is", "images are") + verb)
 		if c.Turned > 0 {
 			v.Note = Text(fmt.Sprintf("%d of them as a whole", c.Turned))
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"trust-worker/internal/phrase"
 	"trust-worker/scheduler"
 	"trust-worker/watcher"
 )
@@ -41,14 +42,14 @@ func newHealth(now time.Time, a Answers, st scheduler.Status) health {
 	}
 	queue := "empty"
 	if st.Queue > 0 {
-		queue = number(st.Queue)
+		queue = phrase.Number(st.Queue)
 	}
 	h.Facts = append(h.Facts, fact{Label: "Queue", Value: Text(queue)})
 	if !st.LastPass.IsZero() {
 		h.Facts = append(h.Facts, fact{Label: "Last pass", Time: moment(st.LastPass, now)},
-			fact{Label: "Storage", Value: Text(fmt.Sprintf("%s in %s", count(st.Repositories, "repository", "repositories"), roughly(st.PassTook)))})
+			fact{Label: "Storage", Value: Text(fmt.Sprintf("%s in %s", phrase.Count(st.Repositories, "repository", "repositories"), roughly(st.PassTook)))})
 	}
-	h.Facts = append(h.Facts, fact{Label: "Verified since start", Value: Text(count(int(st.Work.Verified), "signature", "signatures"))})
+	h.Facts = append(h.Facts, fact{Label: "Verified since start", Value: Text(phrase.Count(int(st.Work.Verified), "signature", "signatures"))})
 	h.Warnings = warnings(st)
 	return h
 }
@@ -60,13 +61,13 @@ func judge(now time.Time, a Answers, st scheduler.Status) health {
 		return health{Class: "unsigned", Title: "No answers", Sentence: Text(a.Problem)}
 	case a.Stale:
 		return health{Class: "untrusted", Title: "Stale", Sentence: Text(fmt.Sprintf(
-			"The answers were last confirmed %s, which is longer than the lease of %s: every one reads unknown.", distance(a.AsOf, now), roughly(a.Lease)))}
+			"The answers were last confirmed %s, which is longer than the lease of %s: every one reads unknown.", phrase.Distance(a.AsOf, now), roughly(a.Lease)))}
 	case st.Problem != "":
 		return health{Class: "untrusted", Title: "Not up to date", Sentence: Text(st.Problem)}
 	case !st.FirstPass:
 		return health{Class: "pending", Title: "Starting", Sentence: "The first pass over storage is running; answers are those of before, or come as it goes on."}
 	case st.Queue > 0:
-		return health{Class: "pending", Title: "Working", Sentence: Text(count(st.Queue, "repository or signer has", "repositories and signers have") + " work owed.")}
+		return health{Class: "pending", Title: "Working", Sentence: Text(phrase.Count(st.Queue, "repository or signer has", "repositories and signers have") + " work owed.")}
 	}
 	return health{Class: "trusted", Title: "Up to date", Sentence: "Every change that has been noticed is in the answers."}
 }
@@ -86,11 +87,11 @@ func warnings(st scheduler.Status) (out []Text) {
 		names []string
 	}{{"could not be listed; answers below read unknown", st.Unlisted}, {"in storage were not entered", st.RefusedDirs}} {
 		if len(l.names) > 0 {
-			out = append(out, Text(fmt.Sprintf("%s %s: %s", count(len(l.names), "directory", "directories"), l.what, some(l.names))))
+			out = append(out, Text(fmt.Sprintf("%s %s: %s", phrase.Count(len(l.names), "directory", "directories"), l.what, some(l.names))))
 		}
 	}
 	if st.Work.Panics > 0 {
-		out = append(out, Text(count(int(st.Work.Panics), "look at an image has", "looks at images have")+" failed in a way that should not happen; the log says more."))
+		out = append(out, Text(phrase.Count(int(st.Work.Panics), "look at an image has", "looks at images have")+" failed in a way that should not happen; the log says more."))
 	}
 	return out
 }

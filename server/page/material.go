@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"trust-worker/internal/phrase"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -59,11 +60,11 @@ func fileOf(f verifier.File, now time.Time) file {
 	case f.NotAfter.IsZero():
 		return v
 	case left <= 0:
-		v.Class, v.Expiry = "unsigned", "expired "+distance(f.NotAfter, now)
+		v.Class, v.Expiry = "unsigned", "expired "+phrase.Distance(f.NotAfter, now)
 	case left < soon:
-		v.Class, v.Expiry = "untrusted", "expires "+distance(f.NotAfter, now)
+		v.Class, v.Expiry = "untrusted", "expires "+phrase.Distance(f.NotAfter, now)
 	default:
-		v.Expiry = "expires " + distance(f.NotAfter, now)
+		v.Expiry = "expires " + phrase.Distance(f.NotAfter, now)
 	}
 	v.Until = moment(f.NotAfter, now)
 	return v

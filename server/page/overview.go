@@ -6,6 +6,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/internal/phrase"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -152,7 +153,7 @@ func countTools(signatures []cache.Signature) string {
 			}
 		}
 		if n > 0 {
-			parts = append(parts, number(n)+" "+string(tool))
+			parts = append(parts, phrase.Number(n)+" "+string(tool))
 		}
 	}
 	return strings.Join(parts, ", ")

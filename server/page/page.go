@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 
+	"trust-worker/internal/phrase"
 	"trust-worker/trust"
 )
 
@@ -36,7 +37,7 @@ type Pages struct {
 
 // New parses the templates. version is shown at the foot of each page.
 func New(version string) *Pages {
-	t := template.New("").Funcs(template.FuncMap{"asset": assetURL, "number": number[int64], "count": count, "states": func() []state { return states }})
+	t := template.New("").Funcs(template.FuncMap{"asset": assetURL, "number": phrase.Number[int64], "count": phrase.Count, "states": func() []state { return states }})
 	return &Pages{templates: template.Must(t.ParseFS(templateFiles, "templates/*.html")), version: version}
 }
 

@@ -6,8 +6,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/dustin/go-humanize"
-
+	"trust-worker/internal/phrase"
 	"trust-worker/trust"
 )
 
@@ -50,29 +49,7 @@ func moment(t, now time.Time) Moment {
 	if t.IsZero() {
 		return Moment{words: "never"}
 	}
-	return Moment{at: t.UTC(), words: distance(t, now)}
-}
-
-func distance(t, now time.Time) string {
-	d := t.Sub(now).Abs()
-	switch {
-	case d < 20*time.Second: // so that a page that nothing has happened to stays the same
-		return "just now"
-	case d < time.Minute:
-		d = time.Minute
-	}
-	words := strings.TrimSpace(humanize.RelTime(now.Add(-d), now, "", ""))
-	const day = 24 * time.Hour
-	switch days := int(d / day); {
-	case days >= 2 && days < 60: // weeks are too coarse for what ends soon
-		words = count(days, "day", "days")
-	case days > 3653: // beyond some decades it would only say "a long while"
-		words = count(int(d/(8766*time.Hour)), "year", "years")
-	}
-	if t.After(now) {
-		return "in " + words
-	}
-	return words + " ago"
+	return Moment{at: t.UTC(), words: phrase.Distance(t, now)}
 }
 
 // Known reports whether there is a time at all.
@@ -86,14 +63,3 @@ func (m Moment) Machine() string { return m.at.Format(time.RFC3339) }
 
 // Exact is the time for people, in UTC.
 func (m Moment) Exact() string { return m.at.Format("2 Jan 2006, 15:04:05 UTC") }
-
-// number is a count with separators.
-func number[T int | int64](n T) string { return humanize.Comma(int64(n)) }
-
-// count is a number with its noun.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return number(n) + " " + many
-}
