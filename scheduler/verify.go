@@ -158,7 +158,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 		if lo.Problem != "" {
 			l.problems = append(l.problems, cache.Problem{Layer: n, Reason: lo.Problem})
 			l.retry = l.retry || lo.Problem.Undecided() || lo.Problem == trust.DigestMismatch
-			v = trust.Verdict{Format: v.Format, Policy: v.Policy}
+			v = trust.Verdict{Format: v.Format, Policy: v.Policy, Layer: v.Layer}
 		}
 		l.retry = l.retry || lo.Incomplete != ""
 		l.asked = l.asked || lo.Asked
