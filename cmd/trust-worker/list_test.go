@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,12 @@ import (
 // list says that the other half is not there.
 func TestListReportsDamage(t *testing.T) {
 	dir := t.TempDir()
-	signtest.NewStorage(dir).Image("app", "1.0")
+	st := signtest.NewStorage(dir)
+	st.Batch(func() {
+		for i := range 200 { // so many are not kept in the root page
+			st.Image("app", fmt.Sprintf("1.%d", i))
+		}
+	})
 	scan := newRootCommand()
 	scan.SetArgs([]string{"scan", "--root", dir, "--log-level", "error"})
 	scan.SetOut(&bytes.Buffer{})
@@ -34,12 +40,12 @@ func TestListReportsDamage(t *testing.T) {
 	}
 	defer snap.Close()
 	for _, damaged := range []bool{false, true} {
-		if damaged { // the file is torn away below the snapshot
-			bases, err := filepath.Glob(filepath.Join(dir, "_trust", "published", "base*"))
-			if err != nil || len(bases) == 0 {
-				t.Fatal("no base: ", err)
+		if damaged { // the files are torn away below the snapshot
+			files, err := filepath.Glob(filepath.Join(dir, "_trust", "published", "*.db"))
+			if err != nil || len(files) == 0 {
+				t.Fatal("nothing published: ", err)
 			}
-			for _, name := range bases {
+			for _, name := range files {
 				if err := os.Truncate(name, 0); err != nil {
 					t.Fatal(err)
 				}
