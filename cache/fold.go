@@ -43,7 +43,7 @@ func (s *Store) Fold(ctx context.Context) (err error) {
 		return err
 	}
 	switched, err := s.switchBase(ctx, generation, seq)
-	if !switched {
+	if !switched && err == nil { // after an error CURRENT may name it all the same
 		s.removeLater(filepath.Join(s.publishedPath(), fileName("base", generation)))
 	}
 	if switched && anew {

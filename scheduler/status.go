@@ -26,7 +26,7 @@ type Work struct {
 	Opened   int64 // manifests opened to see what they are
 	Verified int64 // signature manifests verified
 	Calls    int64 // verifications by cosign or notation-go
-	Reread   int64 // signature manifests re-hashed by the slow pass
+	Reread   int64 // signature manifests read and hashed alone: by the slow pass, or since they were known from elsewhere
 	Commits  int64
 	Errors   int64
 	Panics   int64
