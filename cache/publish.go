@@ -41,7 +41,6 @@ type publisher struct {
 	tracked atomic.Int64  // changed keys since the base, an upper bound
 
 	data      sync.Mutex    // held while a base or a delta is made
-	last      atomic.Int64  // how long the last one took, nanoseconds
 	published atomic.Uint64 // publications of data, for tests and status
 	anew      atomic.Bool   // the next base is rendered from the private store
 
@@ -105,7 +104,6 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 	start := time.Now()
 	defer func() {
 		took := time.Since(start)
-		s.pub.last.Store(int64(took))
 		s.opts.Log.Debug("published", "changed", s.pub.tracked.Load(), "took", took, "error", err)
 		if err == nil && s.pub.onPublish != nil {
 			s.pub.onPublish(start)
@@ -144,6 +142,7 @@ const foldAt = 4_000
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	fold := make(chan struct{}, 1)
+	paces := pace{longest: time.Minute}
 	g.Go(func() error { return s.runPublish(ctx, fold) })
 	g.Go(func() error {
 		for {
@@ -159,7 +158,7 @@ func (s *Store) Run(ctx context.Context) error {
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(pauseAfter(time.Since(start), time.Minute)):
+				case <-time.After(paces.after(start, time.Now())):
 				}
 			}
 		}
@@ -171,12 +170,14 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	backoff := time.Duration(0)
+	paces := pace{longest: 10 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.pub.notify:
 		}
+		start := time.Now()
 		if err := s.Publish(ctx); errors.Is(err, ErrDamaged) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
@@ -192,7 +193,7 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 			default:
 			}
 		}
-		timer.Reset(max(pauseAfter(time.Duration(s.pub.last.Load()), 10*time.Second), backoff))
+		timer.Reset(max(paces.after(start, time.Now()), backoff))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -201,13 +202,23 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 	}
 }
 
-// pauseAfter keeps what took so long to a fifth of the time; what is short is
-// done again at once.
-func pauseAfter(last, limit time.Duration) time.Duration {
-	if last < 20*time.Millisecond {
-		return 0
+// pace keeps what is done again and again to a fifth of the time in the long run,
+// so that a bulk scan does not publish for its own sake; what is done now and then
+// does not wait for the next.
+type pace struct {
+	longest time.Duration // pause
+	owed    time.Duration // rest that is owed
+	ended   time.Time     // of the last time
+}
+
+// after returns how long to pause after it was done from began to ended.
+func (p *pace) after(began, ended time.Time) time.Duration {
+	const credit = 500 * time.Millisecond
+	if !p.ended.IsZero() {
+		p.owed = max(0, p.owed-began.Sub(p.ended))
 	}
-	return min(4*last, limit)
+	p.owed, p.ended = p.owed+4*ended.Sub(began), ended
+	return min(max(0, p.owed-credit), p.longest)
 }
 
 // publishAll writes a base when changes are not tracked, so that no delta can
@@ -230,10 +241,11 @@ func (s *Store) publishAll() error {
 		return errors.Join(err, mark(0, 1))
 	}
 	s.pub.anew.Store(false)
-	return mark(0, getFull(s))
+	// metaFull stays: a long base may have outrun the tracking.
+	return s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaFolding, 0) })
 }
 
-// getFull reads the mark again: a long base may have outrun the tracking.
+// getFull reports whether changes are not tracked.
 func getFull(s *Store) (full uint64) {
 	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull); return nil }); err != nil {
 		return 1
