@@ -453,6 +453,31 @@ func TestPublishedAndPrivatePartCompany(t *testing.T) {
 	}
 }
 
+// A file that was being made when the process ended has a number that CURRENT has
+// not come to.
+func TestAFileThatWasNotPublishedChangesNoID(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	id := s.ID()
+	for range 3 {
+		if _, _, err := s.writeBase(); err != nil {
+			t.Fatal(err)
+		}
+		closeChecked(t, s)
+		s = openStore(t, dir, Options{})
+		mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("x")), Present: true}}})
+	}
+	defer closeChecked(t, s)
+	if s.ID() != id {
+		t.Error("the cache has a new id")
+	}
+	setTrust(t, s, inForce(keyA))
+	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.RemoveAll(path); err != nil {

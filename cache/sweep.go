@@ -33,6 +33,7 @@ func (s *Store) openPublished() error {
 		}
 		cur = current{}
 	}
+	s.pub.named.Store(cur.generation)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("read published files: %w", err)
@@ -53,10 +54,6 @@ func (s *Store) openPublished() error {
 		return err
 	}
 	s.pub.cur = cur
-	s.pub.named.Store(0)
-	if continues {
-		s.pub.named.Store(cur.generation)
-	}
 	s.pub.notify = make(chan struct{}, 1)
 	s.sweep(left)
 	return nil
