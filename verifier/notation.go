@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/notaryproject/notation-core-go/signature"
-	"github.com/notaryproject/notation-go"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -338,71 +337,4 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		}
 	}
 	return true
-}
-
-// firstExpiry is when the first certificate of a chain expires.
-func firstExpiry(chain []*x509.Certificate) int64 {
-	first := chain[0].NotAfter
-	for _, c := range chain {
-		if c.NotAfter.Before(first) {
-			first = c.NotAfter
-		}
-	}
-	return unixBound(first)
-}
-
-// bounds are a ground's dates in Unix seconds, 0 for none.
-type bounds struct {
-	from, until int64
-	limit       trust.Reason
-}
-
-// unixBound is t in seconds, never 0, which would be no bound. Fractions are cut
-// off: an end comes early rather than late.
-func unixBound(t time.Time) int64 {
-	if u := t.Unix(); u != 0 {
-		return u
-	}
-	return -1
-}
-
-func (b *bounds) begin(t time.Time) {
-	if u := t.Unix(); b.from == 0 || u > b.from {
-		b.from = u
-	}
-}
-
-func (b *bounds) end(t time.Time, limit trust.Reason) {
-	if u := unixBound(t); !t.IsZero() && (b.until == 0 || u < b.until) {
-		b.until, b.limit = u, limit
-	}
-}
-
-func (b *bounds) contain(t time.Time) bool {
-	u := t.Unix()
-	return (b.from == 0 || u >= b.from) && (b.until == 0 || u < b.until)
-}
-
-// failed reports whether a check has no result, more than one, or an error.
-func (r *run) failed(t trustpolicy.ValidationType) bool {
-	res := r.result(t)
-	return res == nil || res.Error != nil
-}
-
-// result returns the one result of a check, or nil.
-func (r *run) result(t trustpolicy.ValidationType) *notation.ValidationResult {
-	if r.outcome == nil {
-		return nil
-	}
-	var found *notation.ValidationResult
-	for _, res := range r.outcome.VerificationResults {
-		if res == nil || res.Type != t {
-			continue
-		}
-		if found != nil {
-			return nil
-		}
-		found = res
-	}
-	return found
 }

@@ -102,3 +102,27 @@ func (s memoryStore) GetCertificates(_ context.Context, t truststore.Type, name 
 }
 
 func ociDigest(d trust.Digest) digest.Digest { return digest.Digest(d.String()) }
+
+// failed reports whether a check has no result, more than one, or an error.
+func (r *run) failed(t trustpolicy.ValidationType) bool {
+	res := r.result(t)
+	return res == nil || res.Error != nil
+}
+
+// result returns the one result of a check, or nil.
+func (r *run) result(t trustpolicy.ValidationType) *notation.ValidationResult {
+	if r.outcome == nil {
+		return nil
+	}
+	var found *notation.ValidationResult
+	for _, res := range r.outcome.VerificationResults {
+		if res == nil || res.Type != t {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = res
+	}
+	return found
+}

@@ -1,0 +1,189 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"trust-worker/trust"
+)
+
+// What all kinds of signature have in common: their layers, the blobs of these,
+// earlier verdicts, and panics of the libraries that verify.
+
+// manifest verifies a cosign signature manifest, whose layers are one signature
+// each.
+func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome, error) {
+	var last content                        // layers often share one blob
+	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
+	if len(r.Signature.Layers) > 1 {
+		seen = map[trust.LayerID]LayerOutcome{}
+	}
+	for i, d := range r.Signature.Layers {
+		verdict := v.verdict(&o, trust.SimpleSigning)
+		if i == MaxLayers {
+			o.Layers = append(o.Layers, LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded})
+			break
+		}
+		verdict.Layer = layerID(d)
+		lo, ok := seen[verdict.Layer]
+		switch {
+		case ok:
+			lo.Calls, lo.Trials = 0, 0
+		case r.Skip != nil && r.Skip(i):
+			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
+		default:
+			var err error
+			if lo, err = v.layer(ctx, r, &o, d, verdict, &last, v.simple); err != nil {
+				return Outcome{}, err
+			}
+			if seen != nil {
+				seen[verdict.Layer] = lo
+			}
+		}
+		o.Layers = append(o.Layers, lo)
+	}
+	if len(r.Signature.Layers) == 0 {
+		verdict := v.verdict(&o, trust.SimpleSigning)
+		verdict.Reason = trust.Malformed
+		o.Layers = append(o.Layers, LayerOutcome{Verdict: verdict})
+	}
+	return o, nil
+}
+
+// single verifies a manifest that must have exactly one layer.
+func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Format, check layerCheck) (Outcome, error) {
+	verdict := v.verdict(&o, f)
+	if n := len(r.Signature.Layers); n != 1 {
+		verdict.Reason = trust.Malformed
+		if n > 1 {
+			verdict.Reason = trust.Ambiguous // which of them is the signature?
+		}
+		o.Layers = []LayerOutcome{{Verdict: verdict}}
+		return o, nil
+	}
+	if r.Skip != nil && r.Skip(0) {
+		o.Layers = []LayerOutcome{{Verdict: verdict, Problem: trust.LimitExceeded}}
+		return o, nil
+	}
+	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &content{}, check)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if !o.Attachment {
+		o.Layers = []LayerOutcome{lo}
+	}
+	return o, nil
+}
+
+func (v *Verifier) verdict(o *Outcome, f trust.Format) trust.Verdict {
+	return trust.Verdict{Format: f, Policy: o.Policy, VerifiedAt: v.now().Unix(), Epoch: Epoch}
+}
+
+// content is a blob that was fetched and whose digest was recomputed, in this call
+// of Verify, with what its first reader found.
+type content struct {
+	digest  trust.Digest
+	blob    []byte // nil: none yet
+	payload payloadCheck
+}
+
+// layerCheck verifies the blob of one layer. It fills in lo, whose verdict has
+// neither grounds nor a reason yet.
+type layerCheck func(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome)
+
+// layer does what all kinds have in common: the checks that need no blob, the
+// blob, earlier verdicts, panics. The blob is fetched into last unless it is
+// there.
+func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, verdict trust.Verdict, last *content, check layerCheck) (LayerOutcome, error) {
+	if err := ctx.Err(); err != nil {
+		return LayerOutcome{}, err
+	}
+	lo := LayerOutcome{Verdict: verdict}
+	digest, err := trust.ParseDigest(string(d.Digest))
+	switch {
+	case r.Subject.Ambiguous || r.Signature.Ambiguous:
+		lo.Verdict.Reason = trust.Ambiguous
+		return lo, nil
+	case err != nil || d.Size < 0:
+		lo.Verdict.Reason = trust.Malformed
+		return lo, nil
+	case d.Size > MaxBlob:
+		lo.Problem = trust.LimitExceeded
+		return lo, nil
+	}
+	if r.Signature.Kind == Simple {
+		if lo.Verdict.Reason = checkAnnotation(d); lo.Verdict.Reason != "" {
+			return lo, nil
+		}
+	}
+	if last.blob == nil || last.digest != digest || int64(len(last.blob)) != d.Size {
+		blob, err := r.Fetch(ctx, digest, d.Size, MaxBlob)
+		if ctx.Err() != nil {
+			return LayerOutcome{}, ctx.Err()
+		}
+		if lo.Problem = fetchProblem(digest, d.Size, blob, err); lo.Problem != "" {
+			return lo, nil
+		}
+		*last = content{digest: digest, blob: blob}
+	}
+	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Kind == Simple && v.reusable(&prior) {
+		prior.Layer = verdict.Layer
+		return LayerOutcome{Verdict: prior, Reused: true}, nil
+	}
+	v.guard(ctx, r, o, digest, &lo, func() { check(ctx, r, o, d, last, &lo) })
+	if ctx.Err() != nil { // what was found may be for want of time
+		return LayerOutcome{}, ctx.Err()
+	}
+	return lo, nil
+}
+
+// guard runs check. A panic of a library decides nothing: the layer reads
+// limit-exceeded. It is the only recover in the package.
+func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust.Digest, lo *LayerOutcome, check func()) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		o.Panics++
+		o.Attachment = false
+		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
+			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		verdict := lo.Verdict
+		verdict.Reason, verdict.Grounds, verdict.Author = "", nil, ""
+		*lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded, Panicked: true, Calls: lo.Calls, Trials: lo.Trials}
+	}()
+	check()
+}
+
+// fetchProblem is why there are no bytes to verify, or "".
+func fetchProblem(d trust.Digest, size int64, blob []byte, err error) trust.Reason {
+	if re := (*trust.ReasonError)(nil); errors.As(err, &re) {
+		if re.Reason == trust.DigestMismatch || re.Reason.Undecided() {
+			return re.Reason
+		}
+		return trust.IOError
+	}
+	switch {
+	case err != nil:
+		return trust.IOError
+	case len(blob) > MaxBlob:
+		return trust.LimitExceeded
+	case int64(len(blob)) != size || trust.SumOf(blob) != d:
+		return trust.DigestMismatch
+	}
+	return ""
+}
+
+// reusable reports whether an earlier verdict over the same bytes and subject
+// still says what verifying again would.
+func (v *Verifier) reusable(p *trust.Verdict) bool {
+	if p.Epoch != Epoch || p.Format != trust.SimpleSigning || p.Policy != (trust.PolicyID{}) {
+		return false
+	}
+	return p.Lives(v.store.inForce.Has)
+}
