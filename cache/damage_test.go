@@ -6,13 +6,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"trust-worker/trust"
+
+	"go.etcd.io/bbolt"
 )
 
 // townsfolk is a cache in which every third image is trusted: what answers
@@ -242,6 +246,45 @@ func live(t *testing.T, dir string, rebuilt *int) (err error) {
 
 // A file that is cut short while it is mapped must not take the reader's
 // process with it.
+// What keeps the private store from being opened for a while costs nothing: a lock
+// that is held, and a place for the compacted copy that cannot be had.
+func TestWhatMayPassIsNotDamage(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{compactAbove: 4 << 10})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	many := Batch{Place: "many"}
+	for i := range 500 {
+		many.Rows = append(many.Rows, Row{Digest: trust.SumOf(fmt.Append(nil, i)), MediaType: string(make([]byte, 1500)), Present: true})
+	}
+	mustCommit(t, s, many)
+	mustCommit(t, s, Batch{Place: "many", Remove: true}) // most of it is free
+	publish(t, s)
+	closeChecked(t, s)
+	path := filepath.Join(dir, privateDir, "cache.db")
+	held, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Open(dir, Options{}); err == nil || errors.Is(err, ErrDamaged) {
+		t.Errorf("opened %v beside another: %v", s, err)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(path+".new", "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	s = openStore(t, dir, Options{compactAbove: 4 << 10, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer closeChecked(t, s)
+	if s.Rebuilt() != "" || !strings.Contains(log.String(), "cannot compact") {
+		t.Errorf("set aside: %q; %s", s.Rebuilt(), log.String())
+	}
+	setTrust(t, s, inForce(keyA))
+	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
 func TestTruncationWhileReading(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	if err := os.Mkdir(state, 0o750); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,11 +56,11 @@ func openFile(path string) (_ *file, err error) {
 	return &file{name: path, db: db}, nil
 }
 
-// openError tells what the operating system refuses from damage: the former may
-// pass, and nothing is set aside for it.
+// openError tells what the operating system refuses, and a lock that another
+// holds, from damage: those may pass, and nothing is set aside for them.
 func openError(path string, err error) error {
 	var errno unix.Errno
-	if errors.As(err, &errno) || errors.Is(err, fs.ErrPermission) {
+	if errors.As(err, &errno) || errors.Is(err, fs.ErrPermission) || errors.Is(err, berrors.ErrTimeout) {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	return fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)

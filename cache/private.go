@@ -83,6 +83,9 @@ func (s *Store) openPrivate() error {
 			err = s.tryOpen()
 		}
 	}
+	if err != nil {
+		err = errors.Join(err, s.closeDB()) // or the next attempt would wait for its lock
+	}
 	if rmErr := s.removeMark(); rmErr != nil {
 		s.opts.Log.Warn("cannot remove the opening mark", "error", rmErr)
 	}
@@ -183,31 +186,36 @@ func (s *Store) compact() error {
 	}
 	start := time.Now()
 	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	dst, err := bbolt.Open(tmp, 0o600, &bbolt.Options{NoSync: true, Timeout: time.Second})
-	if err == nil {
-		err = bbolt.Compact(dst, s.db, 16<<20)
-		err = errors.Join(err, dst.Sync(), dst.Close())
-	}
-	if err != nil {
+	if err := s.compactTo(tmp); err != nil {
 		// A full disk must not keep the daemon from starting.
-		s.opts.Log.Warn("cannot compact the private cache", "error", errors.Join(err, os.Remove(tmp)))
+		s.opts.Log.Warn("cannot compact the private cache", "error", err)
 		return nil
 	}
 	if err := s.closeDB(); err != nil {
 		return err
 	}
 	if err := errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path))); err != nil {
-		return err
+		s.opts.Log.Warn("cannot put the compacted private cache in its place", "error", err) // either is whole
+	} else if after, err := os.Stat(path); err == nil {
+		s.opts.Log.Info("private cache compacted", "from", fi.Size(), "to", after.Size(), "took", time.Since(start))
 	}
-	after, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	s.opts.Log.Info("private cache compacted", "from", fi.Size(), "to", after.Size(), "took", time.Since(start))
 	return s.tryOpen()
+}
+
+// compactTo writes a compacted copy, durably, or leaves nothing.
+func (s *Store) compactTo(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dst, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, Timeout: time.Second})
+	if err == nil {
+		err = bbolt.Compact(dst, s.db, 16<<20)
+		err = errors.Join(err, dst.Sync(), dst.Close())
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // create makes the database under another name first: a power failure during
