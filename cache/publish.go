@@ -135,10 +135,9 @@ func (s *Store) Publish(ctx context.Context) (err error) {
 // a delta of 10,000 rows costs about 40 ms, and is written at every change.
 const foldAt = 4_000
 
-// Run publishes after commits until ctx ends, with a pause in proportion to
-// what the last publication cost, so that a bulk scan does not publish for its
-// own sake; and folds a delta that has grown into a new base, beside it. What
-// could not be published is retried. It returns only damage.
+// Run publishes after commits until ctx ends, and folds a delta that has grown into
+// a new base, beside it; both are paced. What could not be published is retried.
+// It returns only damage.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	fold := make(chan struct{}, 1)

@@ -56,7 +56,8 @@ func (s *Scheduler) commitLoop() error {
 	return fatal
 }
 
-// restAfter keeps commits to a fifth of the time.
+// restAfter keeps commits to a fifth of the time, if they are not so long that
+// somebody would notice the rest.
 func restAfter(took time.Duration) time.Duration { return min(4*took, 250*time.Millisecond) }
 
 // gather adds to the first result what has come meanwhile, and until rested what

@@ -131,6 +131,13 @@ func TestAMissingBlobElsewhereDecidesNothing(t *testing.T) {
 	w.want(in(img, "d"), "untrusted")
 	w.reason(in(img, "d"), trust.DigestMismatch)
 	w.want(in(img, "b"), "trusted")
+	// So is one that was there before its image.
+	w.copyOf("b", "e", func(d ocispec.Descriptor) bool { return d.Digest != img.Digest })
+	w.st.RemoveBlob("e", blob)
+	w.scan()
+	w.st.Tag(in(img, "e"), "1")
+	w.scan()
+	w.want(in(img, "e"), "unknown")
 }
 
 // A layer that is malformed by its descriptor is not the genuine one.

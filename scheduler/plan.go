@@ -61,7 +61,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			if err != nil {
 				return nil, err
 			}
-			if !needs && was == nil && row.Present { // known from elsewhere: is it here, whole?
+			if !needs && (was == nil || !old.Present) && row.Present { // known from elsewhere: is it here, whole?
 				if reason := s.reread(ctx, p, ref); ctx.Err() != nil {
 					return nil, ctx.Err()
 				} else if reason != "" {

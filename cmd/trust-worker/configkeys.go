@@ -65,7 +65,7 @@ var configKeys = []configKey{
 	{path: "trustWorker.workers", flag: "workers", doc: `More than processors help when storage is slow.`},
 	{path: "trustWorker.mirrorPolicy", flag: "mirror-policy", doc: `Off: trustpolicy.json is never written. The default policy is computed all the same.`},
 	{path: "trustWorker.watch", flag: "watch", doc: `Off: no inotify; changes are seen by the passes alone, those of trust within 10 seconds.`},
-	{path: "trustWorker.maxUnmatched", flag: "max-unmatched", doc: `Bounds what one repository may add to the private cache by signatures that no trusted key made. Beyond it the repository is flagged, and a new key is tried on it as a whole, later than elsewhere.`},
+	{path: "trustWorker.maxUnmatched", flag: "max-unmatched", doc: `Bounds what one repository may add to the private cache by signatures that no trusted key made. Beyond it the repository is flagged, and a new key is led to the rest by a pass over everything, later than elsewhere.`},
 	{path: "trustWorker.webhooks", doc: `Receivers of trust changes. Each change is posted to url as one CloudEvent, signed with the secret in secretFile (16 characters or more, or whsec_ and base64), and tried again until it is taken. Up to 2,000 changes wait, across restarts; what a receiver is too far behind for is counted, and it is told to reset.`,
 		schema: map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false,
 			"properties": map[string]any{"url": map[string]any{"type": "string"}, "secretFile": map[string]any{"type": "string"}}, "required": []string{"url", "secretFile"}}},
