@@ -17,13 +17,15 @@ import (
 // usually there in time.
 
 // again is when to look at a reference again because what revocation services
-// said ends at until (Unix seconds); 0 if nothing does.
+// said ends at until (Unix seconds, the rest cut off); 0 if nothing does. It is not
+// before the checker would ask anew, or that look would ask nothing, and the next
+// one might come too late for the answer to be there in time.
 func (s *Scheduler) again(until int64) int64 {
 	if until == 0 {
 		return 0
 	}
 	now := s.now()
-	return max(revocation.Refresh(now, time.Unix(until, 0)).Unix(), now.Unix()+1)
+	return max(revocation.Refresh(now, time.Unix(until+1, 0)).Unix(), now.Unix()) + 1
 }
 
 // recheck is the earliest end of what revocation services said of a fact's

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -135,6 +136,25 @@ func TestAnAnswersLife(t *testing.T) {
 		expect("a hold that was lifted", "trusted", "", len(r.Served()))
 		stop()
 	})
+}
+
+// The look that is to ask ahead of an answer's end comes when the checker asks
+// anew, whatever parts of a second both have.
+func TestLookingAgainIsNotTooEarlyToAsk(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 10_000 {
+		fetched := time.Unix(1_800_000_000, r.Int64N(1e9))
+		until := fetched.Add(time.Duration(1 + r.Int64N(int64(24*time.Hour))))
+		looked := fetched.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
+		s := &Scheduler{now: func() time.Time { return looked }}
+		again, refresh := time.Unix(s.again(until.Unix()), 0), revocation.Refresh(fetched, until)
+		if again.Before(refresh) || !again.After(looked) {
+			t.Fatalf("fetched %v, looked at %v, until %v: again at %v, asked anew from %v", fetched, looked, until, again, refresh)
+		}
+		if left := until.Sub(again); left <= 0 && until.Sub(looked) > 12*time.Second {
+			t.Fatalf("fetched %v, looked at %v, until %v: again at %v", fetched, looked, until, again)
+		}
+	}
 }
 
 // A revoked certificate ends trust at the next look, which is before the next
