@@ -392,8 +392,11 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 		return reflect.DeepEqual(got, want)
 	})
 	if d.ended() {
-		if code := d.cmd.ProcessState.ExitCode(); code != 1 || d.log.String() == "" {
-			s.t.Errorf("%s ends the daemon with %d and says %q", f, code, d.log)
+		code, log := d.cmd.ProcessState.ExitCode(), d.log.String()
+		// Counting by thread can hit the eventfd by which Go's runtime wakes itself:
+		// it ends any program then, which counts as a kill here.
+		if runtimeEnds := strings.Contains(log, "runtime: netpollBreak write failed"); !runtimeEnds && (code != 1 || log == "") {
+			s.t.Errorf("%s ends the daemon with %d and says %q", f, code, log)
 		}
 		return true
 	}
