@@ -8,6 +8,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11
 GQLGEN := github.com/99designs/gqlgen@v0.17.94
 PACKAGES := ./...
+# A module of its own, since it remakes the fixtures with the signing tools.
+FIXTURES := integration/fixtures
 FUZZTIME ?= 1m
 
 .PHONY: help
@@ -32,6 +34,7 @@ endif
 .PHONY: test
 test: ## run all tests (race detector, shuffled)
 	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
+	$(GO) -C $(FIXTURES) test -race -shuffle=on ./...
 
 .PHONY: screenshots
 screenshots: ## remake docs/images with a headless chromium
@@ -48,6 +51,8 @@ lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
+	$(GO) -C $(FIXTURES) vet ./...
+	cd $(FIXTURES) && $(GO) run $(STATICCHECK) ./...
 
 .PHONY: vuln
 vuln: ## govulncheck (needs its on-line database)
