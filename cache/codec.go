@@ -20,7 +20,8 @@ const (
 	kindLive      = 0x01
 
 	frameSize = 1 + 4
-	// maxValue bounds a value before it is decoded.
+	// maxValue bounds a value before it is decoded, and before it is written:
+	// one that is larger would be damage.
 	maxValue = 8 << 20
 )
 
@@ -47,6 +48,9 @@ func sealMessage(key []byte, m proto.Message) ([]byte, error) {
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w", m, err)
+	}
+	if frameSize+len(body) > maxValue {
+		return nil, fmt.Errorf("encode %T: %d bytes are more than a value may have", m, len(body))
 	}
 	return seal(key, body), nil
 }

@@ -318,10 +318,13 @@ func (c *commit) row(p *cachepb.Place, name string, d trust.Digest, row *Row) er
 	if _, err := unsealMessage(key, old, &was); err != nil {
 		return err
 	}
+	var is *cachepb.Row
 	var v []byte
 	if row != nil {
 		var err error
-		if v, err = sealMessage(key, encodeRow(row)); err != nil {
+		is = encodeRow(row)
+		limitRow(is)
+		if v, err = sealMessage(key, is); err != nil {
 			return err
 		}
 		if bytes.Equal(old, v) {
@@ -347,7 +350,7 @@ func (c *commit) row(p *cachepb.Place, name string, d trust.Digest, row *Row) er
 		}
 		return c.changed(bucketImages, imageKey(name, d))
 	}
-	for _, ref := range row.References {
+	for _, ref := range is.References {
 		if ref.NextTry != 0 {
 			if err := c.put(privDue, dueKey(ref.NextTry, p.Id, d), []byte{1}); err != nil {
 				return err

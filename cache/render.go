@@ -275,6 +275,7 @@ func renderImage(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, choice policyCh
 			img.Signatures = append(img.Signatures, sig)
 		}
 	}
+	limitImage(img)
 	return img, nil
 }
 

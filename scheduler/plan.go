@@ -131,7 +131,7 @@ func rowsOf(c *layout.Contents) []cache.Row {
 			row = &cache.Row{Digest: subject}
 			rows[subject] = row
 		}
-		for _, ref := range refs {
+		for _, ref := range refs[:min(len(refs), cache.MaxReferences+1)] {
 			r := cache.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
 			unusable := ref.Unreadable
 			if img := c.Images[subject]; unusable == "" && img != nil {
