@@ -147,7 +147,7 @@ func (s *Store) forget(seq uint64) error {
 		for _, k := range done {
 			err = errors.Join(err, b.Delete(k))
 		}
-		return err
+		return errors.Join(err, s.noteNamed(tx)) // what was published before lacks them
 	})
 	if err == nil {
 		s.pub.tracked.Store(left)

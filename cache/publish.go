@@ -241,7 +241,7 @@ func (s *Store) publishAll() error {
 	}
 	s.pub.anew.Store(false)
 	// metaFull stays: a long base may have outrun the tracking.
-	return s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaFolding, 0) })
+	return s.update(func(tx *bbolt.Tx) error { return errors.Join(putMeta(tx, metaFolding, 0), s.noteNamed(tx)) })
 }
 
 // getFull reports whether changes are not tracked.

@@ -51,7 +51,7 @@ var (
 const (
 	metaFormat     = "format"
 	metaID         = "id"
-	metaGeneration = "generation" // what CURRENT named at the last commit
+	metaGeneration = "generation" // what CURRENT named at the last commit, or as changes were forgotten
 	metaTrust      = "trust"      // the trust generation: counts changes of the set of signers
 	metaInForce    = "inforce"    // signersSum of the signers in force
 	metaPolicies   = "policies"   // policiesSum of the statements in force
