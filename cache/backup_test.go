@@ -60,3 +60,65 @@ func TestPublishedBackupFromBeforeABase(t *testing.T) {
 		})
 	}
 }
+
+// A state directory that is put back as a whole from a backup, while nobody
+// publishes, goes on under its id. A reader that stays open meanwhile has files of
+// generations that come again with other content, and must not take one for the
+// other: neither for a name of a base, whose records name signers by numbers that
+// are given again, nor for a trust file that is renewed.
+func TestWholeBackupUnderALongLivedReader(t *testing.T) {
+	for name, reads := range map[string]bool{"that reads meanwhile": true, "that is idle meanwhile": false} {
+		for more := range 4 { // publications after the restored one; before it there were 2
+			t.Run(name, func(t *testing.T) {
+				dir, backup := t.TempDir(), filepath.Join(t.TempDir(), "state")
+				opts := Options{foldAt: 1}
+				s := openStore(t, dir, opts)
+				setTrust(t, s, inForce())
+				mustCommit(t, s, world())
+				publish(t, s)
+				closeChecked(t, s)
+				copyState(t, dir, backup)
+				// The first signer that comes makes the image trusted, or not.
+				life := func(signer trust.Signer, f Fact, more int) *Store {
+					s := openStore(t, dir, opts)
+					setTrust(t, s, inForce(signer))
+					mustCommit(t, s, world(f))
+					if err := s.Fold(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					publish(t, s)
+					for i := range more {
+						mustCommit(t, s, Batch{Place: "more", Rows: []Row{{Digest: trust.SumOf([]byte{byte(i)}), Present: true}}})
+						publish(t, s)
+					}
+					return s
+				}
+				s = life(keyA, signedBy(keyA), 2)
+				if more == 1 { // its trust file's name does not come again so soon
+					setTrust(t, s, inForce(keyA, stormSigner(1)))
+				}
+				r := openReader(t, dir)
+				want(t, r, trust.Trusted, "")
+				closeChecked(t, s)
+
+				restore(t, backup, dir)
+				if reads {
+					status(t, r)
+				}
+				s = life(keyB, refuted(), more)
+				defer closeChecked(t, s)
+				r.mu.Lock() // the confirmation is believed for a second
+				if r.cur != nil {
+					r.cur.looked = r.cur.looked.Add(-2 * confirmEvery)
+				}
+				r.mu.Unlock()
+				for range 2 { // it may find out at the first
+					if st, reason := status(t, r); st == trust.Trusted {
+						t.Errorf("%s/%s at generation %d", st, reason, s.Generation())
+					}
+				}
+				want(t, r, trust.Untrusted, trust.Malformed)
+			})
+		}
+	}
+}

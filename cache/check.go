@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"time"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -50,9 +49,11 @@ func Check(ctx context.Context, state string) (*CheckReport, error) {
 		c.problem("%v", err)
 	default:
 		c.Generation = fmt.Sprintf("%016x-%d", cur.id, cur.generation)
-		r := &Reader{dir: dir, now: time.Now}
-		if _, err := r.readTrust(&generation{current: cur, trustPath: cur.trustPath(dir)}); err != nil {
+		g := &generation{current: cur, trustPath: cur.trustPath(dir)}
+		if err := g.readTrust(); err != nil {
 			c.problem("%v", err)
+		} else {
+			_ = g.trustOpen.Close() // it was read only
 		}
 		c.checkFile(ctx, cur.basePath(dir), publishedBuckets, &c.Published)
 		if cur.delta != 0 {

@@ -17,6 +17,7 @@ import (
 // transactions are kept and reused: beginning one costs more than a look-up.
 type file struct {
 	name string
+	info fs.FileInfo // tells it from another that has its name: a backup's
 	db   *bbolt.DB
 	refs int // guarded by Reader.mu
 
@@ -46,14 +47,15 @@ const (
 
 func openFile(path string) (_ *file, err error) {
 	defer recoverDamage(&err)
-	if _, err := os.Stat(path); err != nil { // bbolt would make a missing file
+	info, err := os.Stat(path) // bbolt would make a missing file
+	if err != nil {
 		return nil, err
 	}
 	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	return &file{name: path, db: db}, nil
+	return &file{name: path, info: info, db: db}, nil
 }
 
 // openError tells what the operating system refuses, and a lock that another

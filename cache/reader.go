@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -58,6 +59,7 @@ type generation struct {
 	base, delta *file // delta may be nil
 	trust       *trustFile
 	trustPath   string
+	trustOpen   *os.File // while it is, no other file is taken for it
 	refs        int
 
 	// The lease, guarded by Reader.mu: the last confirmation known, and when
@@ -174,20 +176,17 @@ func (r *Reader) open(target string) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	old := r.cur
-	if old != nil && old.id == c.id && old.generation > c.generation {
-		old.refs++
-		r.mu.Unlock()
+	g := &generation{target: target, current: c, trustPath: c.trustPath(r.dir), refs: 2} // the reader's and the caller's
+	if err := g.readTrust(); err != nil {
+		return nil, err
+	}
+	old, keep := r.newer(g)
+	if keep {
+		_ = g.trustOpen.Close() // it was read only
 		return old, nil
 	}
-	r.mu.Unlock()
-	g := &generation{target: target, current: c, trustPath: c.trustPath(r.dir), refs: 2} // the reader's and the caller's
-	if g.trust, err = r.readTrust(g); err != nil {
-		return nil, err
-	}
 	if err := r.openFiles(g, old); err != nil {
-		return nil, err
+		return nil, errors.Join(err, g.trustOpen.Close())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,20 +202,38 @@ func (r *Reader) open(target string) (*generation, error) {
 	return g, nil
 }
 
-func (r *Reader) readTrust(g *generation) (*trustFile, error) {
-	if g.trusts == 0 {
-		return nil, fmt.Errorf("%w: no trust file", ErrDamaged)
+// newer returns the generation in force, and whether it, with a reference taken,
+// is to be kept in g's place: it is of the same cache and a later one. When trust
+// has been published since, for an earlier one, the cache comes from a backup and
+// is in use again.
+func (r *Reader) newer(g *generation) (old *generation, keep bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old = r.cur
+	if old == nil || old.id != g.id || old.generation <= g.generation || old.trust.published < g.trust.published {
+		return old, false
 	}
-	b, err := os.ReadFile(g.trustPath)
+	old.refs++
+	return old, true
+}
+
+// readTrust reads the trust file, and leaves it open unless that fails.
+func (g *generation) readTrust() error {
+	f, err := os.Open(g.trustPath)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
 	}
 	var p cachepb.Trust
 	name := []byte(fileName("trust", g.trusts))
 	if ok, err := unsealMessage(name, b, &p); err != nil || !ok {
-		return nil, fmt.Errorf("%w: %s", ErrDamaged, g.trustPath)
+		return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, g.trustPath), f.Close())
 	}
-	return decodeTrust(&p), nil
+	g.trust, g.trustOpen = decodeTrust(&p), f
+	return nil
 }
 
 // openFiles opens base and delta, sharing those of the old generation.
@@ -228,7 +245,7 @@ func (r *Reader) openFiles(g, old *generation) error {
 			return nil
 		}
 		for _, f := range []*file{old.base, old.delta} {
-			if f != nil && f.name == path {
+			if f != nil && f.name == path && isFile(path, f.info) {
 				f.refs++
 				return f
 			}
@@ -271,6 +288,7 @@ func (r *Reader) releaseLocked(g *generation) {
 	if g.refs--; g.refs > 0 {
 		return
 	}
+	_ = g.trustOpen.Close() // it was read only
 	r.dropLocked(g.base)
 	r.dropLocked(g.delta)
 }
@@ -284,7 +302,9 @@ func (r *Reader) dropLocked(f *file) {
 	}
 }
 
-// confirmation returns when the daemon last confirmed the generation.
+// confirmation returns when the daemon last confirmed the generation. A trust file
+// that is another than the one that was read, for all its name, is none: it comes
+// from a backup, and what it belongs to is opened with the next snapshot.
 func (r *Reader) confirmation(g *generation) (time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -295,6 +315,21 @@ func (r *Reader) confirmation(g *generation) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
+	if was, err := g.trustOpen.Stat(); err != nil {
+		return time.Time{}, err
+	} else if !os.SameFile(fi, was) {
+		if r.cur == g {
+			r.cur = nil
+			r.releaseLocked(g) // the caller has another reference
+		}
+		return time.Time{}, fs.ErrNotExist
+	}
 	g.confirmed, g.looked = fi.ModTime(), time.Now()
 	return g.confirmed, nil
+}
+
+// isFile reports whether what has a path is the file that info is of.
+func isFile(path string, info fs.FileInfo) bool {
+	now, err := os.Stat(path)
+	return err == nil && os.SameFile(now, info)
 }
