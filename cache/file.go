@@ -68,7 +68,9 @@ func openError(path string, err error) error {
 	return fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)
 }
 
-func (f *file) take() (*view, error) {
+// take returns a view. What is taken when damage is met is given back, also when
+// bbolt panics at it.
+func (f *file) take() (v *view, err error) {
 	f.mu.Lock()
 	if n := len(f.idle); n > 0 {
 		v := f.idle[n-1]
@@ -81,15 +83,20 @@ func (f *file) take() (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{tx: tx}
+	defer func() {
+		if v == nil {
+			err = errors.Join(err, tx.Rollback())
+		}
+	}()
+	taken := &view{tx: tx}
 	for i, name := range publishedBuckets {
-		if v.buckets[i] = tx.Bucket(name); v.buckets[i] == nil {
-			return nil, errors.Join(fmt.Errorf("%w: %s has no bucket %s", ErrDamaged, f.name, name), tx.Rollback())
+		if taken.buckets[i] = tx.Bucket(name); taken.buckets[i] == nil {
+			return nil, fmt.Errorf("%w: %s has no bucket %s", ErrDamaged, f.name, name)
 		}
 	}
-	first, _ := v.buckets[inUnlisted].Cursor().First()
-	v.unlisted = first != nil
-	return v, nil
+	first, _ := taken.buckets[inUnlisted].Cursor().First()
+	taken.unlisted = first != nil
+	return taken, nil
 }
 
 // give returns a view. The number kept is what was in use at once.

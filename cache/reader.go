@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -49,7 +48,11 @@ type Reader struct {
 	mu     sync.Mutex // guards what follows and every refs
 	cur    *generation
 	closed bool
-	idle   sync.WaitGroup // closes in the background
+	// closing counts the files that are being closed in the background; done
+	// is told when there are none. (Snapshots may be closed while Close waits,
+	// which a WaitGroup does not allow.)
+	closing int
+	done    sync.Cond
 }
 
 // generation is one publication, open.
@@ -78,6 +81,7 @@ const confirmEvery = time.Second
 func OpenReader(state string, options ...Option) (*Reader, error) {
 	r := &Reader{dir: filepath.Join(state, publishedDir), now: time.Now}
 	r.link = filepath.Join(r.dir, currentName)
+	r.done.L = &r.mu
 	for _, o := range options {
 		o(r)
 	}
@@ -90,33 +94,27 @@ func OpenReader(state string, options ...Option) (*Reader, error) {
 // Close releases the files once the last Snapshot is closed.
 func (r *Reader) Close() error {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	g := r.cur
 	r.cur, r.closed = nil, true
 	if g != nil {
 		r.releaseLocked(g)
 	}
-	r.mu.Unlock()
-	r.idle.Wait()
+	for r.closing > 0 {
+		r.done.Wait()
+	}
 	return nil
 }
 
 // Snapshot returns one consistent generation. Close it soon: it keeps files
 // open. Its answers are as of AsOf; take a new one for each search.
-func (r *Reader) Snapshot() (s *Snapshot, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer recoverDamage(&err)
+func (r *Reader) Snapshot() (*Snapshot, error) {
 	g, err := r.acquire()
 	if err != nil {
 		return nil, err
 	}
-	s = &Snapshot{r: r, g: g, scratch: scratches.Get().(*scratch)}
-	if s.base, err = g.base.take(); err == nil && g.delta != nil {
-		s.delta, err = g.delta.take()
-	}
-	if err == nil {
-		err = s.begin()
-	}
-	if err != nil {
+	s := &Snapshot{r: r, g: g, scratch: scratches.Get().(*scratch)}
+	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -200,6 +198,15 @@ func (r *Reader) open(target string) (*generation, error) {
 		r.releaseLocked(old)
 	}
 	return g, nil
+}
+
+func (r *Reader) close(f *file) {
+	f.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing--; r.closing == 0 {
+		r.done.Broadcast()
+	}
 }
 
 // newer returns the generation in force, and whether it, with a reference taken,
@@ -298,7 +305,8 @@ func (r *Reader) dropLocked(f *file) {
 		return
 	}
 	if f.refs--; f.refs == 0 {
-		r.idle.Go(f.close)
+		r.closing++
+		go r.close(f)
 	}
 }
 

@@ -42,6 +42,22 @@ type Generation struct {
 
 func (g Generation) String() string { return fmt.Sprintf("%s-%d", g.CacheID, g.Number) }
 
+// open takes what the snapshot reads from, and begins it. What it took before it
+// met damage Close gives back.
+func (s *Snapshot) open() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer recoverDamage(&err)
+	if s.base, err = s.g.base.take(); err != nil {
+		return err
+	}
+	if s.g.delta != nil {
+		if s.delta, err = s.g.delta.take(); err != nil {
+			return err
+		}
+	}
+	return s.begin()
+}
+
 // begin fixes the snapshot's clock. It is never earlier than the publication
 // or its last confirmation: a reader whose clock is behind must not see dates
 // that the daemon knows to be over.
