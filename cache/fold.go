@@ -133,6 +133,8 @@ func (s *Store) deltaSnapshot(r *Reader) (snap *Snapshot, generation, seq uint64
 // forget clears the changes that a base of the given sequence holds.
 func (s *Store) forget(seq uint64) error {
 	left := int64(0)
+	s.write.Lock() // until it is known what is left: a commit adds to it
+	defer s.write.Unlock()
 	err := s.update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(privChanged)
 		var done [][]byte

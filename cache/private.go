@@ -300,7 +300,8 @@ func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
 
 // update runs fn in a write transaction. One whose last fsync failed may be in
 // the file and visible all the same: the numbers that it gave must then not be
-// given again to others (C5), so the dictionary is read anew.
+// given again to others (C5), so the dictionary is read anew, and so is how much
+// is tracked. s.write is held, or nobody else has the store yet.
 func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.abandon(&err)
@@ -309,7 +310,11 @@ func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 		do = func(tx *bbolt.Tx) error { return cmp.Or(fn(tx), s.failUpdate()) }
 	}
 	if err = s.db.Update(do); err != nil {
-		err = errors.Join(err, s.db.View(s.dict.load))
+		err = errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
+			n, err := countTracked(tx)
+			s.pub.tracked.Store(n)
+			return errors.Join(err, s.dict.load(tx))
+		}))
 	}
 	return err
 }

@@ -225,6 +225,8 @@ func (p *pace) after(began, ended time.Time) time.Duration {
 // come about, the mark makes the next start begin again. data is held.
 func (s *Store) publishAll() error {
 	mark := func(folding, full uint64) error {
+		s.write.Lock()
+		defer s.write.Unlock()
 		return s.update(func(tx *bbolt.Tx) error {
 			return errors.Join(putMeta(tx, metaFolding, folding), putMeta(tx, metaFull, full))
 		})
@@ -240,6 +242,8 @@ func (s *Store) publishAll() error {
 		return errors.Join(err, mark(0, 1))
 	}
 	s.pub.anew.Store(false)
+	s.write.Lock()
+	defer s.write.Unlock()
 	// metaFull stays: a long base may have outrun the tracking.
 	return s.update(func(tx *bbolt.Tx) error { return errors.Join(putMeta(tx, metaFolding, 0), s.noteNamed(tx)) })
 }

@@ -113,7 +113,7 @@ func (s *Store) beginPublished(anew bool) (id uint64, err error) {
 		return 0, err
 	}
 	tracked := int64(0)
-	err = s.update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) (err error) {
 		if tracked = 0; anew {
 			if err := errors.Join(putMeta(tx, metaID, fresh), putMeta(tx, metaGeneration, 0)); err != nil {
 				return err
@@ -123,12 +123,19 @@ func (s *Store) beginPublished(anew bool) (id uint64, err error) {
 		if anew || getMeta(tx, metaFolding) != 0 {
 			return errors.Join(putMeta(tx, metaFull, 1), putMeta(tx, metaFolding, 0))
 		}
-		return tx.Bucket(privChanged).ForEach(func(_, _ []byte) error { tracked++; return nil })
+		tracked, err = countTracked(tx)
+		return err
 	})
 	if err == nil {
 		s.pub.tracked.Store(tracked)
 	}
 	return id, err
+}
+
+// countTracked counts the changes that are tracked.
+func countTracked(tx *bbolt.Tx) (n int64, err error) {
+	err = tx.Bucket(privChanged).ForEach(func(_, _ []byte) error { n++; return nil })
+	return n, err
 }
 
 // sweep removes files that nothing names, those that a reader may be about to open
