@@ -323,18 +323,19 @@ func (s *Store) switchData(edit func(*current)) error {
 	if s.pub.terms == nil {
 		return errors.New("publish: the trust in force is not known") // none was set, or it was withdrawn
 	}
-	next := s.pub.next()
+	next, at := s.pub.next(), s.pub.at
 	edit(&next)
 	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
 		next.trusts = next.generation
-		if err := s.writeTrust(s.pub.terms, next); err != nil {
+		var err error
+		if at, err = s.writeTrust(s.pub.terms, next); err != nil {
 			return err
 		}
 	}
 	if err := s.setCurrent(next); err != nil {
 		return err
 	}
-	s.pub.trustPublished = true
+	s.pub.trustPublished, s.pub.at = true, at
 	s.pub.published.Add(1)
 	return nil
 }

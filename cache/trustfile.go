@@ -55,7 +55,7 @@ func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (change TrustCh
 	defer func() { s.pub.unsure = err != nil }()
 	s.pub.looked = looked
 	change = compareTrust(s.pub.terms, f)
-	if !change.Changed() && !s.pub.withdrawn {
+	if !change.Changed() && !s.pub.withdrawn && !s.pub.unsure { // or CURRENT may name what failed
 		return change, nil
 	}
 	if s.pub.cur.base == 0 {
@@ -174,27 +174,25 @@ func compareTrust(old, f *trust.InForce) TrustChange {
 func (s *Store) publishTrust(f *trust.InForce) error {
 	next := s.pub.next()
 	next.trusts = next.generation
-	if err := s.writeTrust(f, next); err != nil {
+	at, err := s.writeTrust(f, next)
+	if err != nil {
 		return err
 	}
 	if err := s.setCurrent(next); err != nil {
 		return err
 	}
-	s.pub.trustPublished = true
+	s.pub.trustPublished, s.pub.at = true, at
 	return nil
 }
 
-func (s *Store) writeTrust(f *trust.InForce, next current) error {
+// writeTrust writes a trust file and returns when it says that it was published.
+func (s *Store) writeTrust(f *trust.InForce, next current) (at int64, err error) {
 	p := s.encodeTrust(f)
 	b, err := proto.Marshal(p)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked); err != nil {
-		return err
-	}
-	s.pub.at = p.PublishedAt
-	return nil
+	return p.PublishedAt, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
 }
 
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
@@ -230,7 +228,8 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 // frozen after the look confirms no more than what it saw.
 //
 // When at is before the publication, the clock has been set back since. What was
-// published is made anew then: readers' clocks are never earlier than it.
+// published is made anew then: readers' clocks are never earlier than it. So is
+// what somebody else has removed or replaced.
 func (s *Store) Confirm(at time.Time) error {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
@@ -238,8 +237,7 @@ func (s *Store) Confirm(at time.Time) error {
 	if !s.pub.trustPublished || s.pub.withdrawn {
 		return nil
 	}
-	if s.pub.terms != nil && at.UnixNano() < s.pub.at-int64(clockStep) {
-		s.opts.Log.Warn("the clock was set back; the trust in force is published anew", "by", time.Duration(s.pub.at-at.UnixNano()))
+	if s.pub.terms != nil && s.outdated(at) {
 		if err := s.publishTrust(s.pub.terms); err != nil {
 			return fmt.Errorf("confirm publication: %w", err)
 		}
@@ -248,6 +246,30 @@ func (s *Store) Confirm(at time.Time) error {
 		return fmt.Errorf("confirm publication: %w", err)
 	}
 	return nil
+}
+
+// outdated reports whether the trust in force has to be published anew. A base or
+// a delta that is not there is made anew by the next fold.
+func (s *Store) outdated(at time.Time) bool {
+	dir, cur := s.publishedPath(), s.pub.cur
+	gone := func(path string) bool {
+		_, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if gone(cur.basePath(dir)) || cur.delta != 0 && gone(cur.deltaPath(dir)) {
+		s.opts.Log.Error("somebody has removed what is published; it is made anew")
+		s.RenderAnew()
+	}
+	if target, err := os.Readlink(filepath.Join(dir, currentName)); err == nil && target != cur.String() ||
+		errors.Is(err, fs.ErrNotExist) || gone(cur.trustPath(dir)) {
+		s.opts.Log.Error("CURRENT is not what was published; it is published anew", "found", target)
+		return true
+	}
+	if at.UnixNano() < s.pub.at-int64(clockStep) {
+		s.opts.Log.Warn("the clock was set back; the trust in force is published anew", "by", time.Duration(s.pub.at-at.UnixNano()))
+		return true
+	}
+	return false
 }
 
 // clockStep is how far a clock is ahead of what it said before only because

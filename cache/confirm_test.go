@@ -1,0 +1,131 @@
+package cache
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"trust-worker/trust"
+)
+
+// blockCurrent keeps CURRENT from being replaced until it is called again.
+func blockCurrent(t *testing.T, dir string) (unblock func()) {
+	t.Helper()
+	block := filepath.Join(dir, publishedDir, currentName+".new")
+	if err := errors.Join(os.Mkdir(block, 0o700), os.WriteFile(filepath.Join(block, "full"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return func() { remove(t, block) }
+}
+
+// A trust file in force that says the clock was ahead is replaced as soon as that
+// can be done, not only tried once.
+func TestClockThatWentBackIsToldUntilItIsPublished(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now().Add(24 * time.Hour)
+	s := openStore(t, dir, Options{Now: func() time.Time { return now }})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	f.Verdicts[0].Grounds[0].Until, f.Verdicts[0].Grounds[0].Limit = time.Now().Add(time.Hour).Unix(), trust.SignatureExpired
+	mustCommit(t, s, world(f))
+	publish(t, s)
+	want(t, openReader(t, dir), trust.Expired, trust.SignatureExpired)
+	now = time.Now()
+	unblock := blockCurrent(t, dir)
+	if err := s.Confirm(now); err == nil {
+		t.Fatal("published through a directory")
+	}
+	unblock()
+	if err := s.Confirm(now); err != nil {
+		t.Fatal(err)
+	}
+	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
+// What somebody else does to what is published is made good with the next
+// confirmation: it would confirm what nobody reads.
+func TestConfirmationOfWhatIsNotThere(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, s *Store, dir string){
+		"CURRENT gone": func(t *testing.T, _ *Store, dir string) { remove(t, filepath.Join(dir, currentName)) },
+		"CURRENT of a backup": func(t *testing.T, _ *Store, dir string) {
+			_, c, err := readCurrent(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			remove(t, filepath.Join(dir, currentName))
+			c.trusts--
+			if err := os.Symlink(c.String(), filepath.Join(dir, currentName)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"trust file gone": func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.trustPath(dir)) },
+		"base gone":       func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.basePath(dir)) },
+		"delta gone":      func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.deltaPath(dir)) },
+		"all gone": func(t *testing.T, s *Store, dir string) {
+			remove(t, dir)
+			if err := os.Mkdir(dir, 0o750); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir, Options{})
+			defer closeChecked(t, s)
+			setTrust(t, s, inForce(keyA))
+			mustCommit(t, s, world())
+			publish(t, s)
+			mustCommit(t, s, world(signedBy(keyA)))
+			publish(t, s)
+			harm(t, s, filepath.Join(dir, publishedDir))
+			if err := s.Confirm(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if s.pub.anew.Load() { // as Run does
+				if err := s.Fold(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want(t, openReader(t, dir), trust.Trusted, "")
+			generation := s.Generation()
+			if err := s.Confirm(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if s.Generation() != generation {
+				t.Error("published again, though all is there")
+			}
+		})
+	}
+}
+
+// A gain whose publication failed after CURRENT had been replaced may be read: when
+// the directories are found without it again, that is published, though nothing
+// has changed since what was last known to be published.
+func TestGainThatFailedHalfwayIsTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA, keyB))
+	mustCommit(t, s, world(signedBy(keyB)))
+	publish(t, s)
+	setTrust(t, s, inForce(keyA))
+	r := openReader(t, dir)
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+	unblock := blockCurrent(t, dir)
+	if _, err := s.SetTrust(inForce(keyA, keyB)); err == nil {
+		t.Fatal("published through a directory")
+	}
+	unblock()
+	c := s.pub.cur // as if the rename had been done, and the directory's fsync failed
+	c.trusts = c.generation
+	link := filepath.Join(dir, publishedDir, currentName)
+	if err := errors.Join(os.Remove(link), os.Symlink(c.String(), link)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, r, trust.Trusted, "")
+	setTrust(t, s, inForce(keyA))
+	want(t, r, trust.Untrusted, trust.SignerRemoved)
+}
