@@ -121,6 +121,9 @@ func TestGainThatFailedHalfwayIsTakenBack(t *testing.T) {
 	unblock()
 	c := s.pub.cur // as if the rename had been done, and the directory's fsync failed
 	c.trusts = c.generation
+	if _, err := s.writeTrust(inForce(keyA, keyB), c); err != nil {
+		t.Fatal(err)
+	}
 	link := filepath.Join(dir, publishedDir, currentName)
 	if err := errors.Join(os.Remove(link), os.Symlink(c.String(), link)); err != nil {
 		t.Fatal(err)

@@ -43,8 +43,8 @@ func (s *Store) Fold(ctx context.Context) (err error) {
 		return err
 	}
 	switched, err := s.switchBase(ctx, generation, seq)
-	if !switched && err == nil { // after an error CURRENT may name it all the same
-		s.removeLater(filepath.Join(s.publishedPath(), fileName("base", generation)))
+	if !switched {
+		s.discard("base", generation)
 	}
 	if switched && anew {
 		s.pub.anew.Store(false)
@@ -72,6 +72,7 @@ func (s *Store) switchBase(ctx context.Context, generation, seq uint64) (switche
 		return false, err
 	}
 	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
+		s.discard("delta", delta)
 		return false, err
 	}
 	return true, s.forget(seq)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,24 +75,46 @@ func (s *Store) setCurrent(next current) error {
 	if err := os.Symlink(next.String(), tmp); err != nil {
 		return err
 	}
+	superseded := []current{s.pub.cur}
+	if _, named, err := readCurrent(dir); err == nil && named.id == next.id && named != s.pub.cur {
+		superseded = append(superseded, named) // by a publication that failed after it was replaced
+	}
 	if err := os.Rename(tmp, filepath.Join(dir, currentName)); err != nil {
 		return err
 	}
 	if err := syncDir(dir); err != nil {
 		return err
 	}
-	was := s.pub.cur
 	s.pub.cur, s.pub.withdrawn = next, false
 	s.pub.named.Store(next.generation)
-	for _, old := range []struct {
-		kind     string
-		was, now uint64
-	}{{"base", was.base, next.base}, {"delta", was.delta, next.delta}, {"trust", was.trusts, next.trusts}} {
-		if old.was != 0 && old.was != old.now {
-			s.removeLater(filepath.Join(dir, fileName(old.kind, old.was)))
+	for _, was := range superseded {
+		for _, old := range []struct {
+			kind     string
+			was, now uint64
+		}{{"base", was.base, next.base}, {"delta", was.delta, next.delta}, {"trust", was.trusts, next.trusts}} {
+			if old.was != 0 && old.was != old.now {
+				s.removeLater(filepath.Join(dir, fileName(old.kind, old.was)))
+			}
 		}
 	}
 	return nil
+}
+
+// discard removes a file that was not published after all, so that what is tried
+// again and again fills no disk. After an error CURRENT may name it all the same:
+// then it stays until it is superseded.
+func (s *Store) discard(kind string, generation uint64) {
+	dir := s.publishedPath()
+	_, cur, err := readCurrent(dir)
+	if err != nil && err != ErrNoCache { // which says that there is none
+		return
+	}
+	if err == nil && slices.Contains([]string{fileName("base", cur.base), fileName("delta", cur.delta), fileName("trust", cur.trusts)}, fileName(kind, generation)) {
+		return
+	}
+	if err := os.Remove(filepath.Join(dir, fileName(kind, generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.opts.Log.Warn("cannot remove a file that was not published", "error", err)
+	}
 }
 
 // Publish makes everything that is committed readable and returns when it is.
@@ -236,7 +259,9 @@ func (s *Store) publishAll() error {
 	}
 	generation, _, err := s.writeBase()
 	if err == nil {
-		err = s.switchData(func(next *current) { next.base, next.delta = generation, 0 })
+		if err = s.switchData(func(next *current) { next.base, next.delta = generation, 0 }); err != nil {
+			s.discard("base", generation)
+		}
 	}
 	if err != nil {
 		return errors.Join(err, mark(0, 1))
@@ -313,7 +338,10 @@ func (s *Store) publishDelta() (seq uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return seq, s.switchData(func(next *current) { next.delta = generation })
+	if err = s.switchData(func(next *current) { next.delta = generation }); err != nil {
+		s.discard("delta", generation)
+	}
+	return seq, err
 }
 
 // switchData makes CURRENT name a new base or delta.
@@ -333,6 +361,9 @@ func (s *Store) switchData(edit func(*current)) error {
 		}
 	}
 	if err := s.setCurrent(next); err != nil {
+		if next.trusts == next.generation {
+			s.discard("trust", next.trusts)
+		}
 		return err
 	}
 	s.pub.trustPublished, s.pub.at = true, at

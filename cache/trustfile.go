@@ -179,6 +179,7 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 		return err
 	}
 	if err := s.setCurrent(next); err != nil {
+		s.discard("trust", next.trusts)
 		return err
 	}
 	s.pub.trustPublished, s.pub.at = true, at
