@@ -2,6 +2,7 @@ package cache
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"trust-worker/trust"
@@ -124,4 +125,34 @@ func TestPublicationIsAsOldAsTheLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
+// A reader whose clock is set back after the daemon's death believes what is
+// published no longer than without that: what counts is also for how long it has
+// seen no confirmation, also across publications.
+func TestLeaseUnderAClockThatGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir, Options{})
+		defer closeChecked(t, s)
+		setTrust(t, s, inForce(keyA))
+		mustCommit(t, s, world(signedBy(keyA)))
+		publish(t, s)
+		back := time.Duration(0)
+		r := openReader(t, dir, WithClock(func() time.Time { return time.Now().Add(-back) }))
+		want(t, r, trust.Trusted, "")
+		back = time.Hour
+		time.Sleep(DefaultLease - 10*time.Second)
+		want(t, r, trust.Trusted, "")
+		mustCommit(t, s, Batch{Place: "more", Rows: []Row{{Digest: image, Present: true}}})
+		publish(t, s) // but trust is not confirmed
+		want(t, r, trust.Trusted, "")
+		time.Sleep(20 * time.Second)
+		want(t, r, trust.Unknown, trust.Stale)
+		if err := s.Confirm(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * confirmEvery)
+		want(t, r, trust.Trusted, "")
+	})
 }

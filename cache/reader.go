@@ -65,9 +65,10 @@ type generation struct {
 	trustOpen   *os.File // while it is, no other file is taken for it
 	refs        int
 
-	// The lease, guarded by Reader.mu: the last confirmation known, and when
-	// it was looked at (monotonic).
+	// The lease, guarded by Reader.mu: the last confirmation known, since when
+	// it is, and when it was last looked at (both monotonic).
 	confirmed time.Time
+	since     time.Time
 	looked    time.Time
 }
 
@@ -195,6 +196,9 @@ func (r *Reader) open(target string) (*generation, error) {
 	}
 	r.cur = g
 	if old != nil {
+		if old.id == g.id && old.trustPath == g.trustPath {
+			g.confirmed, g.since = old.confirmed, old.since
+		}
 		r.releaseLocked(old)
 	}
 	return g, nil
@@ -310,30 +314,34 @@ func (r *Reader) dropLocked(f *file) {
 	}
 }
 
-// confirmation returns when the daemon last confirmed the generation. A trust file
+// confirmation returns when the daemon last confirmed the generation, and for how
+// long nothing later has been known, by a clock that nobody sets. A trust file
 // that is another than the one that was read, for all its name, is none: it comes
 // from a backup, and what it belongs to is opened with the next snapshot.
-func (r *Reader) confirmation(g *generation) (time.Time, error) {
+func (r *Reader) confirmation(g *generation) (at time.Time, age time.Duration, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !g.confirmed.IsZero() && time.Since(g.looked) < confirmEvery {
-		return g.confirmed, nil
+	if !g.looked.IsZero() && time.Since(g.looked) < confirmEvery {
+		return g.confirmed, time.Since(g.since), nil
 	}
 	fi, err := os.Stat(g.trustPath)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, 0, err
 	}
 	if was, err := g.trustOpen.Stat(); err != nil {
-		return time.Time{}, err
+		return time.Time{}, 0, err
 	} else if !os.SameFile(fi, was) {
 		if r.cur == g {
 			r.cur = nil
 			r.releaseLocked(g) // the caller has another reference
 		}
-		return time.Time{}, fs.ErrNotExist
+		return time.Time{}, 0, fs.ErrNotExist
 	}
-	g.confirmed, g.looked = fi.ModTime(), time.Now()
-	return g.confirmed, nil
+	g.looked = time.Now()
+	if at = fi.ModTime(); !at.Equal(g.confirmed) {
+		g.confirmed, g.since = at, g.looked
+	}
+	return at, time.Since(g.since), nil
 }
 
 // isFile reports whether what has a path is the file that info is of.

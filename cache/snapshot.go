@@ -62,7 +62,7 @@ func (s *Snapshot) open() (err error) {
 // or its last confirmation: a reader whose clock is behind must not see dates
 // that the daemon knows to be over.
 func (s *Snapshot) begin() error {
-	confirmed, err := s.r.confirmation(s.g)
+	confirmed, age, err := s.r.confirmation(s.g)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Superseded for longer than its retention: CURRENT has moved on.
 		confirmed = time.Unix(0, s.g.trust.published)
@@ -76,7 +76,7 @@ func (s *Snapshot) begin() error {
 			s.now = t
 		}
 	}
-	age := s.now.Sub(confirmed)
+	age = max(age, s.now.Sub(confirmed))
 	s.stale = s.stale || s.g.trust.lease > 0 && age > time.Duration(s.g.trust.lease) ||
 		s.r.maxAge > 0 && age > s.r.maxAge
 	return nil
