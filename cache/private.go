@@ -72,7 +72,7 @@ func (s *Store) openPrivate() error {
 	if err := os.WriteFile(s.markerPath(), []byte(mark), 0o600); err != nil {
 		s.opts.Log.Warn("cannot mark the opening of the cache", "error", err)
 	}
-	if err = s.tryOpen(); err == nil {
+	if err = s.tryOpen(); err == nil && mark != markAgain { // a compaction may be what was too long for somebody
 		err = s.compact()
 	}
 	if errors.Is(err, ErrDamaged) {
