@@ -201,8 +201,10 @@ func (c *commit) place(b *Batch, unsettled bool) error {
 		if err := c.changed(bucketRepositories, name); err != nil {
 			return err
 		}
-		if err := c.tx.Bucket(privPlaceIDs).Delete(number(p.Id)); err != nil {
-			return err
+		for _, bucket := range [][]byte{privPlaceIDs, privCounts} {
+			if err := c.tx.Bucket(bucket).Delete(number(p.Id)); err != nil {
+				return err
+			}
 		}
 		return places.Delete(name)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"trust-worker/trust"
 )
 
@@ -151,4 +153,29 @@ func TestOverBoundUntilNothingIsLeftOut(t *testing.T) {
 		now = now.Add(keepFacts + time.Hour)
 	}
 	over(false)
+}
+
+// A repository that was emptied and then removed leaves nothing of its counts.
+func TestRemovedRepositoriesLeaveNoCounts(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	for range 3 {
+		mustCommit(t, s, world(signedBy(keyA)))
+		mustCommit(t, s, Batch{Place: "team/app", SetTags: true, Complete: true})
+		mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	}
+	publish(t, s)
+	left := map[string]int{}
+	err := s.view(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{privPlaces, privPlaceIDs, privRows, privTags, privDigests, privDue, privCounted, privCounts, privSigned} {
+			if n := tx.Bucket(name).Stats().KeyN; n > 0 {
+				left[string(name)] = n
+			}
+		}
+		return nil
+	})
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
 }
