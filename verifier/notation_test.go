@@ -407,6 +407,14 @@ func TestTimestamps(t *testing.T) {
 			}
 		})
 	}
+	// A ground that rests on the stamp begins when the certificates end. Until then
+	// it does not hide why the other one is over.
+	valid := root.Leaf(signtest.CertOptions{})
+	dated := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/stamps", "t.pem", tsaRoot.Cert()).policy(after).load()
+	r := notated(img, valid, signtest.NotationOptions{Time: date(2001), Expiry: date(2002), TSA: tsa})
+	if d := decide(dated, r, one(t, dated, r), time.Now()); d.Reason != trust.SignatureExpired {
+		t.Errorf("an expired signature with a stamp: %+v", d)
+	}
 	// Envelopes with a stamp that nothing vouches for are filed for when it comes.
 	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(always).load()
 	hints := one(t, ts, notated(img, past, stamped)).Hints
