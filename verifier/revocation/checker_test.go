@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -341,6 +342,40 @@ func TestChainsThatShareAnAddress(t *testing.T) {
 		}
 		if a := settled(t, checker, root.Leaf(leaf)); a.State != Good {
 			t.Errorf("the issuer's CRL, again: %+v", a)
+		}
+	})
+}
+
+// Each CA numbers its certificates as it likes, often from one up: a serial number
+// says which certificate only together with its issuer.
+func TestSerialNumbersOfTwoIssuers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := signtest.CertOptions{OCSP: "http://r.invalid/", Change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(4096) }}
+		root := signtest.NewRoot(signtest.CertOptions{CommonName: "Root"})
+		named := first
+		named.CommonName = "Mid"
+		mid := root.Intermediate(named)
+		leaf := mid.Leaf(first)
+		for _, c := range []struct {
+			root, mid int // what each says of its first certificate
+			want      State
+		}{{ocsp.Good, ocsp.Good, Good}, {ocsp.Revoked, ocsp.Good, Revoked}, {ocsp.Good, ocsp.Revoked, Revoked}, {ocsp.Good, ocsp.Unknown, Unknown}} {
+			issuers, r := 0, signtest.NewResponder(root)
+			r.Do(func(w http.ResponseWriter, req *http.Request) {
+				asked := must((&question{url: req.URL}).ocsp())
+				by, status := root, c.root
+				if about := must(ocsp.ParseRequest(must(ocsp.CreateRequest(leaf.Cert(), mid.Cert(), nil)))); bytes.Equal(asked.IssuerKeyHash, about.IssuerKeyHash) {
+					by, status = mid, c.mid
+				}
+				issuers++
+				w.Write(signtest.OCSPResponse(by, asked.SerialNumber, signtest.OCSPOptions{Status: status}))
+			})
+			checker := New(Options{Transport: r})
+			stop := running(t, checker)
+			if a := settled(t, checker, leaf); a.State != c.want || issuers != 2 {
+				t.Errorf("%+v: state %d after %d questions: %v", c, a.State, issuers, firstError(a.Results))
+			}
+			stop()
 		}
 	})
 }
