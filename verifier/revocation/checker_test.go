@@ -380,6 +380,40 @@ func TestSerialNumbersOfTwoIssuers(t *testing.T) {
 	})
 }
 
+// What is known of a chain for one signing time says nothing for another, nor for
+// none: a certificate revoked since may have been good then. The time is the
+// signer's to choose.
+func TestAnswersAreForTheirSigningTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := signtest.NewRoot(signtest.CertOptions{})
+		leaf := root.Leaf(signtest.CertOptions{CRL: "http://r.invalid/a.crl"})
+		r := signtest.NewResponder(root)
+		since := must(asn1.MarshalWithParams(time.Now().Add(-24*time.Hour).UTC(), "generalized"))
+		r.Say(signtest.OCSPOptions{}, signtest.CRLOptions{Change: func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: leaf.Cert().SerialNumber, RevocationTime: time.Now(),
+				ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: since}}}} // invalidityDate
+		}})
+		checker := New(Options{Transport: r})
+		defer running(t, checker)()
+		at := func(signed time.Time) State {
+			checker.Check(leaf.Certs, purpose.CodeSigning, signed)
+			checker.Settle(t.Context())
+			return checker.Check(leaf.Certs, purpose.CodeSigning, signed).State
+		}
+		wraps := time.Unix(0, 0).Add(1 << 62).Add(1 << 62).Add(1 << 62).Add(1 << 62) // 2^64 ns on
+		for _, signed := range []time.Time{time.Unix(0, 0), time.Now().Add(-48 * time.Hour)} {
+			if got := at(signed); got != Good {
+				t.Errorf("signed at %v, before it became invalid: %d", signed, got)
+			}
+		}
+		for _, signed := range []time.Time{{}, time.Now(), wraps} {
+			if got := at(signed); got != Revoked {
+				t.Errorf("signed at %v: %d, want revoked", signed, got)
+			}
+		}
+	})
+}
+
 // Answers end at their next update, are asked for anew ahead of it, and stand
 // until then when that fails.
 func TestNextUpdate(t *testing.T) {
