@@ -297,6 +297,20 @@ var mutations = []struct {
 			}
 		})
 	}},
+	{"something else in an annotation", func(s, other *specimen, rng *rand.Rand) {
+		s.edit(func(m map[string]any) {
+			for _, l := range layersIn(m) {
+				annotations, _ := l["annotations"].(map[string]any)
+				if annotations == nil {
+					annotations = map[string]any{}
+					l["annotations"] = annotations
+				}
+				values := []any{"", "\n", "garbage", "{}", "[]", `{"Payload":{"logIndex":"1"}}`, string(other.layers[0]), annotations["dev.cosignproject.cosign/signature"]}
+				names := []string{"dev.sigstore.cosign/certificate", "dev.sigstore.cosign/chain", "dev.sigstore.cosign/bundle", "dev.sigstore.cosign/rfc3161timestamp", "other"}
+				annotations[names[rng.IntN(len(names))]] = values[rng.IntN(len(values))]
+			}
+		})
+	}},
 	{"another image", func(s, other *specimen, rng *rand.Rand) {
 		s.subject, s.mediaType = other.subject, other.mediaType
 		d := digest.FromBytes(s.subject)
