@@ -423,6 +423,37 @@ func TestTimestamps(t *testing.T) {
 	}
 }
 
+// However many TSA certificates there are, the one that vouches for a stamp is
+// found, and all that do: a statement may name the store of any of them.
+func TestManyTSAs(t *testing.T) {
+	img := image("A")
+	root := signtest.NewRoot(signtest.CertOptions{})
+	past := root.Leaf(signtest.CertOptions{NotBefore: date(2000), NotAfter: date(2010)})
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme", "tsa:stamps"))
+	var roots []*signtest.Chain
+	for i := range maxTSARuns + 4 {
+		roots = append(roots, signtest.NewRoot(signtest.CertOptions{CommonName: fmt.Sprint("TSA ", i)}))
+		d.cert("tsa/stamps", fmt.Sprint(i), roots[i].Cert())
+	}
+	renewed := signtest.NewRoot(signtest.CertOptions{CommonName: "TSA 0", Key: roots[0].Key})
+	d.cert("tsa/renewed", "r.pem", renewed.Cert())
+	ts := d.load()
+	for i, r := range roots {
+		lo := one(t, ts, notated(img, past, signtest.NotationOptions{Time: date(2005), TSA: signtest.NewTSA(r, signtest.CertOptions{})}))
+		want(t, lo, "trusted")
+		if lo.Incomplete != "" {
+			t.Errorf("TSA %d: incomplete, %s", i, lo.Incomplete)
+		}
+		stores := map[string]bool{}
+		for _, g := range lo.Verdict.Grounds {
+			stores[g.Signers[1].StoreName] = true
+		}
+		if !stores["stamps"] || stores["renewed"] != (i == 0) {
+			t.Errorf("TSA %d: by %v", i, stores)
+		}
+	}
+}
+
 func TestIdentities(t *testing.T) {
 	img := image("A")
 	root := signtest.NewRoot(signtest.CertOptions{})

@@ -28,8 +28,8 @@ const (
 	maxChainDER = 64 << 10
 	maxCertDER  = 8 << 10
 	maxStamp    = 32 << 10 // bytes of a countersignature; genuine ones have under ten
-	maxTSARuns  = 16
-	maxSigText  = 8 << 10 // base64 of a signature: RSA with 16,384 bits needs a third
+	maxTSARuns  = 16       // TSA certificates asked about one by one, by likelihood
+	maxSigText  = 8 << 10  // base64 of a signature: RSA with 16,384 bits needs a third
 )
 
 // Subject is the manifest that a signature is about, as storage holds it.
