@@ -111,6 +111,21 @@ func TestMaterialRules(t *testing.T) {
 	}
 }
 
+// One bad file in a trust store costs that file, not what its neighbours vouch for.
+func TestBadFileInAStore(t *testing.T) {
+	root := signtest.NewRoot(signtest.CertOptions{})
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme"))
+	d.write("_notation/truststore/x509/ca/acme/bad.pem", []byte("garbage"))
+	ts := d.load()
+	if len(ts.Refused()) != 1 || !strings.HasSuffix(ts.Refused()[0].Path, "bad.pem") {
+		t.Errorf("refused %v", ts.Refused())
+	}
+	r := notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	if got := decide(ts, r, one(t, ts, r), time.Now()); got.Status != trust.Trusted {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestIgnoredNames(t *testing.T) {
 	k := signtest.NewKey(signtest.P256)
 	d := newDirs(t)

@@ -2,7 +2,9 @@ package oracle_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -354,6 +356,25 @@ var mutations = []struct {
 		s.edit(func(m map[string]any) { m["layers"] = append(m["layers"].([]any), theirs[i]) })
 		s.layers = append(s.layers, other.layers[i])
 	}},
+	{"other spelling in a layer", func(s, _ *specimen, rng *rand.Rand) { s.relayer(rng, respell) }},
+	{"other spelling in the manifest", func(s, _ *specimen, rng *rand.Rand) { s.manifest = respell(s.manifest, rng) }},
+	{"a compressed layer", func(s, _ *specimen, rng *rand.Rand) {
+		s.relayer(rng, func(b []byte, _ *rand.Rand) []byte {
+			var zipped bytes.Buffer
+			w := gzip.NewWriter(&zipped)
+			_, err := w.Write(b)
+			check(errors.Join(err, w.Close()))
+			return zipped.Bytes()
+		})
+	}},
+	{"another size", func(s, _ *specimen, rng *rand.Rand) {
+		s.edit(func(m map[string]any) {
+			if ls := layersIn(m); len(ls) > 0 {
+				sizes := []any{0, -1, 1 << 19, "240", nil, len(s.layers[0]) - 1}
+				ls[rng.IntN(len(ls))]["size"] = sizes[rng.IntN(len(sizes))]
+			}
+		})
+	}},
 	{"white space around a layer", func(s, _ *specimen, rng *rand.Rand) {
 		s.relayer(rng, func(b []byte, _ *rand.Rand) []byte { return slices.Concat([]byte(" \n"), b, []byte("\n")) })
 	}},
@@ -364,6 +385,25 @@ func flip(b []byte, rng *rand.Rand) []byte {
 		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
 	}
 	return b
+}
+
+// respell writes a character or a number otherwise: some readers take it for the
+// same, others do not.
+func respell(b []byte, rng *rand.Rand) []byte {
+	spellings := []struct{ from, to string }{
+		{"s", `\u0073`}, {"s", "\u017f"}, {"k", "\u212a"}, {"e", "E"}, {"a", "A"}, {"S", "s"}, {":", ": "},
+		{"+", "-"}, {"/", "_"}, {"/", `\/`}, {"=", ""}, {"0", "00"}, {"0,", "0.0,"}, {"1", "1e0"}, {`"`, "'"}, {"}", ",}"}, {"", "\ufeff"}, {"null", "{}"},
+	}
+	s := spellings[rng.IntN(len(spellings))]
+	n := bytes.Count(b, []byte(s.from))
+	if s.from == "" || n == 0 {
+		return slices.Concat([]byte(s.to), b)
+	}
+	at := 0
+	for range 1 + rng.IntN(n) {
+		at += bytes.Index(b[at:], []byte(s.from)) + len(s.from)
+	}
+	return slices.Concat(b[:at-len(s.from)], []byte(s.to), b[at:])
 }
 
 func truncate(b []byte, rng *rand.Rand) []byte { return b[:rng.IntN(len(b)+1)] }
