@@ -187,7 +187,7 @@ func (e *examination) recheck(c *revocationCheck) {
 // ground names its signers, those first that the chain found points at.
 func (e *examination) stamped(ctx context.Context, a *anchor) {
 	found := false
-	if tsa := e.v.store.anchors.tsa; e.claims.stamp > 0 && len(tsa) > 0 {
+	if tsa := e.v.store.anchors.tsa; len(e.claims.stamp) > 0 && len(tsa) > 0 {
 		together := e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
@@ -214,7 +214,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor) {
 		if !found && e.problem == "" {
 			e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 		}
-	} else if e.claims.stamp > 0 {
+	} else if len(e.claims.stamp) > 0 {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
 	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
