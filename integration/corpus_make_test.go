@@ -34,7 +34,8 @@ func init() {
 	corpusCommand("payload", "FILE simple|statement|target|header REPO:TAG", 3, 3, (*world).cmdPayload)
 }
 
-// options are OPTION=VALUE arguments; a value @FILE is the file's content.
+// options are OPTION=VALUE arguments; a value @FILE is the file's content, and that
+// of NAME=@FILE is NAME= and the file's content.
 type options map[string][]string
 
 func (w *world) options(args []string) options {
@@ -46,6 +47,8 @@ func (w *world) options(args []string) options {
 		}
 		if file, ok := strings.CutPrefix(value, "@"); ok {
 			value = string(w.read(file))
+		} else if inner, file, ok := strings.Cut(value, "=@"); ok {
+			value = inner + "=" + string(w.read(file))
 		}
 		o[name] = append(o[name], value)
 	}

@@ -73,6 +73,12 @@ func TestDecide(t *testing.T) {
 		{"not yet", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix() + 1}), Expired, NotYetValid},
 		{"first second", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix()}), Trusted, ""},
 		{"revocation to be asked again", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: now.Unix(), Limit: RevocationUnknown}), Unknown, RevocationUnknown},
+		{"over before another begins", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 5, Limit: SignatureExpired},
+			Ground{Signers: []Signer{keyA}, From: now.Unix() + 9, Until: 5, Limit: SignatureExpired}), Expired, SignatureExpired},
+		{"to be asked again before another begins", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 5, Limit: RevocationUnknown},
+			Ground{Signers: []Signer{keyA}, From: now.Unix() + 9, Until: 7, Limit: RevocationUnknown}), Unknown, RevocationUnknown},
+		{"over, and another to come", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix() + 9},
+			Ground{Signers: []Signer{keyA}, Until: 5, Limit: SignatureExpired}), Expired, NotYetValid},
 		{"expired and removed", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 1, Limit: SignatureExpired}, Ground{Signers: []Signer{keyB}}), Expired, SignatureExpired},
 		{"tool off", func() Terms { x := any; x.Cosign = false; return x }(), Cosign, verdict(none, Ground{Signers: []Signer{keyA}}), Untrusted, NoPolicy},
 		{"policy invalid", func() Terms { x := any; x.PolicyProblem = PolicyInvalid; return x }(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyInvalid},
@@ -104,6 +110,17 @@ func TestTheGroundThatOutlivesIsShown(t *testing.T) {
 		d := NewInForce(terms()).Decide("a", Cosign, verdict(PolicyID{}, gs...), now)
 		if d.Status != Trusted || d.Until.Unix() != long.Until {
 			t.Errorf("%v", d)
+		}
+	}
+}
+
+func TestTheFirstGroundToComeIsShown(t *testing.T) {
+	first := Ground{Signers: []Signer{keyA}, From: now.Unix() + 10, Until: now.Unix() + 20}
+	second := Ground{Signers: []Signer{keyA}, From: now.Unix() + 20}
+	for _, gs := range [][]Ground{{first, second}, {second, first}} {
+		d := NewInForce(terms()).Decide("a", Cosign, verdict(PolicyID{}, gs...), now)
+		if d.Reason != NotYetValid || d.From.Unix() != first.From {
+			t.Errorf("%+v", d)
 		}
 	}
 }

@@ -233,7 +233,7 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		d := f.describe(t, v, g)
 		if reason := g.outside(now.Unix()); reason != "" {
 			d.Status, d.Reason = reason.Status(), reason
-			if best.Status != Trusted {
+			if best.Status != Trusted && saysMore(d, best) {
 				best = d
 			}
 			continue
@@ -297,17 +297,28 @@ func (f *InForce) namesEmptyStore(repository string, t Tool, g *Ground) bool {
 	return reason != "" || slices.ContainsFunc(g.Signers, func(s Signer) bool { return f.empty[i][s.StoreType] })
 }
 
-// outside returns "" when now lies in [From, Until), else the reason.
+// outside returns "" when now lies in [From, Until), else the reason. A ground may
+// end before it begins: a countersignature counts only once the certificates have
+// expired, by when the signature itself may have.
 func (g *Ground) outside(now int64) Reason {
 	switch {
-	case g.From != 0 && now < g.From:
-		return NotYetValid
 	case g.Until != 0 && now >= g.Until && g.Limit != "":
 		return g.Limit
 	case g.Until != 0 && now >= g.Until:
 		return CertificateExpired
+	case g.From != 0 && now < g.From:
+		return NotYetValid
 	}
 	return ""
+}
+
+// saysMore reports whether a, which is outside its dates, tells more than b of why
+// a signature is not trusted: of two to come the first, else the one that ends last.
+func saysMore(a, b Decision) bool {
+	if a.Reason == NotYetValid && b.Reason == NotYetValid {
+		return a.From.Before(b.From)
+	}
+	return b.Signer == (Signer{}) || outlives(a, b)
 }
 
 func outlives(a, b Decision) bool {

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/notaryproject/notation-go/verifier/truststore"
 
@@ -45,9 +46,7 @@ func parseCertificates(b []byte, storeType truststore.Type) ([]*x509.Certificate
 			return nil, refusef("holds a certificate that cannot be parsed (%v)", err)
 		}
 		certs = append(certs, c)
-		// What follows the last block may be a comment, but not the beginning
-		// of another block: that is a file half written.
-		if next, _ := pem.Decode(rest); next == nil && bytes.Contains(rest, []byte("-")) {
+		if next, _ := pem.Decode(rest); next == nil && beginsBlock(rest) {
 			return nil, unfinishedf("ends in the middle of a PEM block")
 		}
 	}
@@ -62,6 +61,14 @@ func parseCertificates(b []byte, storeType truststore.Type) ([]*x509.Certificate
 		}
 	}
 	return certs, nil
+}
+
+// beginsBlock reports whether the text after the last whole block is, or may become,
+// more than a comment: another block, as far as it has been written.
+func beginsBlock(rest []byte) bool {
+	const begin = "-----BEGIN "
+	last := rest[bytes.LastIndexByte(rest, '\n')+1:]
+	return bytes.Contains(rest, []byte(begin)) || len(last) > 0 && strings.HasPrefix(begin, string(last))
 }
 
 // algorithmOf names a certificate's key as [File] does.

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
+	cbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
@@ -24,14 +26,20 @@ import (
 	"trust-worker/verifier/recovery"
 )
 
+// layerAnnotations are those of a layer that cosign reads before it verifies.
+var layerAnnotations = []string{static.SignatureAnnotationKey, static.CertificateAnnotationKey, static.ChainAnnotationKey,
+	static.BundleAnnotationKey, static.RFC3161TimestampAnnotationKey}
+
 // layerID names a cosign layer by what decides about it: the payload and its size,
-// the signature, and the certificate that came along. Each is preceded by its
-// length, since an annotation may hold anything.
+// the signature, and what came along. Each is preceded by its length, since an
+// annotation may hold anything.
 func layerID(d ocispec.Descriptor) trust.LayerID {
 	h := sha256.New()
-	size := strconv.FormatInt(d.Size, 10)
-	for _, field := range []string{string(d.Digest), size, d.Annotations[static.SignatureAnnotationKey], d.Annotations[static.CertificateAnnotationKey]} {
-		fmt.Fprintf(h, "%d:%s", len(field), field)
+	field := func(text string) { fmt.Fprintf(h, "%d:%s", len(text), text) }
+	field(string(d.Digest))
+	field(strconv.FormatInt(d.Size, 10))
+	for _, name := range layerAnnotations {
+		field(d.Annotations[name])
 	}
 	var id trust.LayerID
 	copy(id[:], h.Sum(nil))
@@ -136,8 +144,8 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		return
 	}
 	// Neither certificate, chain nor bundle of the layer is handed over: keys
-	// come from the trust directory alone. What cosign would make of the
-	// certificate beside a key, its dates, becomes the ground's bounds below.
+	// come from the trust directory alone. What cosign would make of them beside
+	// a key is seen to below.
 	sig, err := static.NewSignature(c.blob, text)
 	if err != nil {
 		lo.Verdict.Reason = trust.Malformed
@@ -151,28 +159,49 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		lo.Verdict.Reason = trust.KeylessNotSupported
 	}
 	if lo.Verdict.Matched() {
-		boundByCertificate(d, lo)
+		boundByAnnotations(d, lo)
 	}
 }
 
-// boundByCertificate takes trust away as cosign verify --key does when a layer
-// carries a certificate: one that cannot be parsed makes the layer unusable, and
-// one that can must be within its dates at the time of verification. It never
+// boundByAnnotations takes trust away as cosign verify --key does for what a layer
+// carries beside its signature: what cosign cannot read makes the layer unusable,
+// and a certificate must be within its dates at the time of verification. It never
 // adds any.
-func boundByCertificate(d ocispec.Descriptor, lo *LayerOutcome) {
-	text := d.Annotations[static.CertificateAnnotationKey]
-	if text == "" {
+func boundByAnnotations(d ocispec.Descriptor, lo *LayerOutcome) {
+	var log cbundle.RekorBundle
+	var stamp cbundle.RFC3161Timestamp
+	certs, ok := annotatedCertificates(d, static.CertificateAnnotationKey)
+	if d.Annotations[static.CertificateAnnotationKey] != "" { // else cosign does not look at the chain
+		_, chain := annotatedCertificates(d, static.ChainAnnotationKey)
+		ok = ok && chain && len(certs) > 0
+	}
+	if !ok || !annotatedJSON(d, static.BundleAnnotationKey, &log) || !annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp) {
+		lo.Verdict.Grounds, lo.Verdict.Reason = nil, trust.Malformed
 		return
 	}
-	certs, err := cryptoutils.UnmarshalCertificatesFromPEM([]byte(text))
-	if err != nil || len(certs) == 0 || len(text) > maxChainDER {
-		lo.Verdict.Grounds, lo.Verdict.Reason = nil, trust.Malformed
+	if len(certs) == 0 {
 		return
 	}
 	for i := range lo.Verdict.Grounds {
 		g := &lo.Verdict.Grounds[i]
 		g.From, g.Until, g.Limit = unixBound(certs[0].NotBefore), unixBound(certs[0].NotAfter), trust.CertificateExpired
 	}
+}
+
+// annotatedCertificates reads an annotation of certificates, if there is one.
+func annotatedCertificates(d ocispec.Descriptor, name string) (certs []*x509.Certificate, ok bool) {
+	text := d.Annotations[name]
+	if len(text) > maxChainDER {
+		return nil, false
+	}
+	certs, err := cryptoutils.UnmarshalCertificatesFromPEM([]byte(text))
+	return certs, err == nil
+}
+
+// annotatedJSON reads an annotation of JSON, if there is one.
+func annotatedJSON(d ocispec.Descriptor, name string, into any) bool {
+	text := d.Annotations[name]
+	return text == "" || len(text) <= maxChainDER && json.Unmarshal([]byte(text), into) == nil
 }
 
 // match finds the trusted keys under which raw is a signature over message, and

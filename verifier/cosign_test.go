@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	mrand "math/rand/v2"
 	"slices"
@@ -103,6 +104,14 @@ func TestSimpleReasons(t *testing.T) {
 		return r
 	}
 	pubE := string(e.PEM())
+	live := string(signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert()))
+	annotating := func(pairs ...string) *request {
+		o := signtest.CosignOptions{Annotations: map[string]string{}}
+		for i := 0; i < len(pairs); i += 2 {
+			o.Annotations["dev.sigstore.cosign/"+pairs[i]] = pairs[i+1]
+		}
+		return simple(img, k, o)
+	}
 	for _, c := range []struct {
 		name string
 		r    *request
@@ -112,10 +121,21 @@ func TestSimpleReasons(t *testing.T) {
 		{"stranger", simple(img, e, signtest.CosignOptions{}), "no-trusted-key"},
 		{"S4 public key as certificate", simple(img, e, signtest.CosignOptions{Certificate: pubE}), "keyless-not-supported"},
 		{"trusted with garbage certificate", simple(img, k, signtest.CosignOptions{Certificate: "garbage"}), "malformed"},
-		{"trusted with a live certificate", simple(img, k, signtest.CosignOptions{Certificate: string(signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert()))}), "trusted"},
+		{"trusted with a live certificate", annotating("certificate", live), "trusted"},
 		{"S15 empty certificate", simple(img, e, signtest.CosignOptions{Annotations: map[string]string{signtest.CertificateAnnotation: "\n"}}), "no-trusted-key"},
 		{"S15 empty PEM", simple(img, e, signtest.CosignOptions{Certificate: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"}), "keyless-not-supported"},
 		{"S6 someone's rekor bundle", simple(img, k, signtest.CosignOptions{Annotations: map[string]string{"dev.sigstore.cosign/bundle": `{"Payload":{"body":{}}}`}}), "trusted"},
+		{"empty rekor bundle", annotating("bundle", ""), "trusted"},
+		{"garbage as rekor bundle", annotating("bundle", "garbage"), "malformed"},
+		{"rekor bundle of another shape", annotating("bundle", `{"Payload":{"logIndex":"1"}}`), "malformed"},
+		{"endless rekor bundle", annotating("bundle", `{"Payload":{"body":[`+strings.Repeat("{},", maxChainDER)+`{}]}}`), "malformed"},
+		{"time stamp", annotating("rfc3161timestamp", `{"SignedRFC3161Timestamp":"AAAA"}`), "trusted"},
+		{"white space as certificate", annotating("certificate", "\n"), "malformed"},
+		{"white space as chain", annotating("chain", "\n", "certificate", live), "trusted"},
+		{"garbage as time stamp", annotating("rfc3161timestamp", `{"SignedRFC3161Timestamp":"?"}`), "malformed"},
+		{"garbage as chain of nothing", annotating("chain", "garbage"), "trusted"},
+		{"garbage as chain of a certificate", annotating("chain", "garbage", "certificate", live), "malformed"},
+		{"chain of a certificate", annotating("chain", live+live, "certificate", live), "trusted"},
 		{"no annotation", edit(func(r *request) { r.Signature.Layers[0].Annotations = nil }), "malformed"},
 		{"empty annotation", annotated(""), "malformed"},
 		{"annotation not base64", annotated("****"), "malformed"},
@@ -365,6 +385,26 @@ func TestPrior(t *testing.T) {
 	}
 	if verify1(t, ts, r).Layers[0].Reused {
 		t.Error("reused a verdict of another epoch")
+	}
+}
+
+// Layers that differ in an annotation that cosign reads share no verdict, neither
+// within a manifest nor by way of an earlier one.
+func TestAnnotationsAreNotShared(t *testing.T) {
+	img, k := image("A"), signtest.NewKey(signtest.P256)
+	ts := newDirs(t).key("k", k).load()
+	good, payload := signtest.SimpleLayer(img.Digest, k, signtest.CosignOptions{})
+	for _, name := range []string{"certificate", "bundle", "rfc3161timestamp"} {
+		bad := good
+		bad.Annotations = maps.Clone(good.Annotations)
+		bad.Annotations["dev.sigstore.cosign/"+name] = "garbage"
+		r := newRequest(img, Simple).layer(good, payload).layer(bad, payload)
+		o := verify1(t, ts, r)
+		r.Prior = map[trust.LayerID]trust.Verdict{o.Layers[0].Verdict.Layer: o.Layers[0].Verdict}
+		for _, o := range []Outcome{o, verify1(t, ts, r)} {
+			want(t, o.Layers[0], "trusted")
+			want(t, o.Layers[1], "malformed")
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	nverifier "github.com/notaryproject/notation-go/verifier"
+	"github.com/notaryproject/tspclient-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/internal/strictjson"
@@ -65,15 +66,29 @@ type claims struct {
 	scheme      signature.SigningScheme
 	contentType string
 	payload     []byte
-	plugin      bool // names a plugin, or has a critical attribute that only one could process
-	stamp       int  // size of the countersignature; 0 for none
+	plugin      bool   // names a plugin, or has a critical attribute that only one could process
+	stamp       []byte // the countersignature; empty for none
 }
 
 // excessive reports whether an envelope is too costly to verify for what it can
 // be: the keys in a chain or a countersignature are the pusher's to choose, up to
 // where one verification takes seconds.
 func (c *claims) excessive() bool {
-	return len(c.prints) > MaxChain || c.chainSize > maxChainDER || c.largest > maxCertDER || c.stamp > maxStamp
+	return len(c.prints) > MaxChain || c.chainSize > maxChainDER || c.largest > maxCertDER || c.excessiveStamp()
+}
+
+// excessiveStamp reports the same of the countersignature. It has one signer (RFC
+// 3161, section 2.4.2); for each of several a chain would be sought.
+func (c *claims) excessiveStamp() bool {
+	if len(c.stamp) == 0 || len(c.stamp) > maxStamp {
+		return len(c.stamp) > 0
+	}
+	token, err := tspclient.ParseSignedToken(c.stamp)
+	if err != nil {
+		return false // nor will notation-go read it
+	}
+	return len(token.SignerInfos) > 1 || len(token.Certificates) > MaxChain ||
+		slices.ContainsFunc(token.Certificates, func(c *x509.Certificate) bool { return len(c.Raw) > maxCertDER })
 }
 
 func (c *claims) addCertificate(fingerprint trust.Digest, size int) {
@@ -133,7 +148,7 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 	if c.payload, err = base64.RawURLEncoding.DecodeString(e.Payload); err != nil || len(e.Header.X5c) == 0 {
 		return c, trust.Malformed
 	}
-	c.scheme, c.contentType, c.stamp = h.Scheme, h.Type, len(e.Header.Stamp)
+	c.scheme, c.contentType, c.stamp = h.Scheme, h.Type, e.Header.Stamp
 	c.plugin = h.Plugin != nil
 	for _, name := range h.Crit {
 		c.plugin = c.plugin || !slices.Contains(understood, name)
@@ -156,7 +171,7 @@ func readCOSE(blob []byte) (c claims, reason trust.Reason) {
 	}
 	info := &content.SignerInfo
 	c.scheme, c.contentType, c.payload = info.SignedAttributes.SigningScheme, content.Payload.ContentType, content.Payload.Content
-	c.plugin, c.stamp = needsPlugin(info), len(info.UnsignedAttributes.TimestampSignature)
+	c.plugin, c.stamp = needsPlugin(info), info.UnsignedAttributes.TimestampSignature
 	for _, cert := range info.CertificateChain {
 		c.addCertificate(fingerprintOf(cert), len(cert.Raw))
 	}

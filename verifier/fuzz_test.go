@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"math/big"
@@ -255,7 +256,7 @@ func TestClaimsAgree(t *testing.T) {
 		env := must(signature.ParseEnvelope(signtest.JWSMediaType, b))
 		content := must(env.Verify())
 		if reason != "" || c.scheme != content.SignerInfo.SignedAttributes.SigningScheme || c.contentType != content.Payload.ContentType ||
-			string(c.payload) != string(content.Payload.Content) || c.stamp != len(content.SignerInfo.UnsignedAttributes.TimestampSignature) ||
+			string(c.payload) != string(content.Payload.Content) || !bytes.Equal(c.stamp, content.SignerInfo.UnsignedAttributes.TimestampSignature) ||
 			c.plugin != needsPlugin(&content.SignerInfo) || len(c.prints) != 2 || c.prints[0] != fingerprintOf(leaf.Cert()) || c.prints[1] != fingerprintOf(root.Cert()) {
 			t.Errorf("%+v: %+v, %s", o, c, reason)
 		}

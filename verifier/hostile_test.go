@@ -5,10 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -88,6 +91,43 @@ func TestHostileStamps(t *testing.T) {
 		"cut off in the middle": {other[:len(other)/2], "timestamp-invalid"},
 	} {
 		if got := says(bounded(t, ts, stamped(c.stamp))); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// Anyone can make the certificates in a stamp, and have a chain sought for each of
+// its signers, through keys as large as fit.
+func TestCostlyStamps(t *testing.T) {
+	img := image("A")
+	root, tsaRoot := signtest.NewRoot(signtest.CertOptions{}), signtest.NewRoot(signtest.CertOptions{CommonName: "TSA"})
+	leaf, tsa := root.Leaf(signtest.CertOptions{}), signtest.NewTSA(tsaRoot, signtest.CertOptions{})
+	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/t", "t.pem", tsaRoot.Cert()).
+		policy(policy("strict", "", "ca:acme", "tsa:t")).load()
+	mid := tsaRoot.Intermediate(signtest.CertOptions{})
+	large := tsaRoot.Intermediate(signtest.CertOptions{Change: func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, maxCertDER)}}
+	}})
+	for name, c := range map[string]struct {
+		signers int
+		more    []*x509.Certificate
+		want    string
+	}{
+		"one":                  {1, nil, "trusted"},
+		"some certificates":    {1, slices.Repeat([]*x509.Certificate{mid.Cert()}, MaxChain-2), "trusted"},
+		"two signers":          {2, nil, "problem limit-exceeded"},
+		"a large certificate":  {1, []*x509.Certificate{large.Cert()}, "problem limit-exceeded"},
+		"too many of them":     {1, slices.Repeat([]*x509.Certificate{mid.Cert()}, MaxChain-1), "problem limit-exceeded"},
+		"many of all of these": {20, []*x509.Certificate{large.Cert(), large.Cert()}, "problem limit-exceeded"},
+	} {
+		_, b := signtest.Envelope(img.descriptor(), leaf, signtest.NotationOptions{})
+		var e map[string]any
+		if err := json.Unmarshal(b, &e); err != nil {
+			t.Fatal(err)
+		}
+		signature := must(base64.RawURLEncoding.DecodeString(e["signature"].(string)))
+		e["header"].(map[string]any)["io.cncf.notary.timestampSignature"] = tsa.OddToken(signature, time.Now(), c.signers, c.more...)
+		if got := says(one(t, ts, newRequest(img, Notation).blob(signtest.JWSMediaType, must(json.Marshal(e))))); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}

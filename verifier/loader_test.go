@@ -71,6 +71,10 @@ func TestMaterialRules(t *testing.T) {
 		{store + "signingAuthority/x/mid", signtest.CertPEM(mid.Cert()), "", signtest.CertSigner("signingAuthority", "x", mid.Cert())},
 		{store + "ca/acme/both.pem", signtest.CertPEM(root.Cert(), mid.Cert()), "", signtest.CertSigner("ca", "acme", mid.Cert())},
 		{store + "ca/acme/comment.pem", append([]byte("subject=x\n"), append(certPEM, "the end\n"...)...), "", signtest.CertSigner("ca", "acme", root.Cert())},
+		{store + "ca/acme/s_client.pem", append(bytes.Clone(certPEM), "---\nServer certificate\nsubject=CN=a-b\n---\n"...), "", signtest.CertSigner("ca", "acme", root.Cert())},
+		{store + "ca/acme/hyphen.pem", append(bytes.Clone(certPEM), "# renew in 2030-01"...), "", signtest.CertSigner("ca", "acme", root.Cert())},
+		{store + "ca/acme/begun.pem", append(bytes.Clone(certPEM), certPEM[:3]...), "middle of a PEM", signtest.CertSigner("ca", "acme", root.Cert())},
+		{store + "ca/acme/header.pem", append(bytes.Clone(certPEM), certPEM[:27]...), "middle of a PEM", signtest.CertSigner("ca", "acme", root.Cert())},
 		{store + "ca/acme/half.pem", append(bytes.Clone(certPEM), certPEM[:40]...), "middle of a PEM", signtest.CertSigner("ca", "acme", root.Cert())},
 		{store + "ca/acme/leaf.pem", signtest.CertPEM(leaf.Cert()), "neither a CA nor self-signed", signtest.CertSigner("ca", "acme", leaf.Cert())},
 		{store + "ca/acme/one-bad.pem", signtest.CertPEM(root.Cert(), leaf.Cert()), "neither a CA", signtest.CertSigner("ca", "acme", root.Cert())},
@@ -104,6 +108,21 @@ func TestMaterialRules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// One bad file in a trust store costs that file, not what its neighbours vouch for.
+func TestBadFileInAStore(t *testing.T) {
+	root := signtest.NewRoot(signtest.CertOptions{})
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme"))
+	d.write("_notation/truststore/x509/ca/acme/bad.pem", []byte("garbage"))
+	ts := d.load()
+	if len(ts.Refused()) != 1 || !strings.HasSuffix(ts.Refused()[0].Path, "bad.pem") {
+		t.Errorf("refused %v", ts.Refused())
+	}
+	r := notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	if got := decide(ts, r, one(t, ts, r), time.Now()); got.Status != trust.Trusted {
+		t.Errorf("%+v", got)
 	}
 }
 

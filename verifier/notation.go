@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"slices"
@@ -137,7 +138,6 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	// statement names the tsa store is the join's to apply.
 	stamped := s.enforces(trustpolicy.TypeAuthenticTimestamp) && e.claims.scheme == signature.SigningSchemeX509
 	e.reason = trust.NoTrustedKey
-	runs := 0
 	for _, a := range anchors {
 		plain := e.run(ctx, a, nil, s.identities, e.v.store.revocation)
 		if reason := e.authenticity(ctx, a, plain); reason != "" {
@@ -148,7 +148,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 			e.accept(plain, a, nil)
 		}
 		if stamped {
-			e.stamped(ctx, a, &runs)
+			e.stamped(ctx, a)
 		}
 	}
 	lo := e.lo
@@ -184,10 +184,10 @@ func (e *examination) recheck(c *revocationCheck) {
 // stamped looks for grounds that rest on the countersignature. All TSA
 // certificates are asked about together first, since most envelopes have no
 // countersignature that any of them vouches for; then one by one, because a
-// ground names its signers.
-func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
+// ground names its signers, those first that the chain found points at.
+func (e *examination) stamped(ctx context.Context, a *anchor) {
 	found := false
-	if tsa := e.v.store.anchors.tsa; e.claims.stamp > 0 && len(tsa) > 0 {
+	if tsa := e.v.store.anchors.tsa; len(e.claims.stamp) > 0 && len(tsa) > 0 {
 		together := e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
@@ -199,10 +199,13 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 		case len(tsa) == 1:
 			found = e.accept(together, a, tsa[0])
 		default:
-			for _, t := range tsa {
-				if *runs++; *runs > maxTSARuns {
-					e.problem = trust.LimitExceeded
-					return
+			for i, t := range likeliest(tsa, together.stamp.root) {
+				if i == maxTSARuns {
+					if !found {
+						e.problem = trust.LimitExceeded
+						return
+					}
+					break
 				}
 				one := e.run(ctx, a, []*anchor{t}, e.statement.identities, e.v.store.revocation)
 				found = e.accept(one, a, t) || found
@@ -211,12 +214,27 @@ func (e *examination) stamped(ctx context.Context, a *anchor, runs *int) {
 		if !found && e.problem == "" {
 			e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 		}
-	} else if e.claims.stamp > 0 {
+	} else if len(e.claims.stamp) > 0 {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
 	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
 		e.reason = trust.TimestampInvalid
 	}
+}
+
+// likeliest sorts TSA certificates: the root of the chain that was found, those
+// that differ from it in date or number alone, the others.
+func likeliest(tsa []*anchor, root *x509.Certificate) []*anchor {
+	distance := func(a *anchor) int {
+		switch {
+		case root == nil || !bytes.Equal(a.cert.RawSubject, root.RawSubject):
+			return 2
+		case !a.cert.Equal(root):
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(tsa), func(x, y *anchor) int { return distance(x) - distance(y) })
 }
 
 // authenticity returns "" when a run found the envelope intact and its signer

@@ -407,11 +407,50 @@ func TestTimestamps(t *testing.T) {
 			}
 		})
 	}
+	// A ground that rests on the stamp begins when the certificates end. Until then
+	// it does not hide why the other one is over.
+	valid := root.Leaf(signtest.CertOptions{})
+	dated := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/stamps", "t.pem", tsaRoot.Cert()).policy(after).load()
+	r := notated(img, valid, signtest.NotationOptions{Time: date(2001), Expiry: date(2002), TSA: tsa})
+	if d := decide(dated, r, one(t, dated, r), time.Now()); d.Reason != trust.SignatureExpired {
+		t.Errorf("an expired signature with a stamp: %+v", d)
+	}
 	// Envelopes with a stamp that nothing vouches for are filed for when it comes.
 	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(always).load()
 	hints := one(t, ts, notated(img, past, stamped)).Hints
 	if hints[len(hints)-1].Kind != HintTimestamp {
 		t.Errorf("hints %v", hints)
+	}
+}
+
+// However many TSA certificates there are, the one that vouches for a stamp is
+// found, and all that do: a statement may name the store of any of them.
+func TestManyTSAs(t *testing.T) {
+	img := image("A")
+	root := signtest.NewRoot(signtest.CertOptions{})
+	past := root.Leaf(signtest.CertOptions{NotBefore: date(2000), NotAfter: date(2010)})
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme", "tsa:stamps"))
+	var roots []*signtest.Chain
+	for i := range maxTSARuns + 4 {
+		roots = append(roots, signtest.NewRoot(signtest.CertOptions{CommonName: fmt.Sprint("TSA ", i)}))
+		d.cert("tsa/stamps", fmt.Sprint(i), roots[i].Cert())
+	}
+	renewed := signtest.NewRoot(signtest.CertOptions{CommonName: "TSA 0", Key: roots[0].Key})
+	d.cert("tsa/renewed", "r.pem", renewed.Cert())
+	ts := d.load()
+	for i, r := range roots {
+		lo := one(t, ts, notated(img, past, signtest.NotationOptions{Time: date(2005), TSA: signtest.NewTSA(r, signtest.CertOptions{})}))
+		want(t, lo, "trusted")
+		if lo.Incomplete != "" {
+			t.Errorf("TSA %d: incomplete, %s", i, lo.Incomplete)
+		}
+		stores := map[string]bool{}
+		for _, g := range lo.Verdict.Grounds {
+			stores[g.Signers[1].StoreName] = true
+		}
+		if !stores["stamps"] || stores["renewed"] != (i == 0) {
+			t.Errorf("TSA %d: by %v", i, stores)
+		}
 	}
 }
 

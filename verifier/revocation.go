@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"crypto/x509"
 	"time"
 
 	nrevocation "github.com/notaryproject/notation-core-go/revocation"
@@ -23,8 +24,9 @@ type revocationCheck struct {
 
 	// What was found, over all chains that were asked about.
 	unknown, revoked, notChecked bool
-	pending                      bool      // unknown, and being asked about
-	until                        time.Time // zero if nothing ends
+	pending                      bool              // unknown, and being asked about
+	until                        time.Time         // zero if nothing ends
+	root                         *x509.Certificate // of the last chain asked about
 }
 
 var _ nrevocation.Validator = (*revocationCheck)(nil)
@@ -33,6 +35,9 @@ var _ nrevocation.Validator = (*revocationCheck)(nil)
 // and CRL addresses cannot be revoked and passes, and so does the root, as in
 // notation-core-go.
 func (c *revocationCheck) ValidateContext(_ context.Context, o nrevocation.ValidateContextOptions) ([]*result.CertRevocationResult, error) {
+	if n := len(o.CertChain); n > 0 {
+		c.root = o.CertChain[n-1]
+	}
 	if !revocation.HasAddress(o.CertChain) {
 		return uniform(len(o.CertChain), result.ResultNonRevokable), nil
 	}

@@ -3,6 +3,8 @@ package verifier
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -20,6 +22,12 @@ import (
 // and again when it has answered.
 func online(t *testing.T, d *trustDirs, r *signtest.Responder, q *request) LayerOutcome {
 	t.Helper()
+	return onlineAll(t, d, r, q)[0]
+}
+
+// onlineAll is online for several signatures, one after the other.
+func onlineAll(t *testing.T, d *trustDirs, r *signtest.Responder, qs ...*request) (found []LayerOutcome) {
+	t.Helper()
 	d.cfg.Revocation = RevocationOnline
 	c := revocation.New(revocation.Options{Transport: r})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -27,18 +35,21 @@ func online(t *testing.T, d *trustDirs, r *signtest.Responder, q *request) Layer
 	go func() { done <- c.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	v := New(d.load(), Options{Revocation: c})
-	var o Outcome
-	for range 3 { // the signer's chain, a TSA's, the answers
-		var err error
-		if o, err = v.Verify(t.Context(), q.Request); err != nil {
-			t.Fatal(err)
+	for _, q := range qs {
+		var o Outcome
+		for range 3 { // the signer's chain, a TSA's, the answers
+			var err error
+			if o, err = v.Verify(t.Context(), q.Request); err != nil {
+				t.Fatal(err)
+			}
+			c.Settle(t.Context())
 		}
-		c.Settle(t.Context())
+		if len(o.Layers) != 1 {
+			o.Layers = []LayerOutcome{{Problem: o.Skipped}}
+		}
+		found = append(found, o.Layers[0])
 	}
-	if len(o.Layers) != 1 {
-		return LayerOutcome{Problem: o.Skipped}
-	}
-	return o.Layers[0]
+	return found
 }
 
 const responder = "http://responder.invalid/"
@@ -151,6 +162,32 @@ func TestNobodyIsAskedBeforeAuthenticity(t *testing.T) {
 				t.Errorf("not checked: %v", lo.Verdict.RevocationNotChecked)
 			}
 		})
+	}
+}
+
+// Whoever has the key of a revoked certificate chooses the time that a signing
+// authority's signature claims. What revocation services say of that time is no
+// answer for a signature that claims none.
+func TestRevokedWhateverTimeIsClaimed(t *testing.T) {
+	img := image("A")
+	root := signtest.NewRoot(signtest.CertOptions{})
+	leaf := root.Leaf(signtest.CertOptions{NotBefore: date(2000), CRL: responder + "a.crl"})
+	r := signtest.NewResponder(root)
+	since := must(asn1.MarshalWithParams(date(2020).UTC(), "generalized"))
+	r.Say(signtest.OCSPOptions{}, signtest.CRLOptions{Change: func(l *x509.RevocationList) {
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: leaf.Cert().SerialNumber, RevocationTime: time.Now(),
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: since}}}} // invalidityDate
+	}})
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("signingAuthority/acme", "r.pem", root.Cert()).
+		policy(policy("strict", "", "ca:acme", "signingAuthority:acme"))
+	h := signtest.Protected("ES256", time.Unix(0, 0))
+	h["io.cncf.notary.signingScheme"] = "notary.x509.signingAuthority"
+	h["io.cncf.notary.authenticSigningTime"] = h["io.cncf.notary.signingTime"]
+	h["crit"] = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.authenticSigningTime"}
+	delete(h, "io.cncf.notary.signingTime")
+	claims := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), leaf))
+	for n, lo := range onlineAll(t, d, r, claims, notated(img, leaf, signtest.NotationOptions{})) {
+		want(t, lo, []string{"timestamp-invalid", "revoked"}[n])
 	}
 }
 

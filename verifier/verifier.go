@@ -17,7 +17,7 @@ import (
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 3
+const Epoch uint32 = 4
 
 // Limits, all applied before memory or cryptography is spent (design,
 // section 4). Reaching one reads limit-exceeded.
@@ -28,8 +28,8 @@ const (
 	maxChainDER = 64 << 10
 	maxCertDER  = 8 << 10
 	maxStamp    = 32 << 10 // bytes of a countersignature; genuine ones have under ten
-	maxTSARuns  = 16
-	maxSigText  = 8 << 10 // base64 of a signature: RSA with 16,384 bits needs a third
+	maxTSARuns  = 16       // TSA certificates asked about one by one, by likelihood
+	maxSigText  = 8 << 10  // base64 of a signature: RSA with 16,384 bits needs a third
 )
 
 // Subject is the manifest that a signature is about, as storage holds it.

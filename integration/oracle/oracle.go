@@ -29,6 +29,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
+	"github.com/sigstore/cosign/v2/pkg/oci"
+	"github.com/sigstore/cosign/v2/pkg/oci/layout"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -170,10 +172,66 @@ func (o *Oracle) Accepts(ctx context.Context, subject ocispec.Descriptor, manife
 	return accepted
 }
 
+// asCosignReads is a layer as cosign verify hands it to its verifier, read in full
+// with its annotations, or nil. cosign reads a directory the same as a registry;
+// the manifest has this layer alone, since what is wrong with others is theirs.
+func asCosignReads(layer ocispec.Descriptor, payload []byte) (sig oci.Signature) {
+	defer func() {
+		if recover() != nil { // as it does on a certificate of white space
+			sig = nil
+		}
+	}()
+	dir, err := os.MkdirTemp("", "oracle")
+	check(err)
+	defer os.RemoveAll(dir)
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	check(os.MkdirAll(blobs, 0o700))
+	put := func(content []byte) ocispec.Descriptor {
+		d := digest.FromBytes(content)
+		check(os.WriteFile(filepath.Join(blobs, d.Encoded()), content, 0o600))
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d, Size: int64(len(content))}
+	}
+	put(payload)
+	config := put([]byte("{}"))
+	config.MediaType = ocispec.MediaTypeImageConfig
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}}
+	m.SchemaVersion = 2
+	content, err := json.Marshal(m)
+	check(err)
+	d := put(content)
+	d.Annotations = map[string]string{"kind": "dev.cosignproject.cosign/sigs"}
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}}
+	index.SchemaVersion = 2
+	content, err = json.Marshal(index)
+	check(err)
+	check(os.WriteFile(filepath.Join(dir, "index.json"), content, 0o600))
+	read, err := layout.SignedImageIndex(dir)
+	check(err)
+	signatures, err := read.Signatures()
+	check(err)
+	layers, err := signatures.Get()
+	if err != nil || len(layers) != 1 {
+		return nil
+	}
+	if sig, err = static.Copy(layers[0]); err != nil { // what cosign verify does first
+		return nil
+	}
+	return sig
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
 func (o *Oracle) simple(ctx context.Context, subject digest.Digest, layer ocispec.Descriptor, payload []byte) (ok bool) {
 	defer unlessPanics(&ok)
-	sig, err := static.NewSignature(payload, layer.Annotations["dev.cosignproject.cosign/signature"])
-	if err != nil {
+	if layer.Annotations["dev.cosignproject.cosign/signature"] == "" {
+		return false
+	}
+	sig := asCosignReads(layer, payload)
+	if sig == nil {
 		return false
 	}
 	for _, v := range o.verifiers {

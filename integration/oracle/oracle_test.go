@@ -2,7 +2,9 @@ package oracle_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -297,6 +299,20 @@ var mutations = []struct {
 			}
 		})
 	}},
+	{"something else in an annotation", func(s, other *specimen, rng *rand.Rand) {
+		s.edit(func(m map[string]any) {
+			for _, l := range layersIn(m) {
+				annotations, _ := l["annotations"].(map[string]any)
+				if annotations == nil {
+					annotations = map[string]any{}
+					l["annotations"] = annotations
+				}
+				values := []any{"", "\n", "garbage", "{}", "[]", `{"Payload":{"logIndex":"1"}}`, string(other.layers[0]), annotations["dev.cosignproject.cosign/signature"]}
+				names := []string{"dev.sigstore.cosign/certificate", "dev.sigstore.cosign/chain", "dev.sigstore.cosign/bundle", "dev.sigstore.cosign/rfc3161timestamp", "other"}
+				annotations[names[rng.IntN(len(names))]] = values[rng.IntN(len(values))]
+			}
+		})
+	}},
 	{"another image", func(s, other *specimen, rng *rand.Rand) {
 		s.subject, s.mediaType = other.subject, other.mediaType
 		d := digest.FromBytes(s.subject)
@@ -340,6 +356,25 @@ var mutations = []struct {
 		s.edit(func(m map[string]any) { m["layers"] = append(m["layers"].([]any), theirs[i]) })
 		s.layers = append(s.layers, other.layers[i])
 	}},
+	{"other spelling in a layer", func(s, _ *specimen, rng *rand.Rand) { s.relayer(rng, respell) }},
+	{"other spelling in the manifest", func(s, _ *specimen, rng *rand.Rand) { s.manifest = respell(s.manifest, rng) }},
+	{"a compressed layer", func(s, _ *specimen, rng *rand.Rand) {
+		s.relayer(rng, func(b []byte, _ *rand.Rand) []byte {
+			var zipped bytes.Buffer
+			w := gzip.NewWriter(&zipped)
+			_, err := w.Write(b)
+			check(errors.Join(err, w.Close()))
+			return zipped.Bytes()
+		})
+	}},
+	{"another size", func(s, _ *specimen, rng *rand.Rand) {
+		s.edit(func(m map[string]any) {
+			if ls := layersIn(m); len(ls) > 0 {
+				sizes := []any{0, -1, 1 << 19, "240", nil, len(s.layers[0]) - 1}
+				ls[rng.IntN(len(ls))]["size"] = sizes[rng.IntN(len(sizes))]
+			}
+		})
+	}},
 	{"white space around a layer", func(s, _ *specimen, rng *rand.Rand) {
 		s.relayer(rng, func(b []byte, _ *rand.Rand) []byte { return slices.Concat([]byte(" \n"), b, []byte("\n")) })
 	}},
@@ -350,6 +385,25 @@ func flip(b []byte, rng *rand.Rand) []byte {
 		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
 	}
 	return b
+}
+
+// respell writes a character or a number otherwise: some readers take it for the
+// same, others do not.
+func respell(b []byte, rng *rand.Rand) []byte {
+	spellings := []struct{ from, to string }{
+		{"s", `\u0073`}, {"s", "\u017f"}, {"k", "\u212a"}, {"e", "E"}, {"a", "A"}, {"S", "s"}, {":", ": "},
+		{"+", "-"}, {"/", "_"}, {"/", `\/`}, {"=", ""}, {"0", "00"}, {"0,", "0.0,"}, {"1", "1e0"}, {`"`, "'"}, {"}", ",}"}, {"", "\ufeff"}, {"null", "{}"},
+	}
+	s := spellings[rng.IntN(len(spellings))]
+	n := bytes.Count(b, []byte(s.from))
+	if s.from == "" || n == 0 {
+		return slices.Concat([]byte(s.to), b)
+	}
+	at := 0
+	for range 1 + rng.IntN(n) {
+		at += bytes.Index(b[at:], []byte(s.from)) + len(s.from)
+	}
+	return slices.Concat(b[:at-len(s.from)], []byte(s.to), b[at:])
 }
 
 func truncate(b []byte, rng *rand.Rand) []byte { return b[:rng.IntN(len(b)+1)] }

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -92,7 +93,11 @@ var (
 )
 
 // Token makes a time-stamp token over message.
-func (t *TSA) Token(message []byte, at time.Time) []byte {
+func (t *TSA) Token(message []byte, at time.Time) []byte { return t.OddToken(message, at, 1) }
+
+// OddToken is a token that its authority has signed a number of times, with more
+// certificates than belong to it.
+func (t *TSA) OddToken(message []byte, at time.Time, signers int, more ...*x509.Certificate) []byte {
 	imprint := sha256.Sum256(message)
 	info := must(asn1.Marshal(tstInfo{Version: 1, Policy: asn1.ObjectIdentifier{1, 2, 3, 4}, Serial: big.NewInt(1),
 		Imprint: messageImprint{oidSHA256, imprint[:]}, Time: at.UTC().Truncate(time.Second)}))
@@ -107,16 +112,17 @@ func (t *TSA) Token(message []byte, at time.Time) []byte {
 	signature := t.chain.Key.Sign(attributes, crypto.SHA256)
 	attributes[0] = 0xa0 // signed as SET OF, sent as [0] IMPLICIT
 	var certs []byte
-	for _, c := range t.chain.Certs {
+	for _, c := range slices.Concat(t.chain.Certs, more) {
 		certs = append(certs, c.Raw...)
 	}
+	signer := signerInfo{Version: 1, SID: issuerAndSerial{asn1.RawValue{FullBytes: leaf.RawIssuer}, leaf.SerialNumber},
+		DigestAlgorithm: oidSHA256, SignedAttributes: asn1.RawValue{FullBytes: attributes},
+		SignatureAlgorithm: oidECDSASHA256, Signature: signature}
 	sd := must(asn1.Marshal(signedData{
 		Version: 3, DigestAlgorithms: []pkix.AlgorithmIdentifier{oidSHA256},
 		EncapContent: encapContent{oidTSTInfo, info},
 		Certificates: asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: certs},
-		SignerInfos: []signerInfo{{Version: 1, SID: issuerAndSerial{asn1.RawValue{FullBytes: leaf.RawIssuer}, leaf.SerialNumber},
-			DigestAlgorithm: oidSHA256, SignedAttributes: asn1.RawValue{FullBytes: attributes},
-			SignatureAlgorithm: oidECDSASHA256, Signature: signature}},
+		SignerInfos:  slices.Repeat([]signerInfo{signer}, signers),
 	}))
 	return must(asn1.Marshal(contentInfo{oidSignedData, asn1.RawValue{FullBytes: append(header(0xa0, len(sd)), sd...)}}))
 }

@@ -149,11 +149,10 @@ type chainID [sha256.Size]byte
 
 func idOf(chain []*x509.Certificate, p purpose.Purpose, signed time.Time) chainID {
 	h := sha256.New()
-	var b [16]byte
+	var b [24]byte // the zero time has seconds of its own
 	binary.BigEndian.PutUint64(b[:], uint64(p))
-	if !signed.IsZero() {
-		binary.BigEndian.PutUint64(b[8:], uint64(signed.UnixNano()))
-	}
+	binary.BigEndian.PutUint64(b[8:], uint64(signed.Unix()))
+	binary.BigEndian.PutUint64(b[16:], uint64(signed.Nanosecond()))
 	h.Write(b[:])
 	for _, c := range chain {
 		sum := sha256.Sum256(c.Raw)

@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -341,6 +342,73 @@ func TestChainsThatShareAnAddress(t *testing.T) {
 		}
 		if a := settled(t, checker, root.Leaf(leaf)); a.State != Good {
 			t.Errorf("the issuer's CRL, again: %+v", a)
+		}
+	})
+}
+
+// Each CA numbers its certificates as it likes, often from one up: a serial number
+// says which certificate only together with its issuer.
+func TestSerialNumbersOfTwoIssuers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := signtest.CertOptions{OCSP: "http://r.invalid/", Change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(4096) }}
+		root := signtest.NewRoot(signtest.CertOptions{CommonName: "Root"})
+		named := first
+		named.CommonName = "Mid"
+		mid := root.Intermediate(named)
+		leaf := mid.Leaf(first)
+		for _, c := range []struct {
+			root, mid int // what each says of its first certificate
+			want      State
+		}{{ocsp.Good, ocsp.Good, Good}, {ocsp.Revoked, ocsp.Good, Revoked}, {ocsp.Good, ocsp.Revoked, Revoked}, {ocsp.Good, ocsp.Unknown, Unknown}} {
+			r := signtest.NewResponder(root)
+			r.Do(func(w http.ResponseWriter, req *http.Request) {
+				asked := must((&question{url: req.URL}).ocsp())
+				by, status := root, c.root
+				if about := must(ocsp.ParseRequest(must(ocsp.CreateRequest(leaf.Cert(), mid.Cert(), nil)))); bytes.Equal(asked.IssuerKeyHash, about.IssuerKeyHash) {
+					by, status = mid, c.mid
+				}
+				w.Write(signtest.OCSPResponse(by, asked.SerialNumber, signtest.OCSPOptions{Status: status}))
+			})
+			checker := New(Options{Transport: r})
+			stop := running(t, checker)
+			if a := settled(t, checker, leaf); a.State != c.want || len(r.Served()) != 2 {
+				t.Errorf("%+v: state %d after %d questions: %v", c, a.State, len(r.Served()), firstError(a.Results))
+			}
+			stop()
+		}
+	})
+}
+
+// What is known of a chain for one signing time says nothing for another, nor for
+// none: a certificate revoked since may have been good then. The time is the
+// signer's to choose.
+func TestAnswersAreForTheirSigningTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := signtest.NewRoot(signtest.CertOptions{})
+		leaf := root.Leaf(signtest.CertOptions{CRL: "http://r.invalid/a.crl"})
+		r := signtest.NewResponder(root)
+		since := must(asn1.MarshalWithParams(time.Now().Add(-24*time.Hour).UTC(), "generalized"))
+		r.Say(signtest.OCSPOptions{}, signtest.CRLOptions{Change: func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: leaf.Cert().SerialNumber, RevocationTime: time.Now(),
+				ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: since}}}} // invalidityDate
+		}})
+		checker := New(Options{Transport: r})
+		defer running(t, checker)()
+		at := func(signed time.Time) State {
+			checker.Check(leaf.Certs, purpose.CodeSigning, signed)
+			checker.Settle(t.Context())
+			return checker.Check(leaf.Certs, purpose.CodeSigning, signed).State
+		}
+		wraps := time.Unix(0, 0).Add(1 << 62).Add(1 << 62).Add(1 << 62).Add(1 << 62) // 2^64 ns on
+		for _, signed := range []time.Time{time.Unix(0, 0), time.Now().Add(-48 * time.Hour)} {
+			if got := at(signed); got != Good {
+				t.Errorf("signed at %v, before it became invalid: %d", signed, got)
+			}
+		}
+		for _, signed := range []time.Time{{}, time.Now(), wraps} {
+			if got := at(signed); got != Revoked {
+				t.Errorf("signed at %v: %d, want revoked", signed, got)
+			}
 		}
 	})
 }

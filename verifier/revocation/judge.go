@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -24,10 +25,10 @@ func judgeOCSP(a *ask, q *question, body []byte) (dates, error) {
 		return dates{}, err
 	}
 	for i, cert := range a.chain[:len(a.chain)-1] {
-		if cert.SerialNumber.Cmp(asked.SerialNumber) != 0 {
+		issuer := a.chain[i+1]
+		if !isAbout(asked, cert, issuer) {
 			continue
 		}
-		issuer := a.chain[i+1]
 		resp, err := ocsp.ParseResponseForCert(body, cert, issuer)
 		if err != nil {
 			return dates{}, err
@@ -38,6 +39,17 @@ func judgeOCSP(a *ask, q *question, body []byte) (dates, error) {
 		return dates{resp.ThisUpdate, resp.NextUpdate}, nil
 	}
 	return dates{}, errors.New("request about no certificate of the chain")
+}
+
+// isAbout reports whether a request asks about cert by issuer. Two issuers of one
+// chain may have given the same serial number.
+func isAbout(asked *ocsp.Request, cert, issuer *x509.Certificate) bool {
+	mine, err := ocsp.CreateRequest(cert, issuer, &ocsp.RequestOptions{Hash: asked.HashAlgorithm})
+	if err != nil {
+		return false
+	}
+	theirs, err := asked.Marshal()
+	return err == nil && bytes.Equal(mine, theirs)
 }
 
 // responder checks the certificate that a response brings along, whose signature
