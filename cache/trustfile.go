@@ -244,8 +244,37 @@ func (s *Store) Confirm(at time.Time) error {
 			return fmt.Errorf("confirm publication: %w", err)
 		}
 	}
+	if err := s.keepCurrent(); err != nil {
+		return fmt.Errorf("confirm publication: %w", err)
+	}
 	if err := os.Chtimes(s.pub.cur.trustPath(s.publishedPath()), at, at); err != nil {
 		return fmt.Errorf("confirm publication: %w", err)
+	}
+	return nil
+}
+
+// keepCurrent finds out whether readers can still find what was published, and
+// publishes it again when somebody removed CURRENT. Of other files that are gone
+// it says ErrDamaged. mu is held.
+func (s *Store) keepCurrent() error {
+	dir, cur := s.publishedPath(), s.pub.cur
+	for _, file := range []struct {
+		generation uint64
+		path       string
+	}{{cur.base, cur.basePath(dir)}, {cur.delta, cur.deltaPath(dir)}} {
+		if file.generation == 0 {
+			continue
+		}
+		if _, err := os.Stat(file.path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	switch _, found, err := readCurrent(dir); {
+	case errors.Is(err, ErrNoCache):
+		s.opts.Log.Error("CURRENT is gone, and with it every answer; publishing it anew", "directory", dir)
+		return s.publishTrust(s.pub.terms)
+	case err == nil && found.id != cur.id:
+		return fmt.Errorf("%s names what another process has published; is another daemon using this state directory?", filepath.Join(dir, currentName))
 	}
 	return nil
 }
