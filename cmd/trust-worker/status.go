@@ -149,6 +149,9 @@ func (a *statusAnswer) text(t *table) {
 	if d.Rebuilt != "" {
 		t.row("rebuilt", d.Rebuilt)
 	}
+	for _, tool := range d.Off {
+		t.row("off", string(tool)+": images with its signatures alone read unsigned")
+	}
 	t.row("first pass", map[bool]string{true: "over", false: "running"}[d.FirstPass])
 	pass := "none yet"
 	if !d.LastPass.IsZero() {
