@@ -115,7 +115,7 @@ func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, childr
 	}
 	img := Image{RepoName: repository, Digest: d, MediaType: s.mediaType(s.record.mediaType), AsOf: s.asOf}
 	unlisted, err := false, error(nil)
-	if s.base.unlisted || s.delta != nil && s.delta.unlisted {
+	if s.anyUnlisted() {
 		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
 			return Image{}, err
 		}

@@ -258,7 +258,7 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 func (c comparison) moved() ([]string, error) {
 	count := map[string]int{}
 	for _, s := range []*Snapshot{c.was, c.is} {
-		if !s.base.unlisted && (s.delta == nil || !s.delta.unlisted) {
+		if !s.anyUnlisted() {
 			continue
 		}
 		if err := s.each(inUnlisted, nil, func(key, _ []byte) error { count[string(key)]++; return nil }); err != nil {

@@ -90,12 +90,65 @@ func TestConfirmationOfWhatIsNotThere(t *testing.T) {
 				}
 			}
 			want(t, openReader(t, dir), trust.Trusted, "")
-			generation := s.Generation()
+			_, was, err := readCurrent(filepath.Join(dir, publishedDir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.take(); err != nil { // as when a delta is being written
+				t.Fatal(err)
+			}
 			if err := s.Confirm(time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			if s.Generation() != generation {
-				t.Error("published again, though all is there")
+			if _, is, err := readCurrent(filepath.Join(dir, publishedDir)); err != nil || is != was {
+				t.Errorf("published again, though all is there: %v after %v, %v", is, was, err)
+			}
+		})
+	}
+}
+
+// A Store whose state directory is no longer its own says so, and touches nothing
+// of whoever has it now: neither CURRENT nor a file of a superseded one's name.
+func TestStateThatIsNoLongerOurs(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, dir string){
+		"published":       func(t *testing.T, dir string) { remove(t, filepath.Join(dir, publishedDir)) },
+		"everything":      func(t *testing.T, dir string) { remove(t, dir) },
+		"everything else": nil, // and another Store opens it
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "state")
+			s := openStore(t, dir, Options{retention: time.Millisecond})
+			defer s.Close()
+			setTrust(t, s, inForce(keyA))
+			mustCommit(t, s, world(signedBy(keyA)))
+			publish(t, s)
+			if harm != nil {
+				harm(t, dir)
+				if err := s.Confirm(time.Now()); !errors.Is(err, ErrStateGone) {
+					t.Fatalf("error %v", err)
+				}
+				return
+			}
+			remove(t, dir)
+			other := openStore(t, dir, Options{})
+			defer closeChecked(t, other)
+			setTrust(t, other, inForce(keyB))
+			publish(t, other)
+			_, is, err := readCurrent(filepath.Join(dir, publishedDir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.removeLater(is.trustPath(filepath.Join(dir, publishedDir)))
+			_, err = s.SetTrust(inForce())
+			if !errors.Is(err, ErrStateGone) || !errors.Is(s.Confirm(time.Now()), ErrStateGone) {
+				t.Errorf("error %v", err)
+			}
+			time.Sleep(20 * time.Millisecond) // beyond the retention
+			if _, now, err := readCurrent(filepath.Join(dir, publishedDir)); err != nil || now != is {
+				t.Errorf("CURRENT names %v, was %v: %v", now, is, err)
+			}
+			if _, err := openReader(t, dir).Snapshot(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

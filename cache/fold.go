@@ -128,7 +128,11 @@ func (s *Store) deltaSnapshot(r *Reader) (snap *Snapshot, generation, seq uint64
 	if snap, err = r.Snapshot(); err != nil {
 		return nil, 0, 0, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	return snap, s.take(), seq, nil
+	if generation, err = s.take(); err != nil {
+		snap.Close()
+		return nil, 0, 0, err
+	}
+	return snap, generation, seq, nil
 }
 
 // forget clears the changes that a base of the given sequence holds.

@@ -182,8 +182,11 @@ func TestRenderAnewHealsTheBase(t *testing.T) {
 	setTrust(t, s, inForce(keyA))
 	mustCommit(t, s, world(signedBy(keyA)))
 	publish(t, s)
-	generation := s.take()
-	err := writeDB(s.publishedPath()+"/"+fileName("base", generation), func(putFunc) error { return nil }) // all is missing
+	generation, err := s.take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = writeDB(s.publishedPath()+"/"+fileName("base", generation), func(putFunc) error { return nil }) // all is missing
 	if err := errors.Join(err, s.switchData(func(next *current) { next.base = generation })); err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,9 @@ func (s *Store) publishedPath() string { return filepath.Join(s.dir, publishedDi
 // setCurrent replaces CURRENT by rename and lets the superseded files go
 // later. pub.mu is held.
 func (s *Store) setCurrent(next current) error {
+	if err := s.owned(); err != nil {
+		return err
+	}
 	dir := s.publishedPath()
 	tmp := filepath.Join(dir, currentName+".new")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -282,22 +285,29 @@ func getFull(s *Store) (full uint64) {
 }
 
 // take reserves a generation for a file that is about to be written.
-func (s *Store) take() uint64 {
+func (s *Store) take() (generation uint64, err error) {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
-	return s.pub.next().generation
+	next, err := s.next()
+	return next.generation, err
 }
 
 // next is what is current under the next generation, which is used up whatever
-// becomes of it: a failed publication may have been seen. mu is held.
-func (p *publisher) next() current {
-	p.cur.generation++
-	return p.cur
+// becomes of it: a failed publication may have been seen. pub.mu is held. Files of
+// the same generation are another's in a state directory that is not owned.
+func (s *Store) next() (current, error) {
+	if err := s.owned(); err != nil {
+		return current{}, err
+	}
+	s.pub.cur.generation++
+	return s.pub.cur, nil
 }
 
 // writeBase writes a compacted file of everything, as of commit seq.
 func (s *Store) writeBase() (generation, seq uint64, err error) {
-	generation = s.take()
+	if generation, err = s.take(); err != nil {
+		return 0, 0, fmt.Errorf("publish base: %w", err)
+	}
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
 		return s.view(func(tx *bbolt.Tx) error {
 			seq = getMeta(tx, metaSequence)
@@ -315,7 +325,9 @@ var errUntracked = errors.New("changes are not tracked")
 
 // writeDelta writes all that changed after one commit, as of another.
 func (s *Store) writeDelta(after uint64) (generation, seq uint64, err error) {
-	generation = s.take()
+	if generation, err = s.take(); err != nil {
+		return 0, 0, fmt.Errorf("publish delta: %w", err)
+	}
 	err = writeDB(filepath.Join(s.publishedPath(), fileName("delta", generation)), func(put putFunc) error {
 		return s.view(func(tx *bbolt.Tx) error {
 			if getMeta(tx, metaFull) != 0 {
@@ -351,11 +363,14 @@ func (s *Store) switchData(edit func(*current)) error {
 	if s.pub.terms == nil {
 		return errors.New("publish: the trust in force is not known") // none was set, or it was withdrawn
 	}
-	next, at := s.pub.next(), s.pub.at
+	next, err := s.next()
+	if err != nil {
+		return err
+	}
+	at := s.pub.at
 	edit(&next)
 	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
 		next.trusts = next.generation
-		var err error
 		if at, err = s.writeTrust(s.pub.terms, next); err != nil {
 			return err
 		}

@@ -43,8 +43,8 @@ const (
 //	signed        signer id (4 bytes, big endian)    → number of signatures (8 bytes) that rest on it
 //	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
 //
-// unlisted holds the repositories that could not be listed lately: their
-// answers read unknown.
+// unlisted holds the repositories, and directories above repositories, that could
+// not be listed lately: their answers read unknown.
 var (
 	bucketImages       = []byte("images")
 	bucketTags         = []byte("tags")

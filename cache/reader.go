@@ -19,6 +19,11 @@ import (
 // not know.
 var ErrNotFound = errors.New("not in the cache")
 
+// ErrUnlisted is the ErrNotFound of what may well be in storage: its repository,
+// or a directory above it, could not be listed. It is not known, as opposed to
+// not there.
+var ErrUnlisted = fmt.Errorf("%w, and its repository could not be listed", ErrNotFound)
+
 // ErrClosed is returned by a Reader that was closed.
 var ErrClosed = errors.New("reader is closed")
 

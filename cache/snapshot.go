@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,7 +141,7 @@ func guard(err *error, fn func() error) {
 	*err = fn()
 }
 
-// Resolve returns the digest that a tag names.
+// Resolve returns the digest that a tag names, or an error as Image does.
 func (s *Snapshot) Resolve(repository, tag string) (d trust.Digest, err error) {
 	guard(&err, func() error {
 		body, ok, err := s.get(inTags, tagKey(repository, tag))
@@ -148,7 +149,7 @@ func (s *Snapshot) Resolve(repository, tag string) (d trust.Digest, err error) {
 			return err
 		}
 		if !ok || len(body) != len(d) {
-			return ErrNotFound
+			return s.missing(repository)
 		}
 		copy(d[:], body)
 		return nil
@@ -167,17 +168,40 @@ func (s *Snapshot) Tag(repository, tag string) (Image, error) {
 	return img, err
 }
 
-// Image returns one image of a repository, or ErrNotFound.
+// Image returns one image of a repository, ErrNotFound, or that as ErrUnlisted.
 func (s *Snapshot) Image(repository string, d trust.Digest) (img Image, err error) {
 	guard(&err, func() error {
 		var ok bool
 		img, ok, err = s.image(repository, d, true)
 		if err == nil && !ok {
-			err = ErrNotFound
+			err = s.missing(repository)
 		}
 		return err
 	})
 	return img, err
+}
+
+// missing is the error for something that is not among the answers about a
+// repository.
+func (s *Snapshot) missing(repository string) error {
+	for name := repository; s.anyUnlisted(); {
+		if _, unlisted, err := s.get(inUnlisted, []byte(name)); err != nil {
+			return err
+		} else if unlisted {
+			return ErrUnlisted
+		}
+		i := strings.LastIndexByte(name, '/')
+		if i < 0 {
+			break
+		}
+		name = name[:i]
+	}
+	return ErrNotFound
+}
+
+// anyUnlisted spares look-ups: nearly always everything could be listed.
+func (s *Snapshot) anyUnlisted() bool {
+	return s.base.unlisted || s.delta != nil && s.delta.unlisted
 }
 
 // Digest returns one answer for each repository that holds d, by name.
@@ -221,6 +245,16 @@ func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest
 func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
 	guard(&err, func() error {
 		return s.each(inRepositories, nil, func(key, _ []byte) error { return fn(string(key)) })
+	})
+	return err
+}
+
+// Unlisted calls fn, in order, with every repository, and directory above
+// repositories, that could not be listed. What is known of it reads unknown;
+// there may be more in it.
+func (s *Snapshot) Unlisted(fn func(name string) error) (err error) {
+	guard(&err, func() error {
+		return s.each(inUnlisted, nil, func(key, _ []byte) error { return fn(string(key)) })
 	})
 	return err
 }

@@ -104,6 +104,7 @@ type Options struct {
 	// foldAt and compactAbove are the constants of these names; tests lower
 	// them to have a small cache do what a large one does.
 	foldAt, compactAbove int64
+	retention            time.Duration
 }
 
 // Store is the writer's side: the private database and what is published from
@@ -143,6 +144,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if opts.compactAbove == 0 {
 		opts.compactAbove = compactAbove
+	}
+	if opts.retention == 0 {
+		opts.retention = retention
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -231,6 +235,31 @@ func (s *Store) takeLock() error {
 		s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
 	}
 	s.lock = f
+	return nil
+}
+
+// ErrStateGone is returned by a Store whose state directory was removed or
+// replaced since it was opened: another process may have taken the new one. It is
+// of no use any more; close it and open another.
+var ErrStateGone = errors.New("state directory was removed or replaced while it was in use")
+
+// owned returns ErrStateGone unless the lock held is that of the state directory
+// and there is a place to publish in.
+func (s *Store) owned() error {
+	held, err := s.lock.Stat()
+	if err != nil {
+		return fmt.Errorf("look at lock: %w", err)
+	}
+	named, err := os.Stat(filepath.Join(s.dir, lockName))
+	if err == nil {
+		_, err = os.Stat(s.publishedPath())
+	}
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, named) {
+		return fmt.Errorf("%w: %s", ErrStateGone, s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("look at lock: %w", err)
+	}
 	return nil
 }
 

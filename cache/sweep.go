@@ -155,9 +155,13 @@ func (s *Store) sweep(left []fs.DirEntry) {
 }
 
 // removeLater removes a superseded file after the retention, whether or not
-// the process lives until then: the next start sweeps.
+// the process lives until then: the next start sweeps. By then the name may be
+// another Store's.
 func (s *Store) removeLater(path string) {
-	time.AfterFunc(retention, func() {
+	time.AfterFunc(s.opts.retention, func() {
+		if s.owned() != nil {
+			return
+		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.opts.Log.Warn("cannot remove superseded file", "path", path, "error", err)
 		}

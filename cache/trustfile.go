@@ -138,9 +138,14 @@ func (s *Store) withdraw(cause error) error {
 }
 
 // removeCurrent removes CURRENT, durably: a power cut must not bring back what
-// was trusted. One that is not there may not be removed durably yet.
+// was trusted. One that is not there may not be removed durably yet; one that is
+// another's stays.
 func (s *Store) removeCurrent() error {
-	err := os.Remove(filepath.Join(s.publishedPath(), currentName))
+	err := s.owned()
+	if errors.Is(err, ErrStateGone) {
+		return err
+	}
+	err = os.Remove(filepath.Join(s.publishedPath(), currentName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -172,7 +177,10 @@ func compareTrust(old, f *trust.InForce) TrustChange {
 // publishTrust writes a trust file and CURRENT. Signers without a number are
 // left out: no fact can name them. pub.mu is held.
 func (s *Store) publishTrust(f *trust.InForce) error {
-	next := s.pub.next()
+	next, err := s.next()
+	if err != nil {
+		return err
+	}
 	next.trusts = next.generation
 	at, err := s.writeTrust(f, next)
 	if err != nil {
@@ -230,8 +238,12 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 //
 // When at is before the publication, the clock has been set back since. What was
 // published is made anew then: readers' clocks are never earlier than it. So is
-// what somebody else has removed or replaced.
+// what somebody else has removed or replaced, unless it is the whole state
+// directory: ErrStateGone.
 func (s *Store) Confirm(at time.Time) error {
+	if err := s.owned(); err != nil {
+		return fmt.Errorf("confirm publication: %w", err)
+	}
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	s.pub.looked = at
@@ -253,6 +265,7 @@ func (s *Store) Confirm(at time.Time) error {
 // a delta that is not there is made anew by the next fold.
 func (s *Store) outdated(at time.Time) bool {
 	dir, cur := s.publishedPath(), s.pub.cur
+	cur.generation = s.pub.named.Load() // others may be used up
 	gone := func(path string) bool {
 		_, err := os.Stat(path)
 		return errors.Is(err, fs.ErrNotExist)

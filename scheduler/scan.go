@@ -110,7 +110,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 			s.oweScan(name, force)
 		}
 	}
-	if err := s.missing(places, l); err != nil {
+	if err := s.missing(places, known, l); err != nil {
 		return err
 	}
 	if s.cfg.Repositories != nil {
@@ -123,11 +123,17 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 
 // listing is what one walk found.
 type listing struct {
-	found     map[string]bool   // repository names
-	dirs      map[string]string // absolute directory → repository name, or "" for a namespace
-	unlisted  []string          // names below which nothing is known; "" is everything
-	refused   []string
-	unlistErr error
+	found    map[string]bool   // repository names
+	dirs     map[string]string // absolute directory → repository name, or "" for a namespace
+	unlisted []unlisted
+	refused  []string
+}
+
+// unlisted is a directory below which nothing is known; its name is "" for the
+// root.
+type unlisted struct {
+	name string
+	err  error
 }
 
 func (l *listing) visit(root string, v layout.Visit) error {
@@ -135,8 +141,7 @@ func (l *listing) visit(root string, v layout.Visit) error {
 	case v.Refused != "":
 		l.refused = append(l.refused, v.Dir+": "+v.Refused)
 	case v.Err != nil:
-		l.unlistErr = v.Err
-		l.unlisted = append(l.unlisted, v.Name)
+		l.unlisted = append(l.unlisted, unlisted{v.Name, v.Err})
 	case v.IsRepository:
 		l.found[v.Name] = true
 	}
@@ -150,35 +155,57 @@ func (l *listing) visit(root string, v layout.Visit) error {
 	return nil
 }
 
-// hidden reports whether a repository that was not found may only not have
-// been listed.
-func (l *listing) hidden(name string) bool {
-	return slices.ContainsFunc(l.unlisted, func(above string) bool {
-		return above == "" || above == name || strings.HasPrefix(name, above+"/")
+// hidden is why a repository that was not found may only not have been listed,
+// or nil.
+func (l *listing) hidden(name string) error {
+	i := slices.IndexFunc(l.unlisted, func(above unlisted) bool {
+		return above.name == "" || above.name == name || strings.HasPrefix(name, above.name+"/")
 	})
+	if i < 0 {
+		return nil
+	}
+	return l.unlisted[i].err
 }
 
 // missing removes the places that are gone and marks those that were not
-// listed.
-func (s *Scheduler) missing(places []cache.Place, l *listing) error {
-	yes := true
+// listed, and each directory that could not be: below it there may be more than
+// is known.
+func (s *Scheduler) missing(places []cache.Place, known map[string]*cache.Place, l *listing) error {
 	for _, p := range places {
 		if l.found[p.Name] {
 			continue
 		}
 		i := item{repository: p.Name}
-		if !l.hidden(p.Name) {
+		cause := l.hidden(p.Name)
+		if cause == nil {
 			s.agenda.add(i, fresh, func(w *work) { w.scan = true }) // the turn finds it gone
 			continue
 		}
 		if !p.Unlisted {
-			if _, err := s.cfg.Store.Commit(cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unlisted: &yes}}); err != nil {
+			if err := s.unlist(p.Name); err != nil {
 				return err
 			}
-			s.log.Warn("repository cannot be listed; its answers read unknown", "repository", p.Name, "error", l.unlistErr)
+			s.log.Warn("repository cannot be listed; its answers read unknown", "repository", p.Name, "error", cause)
 		}
 	}
+	s.counters.errors.Add(int64(len(l.unlisted)))
+	for _, dir := range l.unlisted {
+		if dir.name == "" || known[dir.name] != nil {
+			continue // marked above, or all there is to mark
+		}
+		if err := s.unlist(dir.name); err != nil {
+			return err
+		}
+		s.log.Warn("directory in storage cannot be listed; what is below it is not known", "directory", dir.name, "error", dir.err)
+	}
 	return nil
+}
+
+// unlist marks a place as one that could not be listed.
+func (s *Scheduler) unlist(name string) error {
+	yes := true
+	_, err := s.cfg.Store.Commit(cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unlisted: &yes}})
+	return err
 }
 
 // stamp returns the state of a repository's index.json as text, "" when it

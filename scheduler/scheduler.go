@@ -181,7 +181,7 @@ func (s *Scheduler) FirstPass() <-chan struct{} { return s.firstPass }
 
 // Run works until ctx ends, then finishes the turns in progress, commits them
 // and returns nil. It returns an error when nothing more can be done here: an
-// error that is cache.ErrDamaged asks for a new Store.
+// error that is cache.ErrDamaged or cache.ErrStateGone asks for a new Store.
 func (s *Scheduler) Run(ctx context.Context) error {
 	return s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
 		if s.cfg.Trust != nil {

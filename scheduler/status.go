@@ -127,7 +127,10 @@ func (st *stateOfScan) setWalk(l *listing, places []cache.Place, now time.Time, 
 	}
 	st.st.LastPass, st.st.PassTook, st.st.Repositories = now, took, len(l.found)
 	st.st.RefusedDirs = l.refused[:min(len(l.refused), enough)]
-	st.st.Unlisted = l.unlisted[:min(len(l.unlisted), enough)]
+	st.st.Unlisted = nil
+	for _, dir := range l.unlisted[:min(len(l.unlisted), enough)] {
+		st.st.Unlisted = append(st.st.Unlisted, dir.name)
+	}
 }
 
 // unstable counts how often in a row a repository was found so. With too many

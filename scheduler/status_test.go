@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -91,5 +92,39 @@ func TestLookedIsOfTheLoopAlone(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A directory that cannot be listed is told of, also when nothing was ever known
+// of it: a repository below it is not known, as opposed to not there.
+func TestDirectoryThatCannotBeListedIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.scan()
+	var log strings.Builder
+	w.edit = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+	s := w.scheduler()
+	l := &listing{unlisted: []unlisted{{"team", fs.ErrPermission}}}
+	for range 2 {
+		places, err := w.store.Places()
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := map[string]*cache.Place{}
+		for i := range places {
+			known[places[i].Name] = &places[i]
+		}
+		if err := s.missing(places, known, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "directory=team"); n != 1 || s.Work().Errors != 2 {
+		t.Errorf("%d errors, logged %d times:\n%s", s.Work().Errors, n, log.String())
+	}
+	if p, ok, err := w.store.Place("team"); err != nil || !ok || !p.Unlisted {
+		t.Errorf("%+v, %v, %v", p, ok, err)
+	}
+	w.scan() // it can be listed, and there is nothing
+	if p, ok, err := w.store.Place("team"); err != nil || ok {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

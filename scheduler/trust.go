@@ -48,7 +48,7 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 		case <-timer.C:
 		}
 		next := s.cfg.ConfirmInterval
-		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrDamaged) {
+		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrDamaged) || errors.Is(err, cache.ErrStateGone) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			fails++

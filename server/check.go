@@ -42,6 +42,8 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 	})
 	status := http.StatusOK
 	switch {
+	case errors.Is(err, cache.ErrUnlisted):
+		g.Reason, status = trust.IOError, http.StatusServiceUnavailable
 	case errors.Is(err, cache.ErrNotFound):
 		status = http.StatusNotFound
 	case err != nil:

@@ -27,6 +27,7 @@ const (
 	codeNotInForce   = "NOT_IN_FORCE"
 	codeStillInForce = "STILL_IN_FORCE"
 	codeNoCache      = "NO_CACHE"
+	codeUnlisted     = "UNLISTED"
 	codeInvalid      = "INVALID"
 	codeInternal     = "INTERNAL"
 )
@@ -68,6 +69,8 @@ func problemOf(err error) *problem {
 			fmt.Sprintf("at most %d bytes are accepted", large.Limit))
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return refuse(http.StatusInsufficientStorage, codeStorage, "there is no space left for it", "")
+	case errors.Is(err, cache.ErrUnlisted):
+		return refuse(http.StatusServiceUnavailable, codeUnlisted, "it is not known: its repository could not be listed", "the daemon's log and trust-worker status say why")
 	case errors.Is(err, cache.ErrNotFound):
 		return refuse(http.StatusNotFound, codeNameUnknown, "it is not in the cache", "")
 	case errors.Is(err, cache.ErrNoCache), errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrClosed):

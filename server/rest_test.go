@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -300,4 +301,24 @@ func TestGateWithoutCache(t *testing.T) {
 	w := sample(t)
 	check(t, os.Remove(filepath.Join(w.state, "published", "CURRENT")))
 	w.get(pathAPI+"/check/team/app@"+digestOf("team/app:latest").String()).want(t, 503, `"State":"unknown"`, `"Reason":"no-cache"`)
+}
+
+// What is not among the answers because its repository, or a directory above
+// it, could not be listed is not known: a gate asks again, instead of taking it
+// for an image that does not exist.
+func TestUnlistedIsNotNotFound(t *testing.T) {
+	w := sample(t)
+	yes := true
+	_, err := w.d.store.Commit(cache.Batch{Place: "locked", Update: &cache.PlaceUpdate{Unlisted: &yes}})
+	check(t, err)
+	check(t, w.d.store.Publish(t.Context()))
+	d := digestOf("nothing").String()
+	for _, repo := range []string{"locked", "locked/below"} {
+		w.get(pathAPI+"/check/"+repo+"@"+d).want(t, 503, `"State":"unknown"`, `"Reason":"io-error"`)
+		w.get(pathAPI+"/images/"+repo+"@"+d).want(t, 503, `"UNLISTED"`)
+		w.get(pathAPI+"/images/"+repo+":1").want(t, 503, `"UNLISTED"`)
+		w.get("/ui/image/"+repo+":1").want(t, 503, "could not be listed")
+		w.get("/v2/_zot/ext/search?query="+url.QueryEscape(`{Image(image:"`+repo+`:1"){Tag}}`)).want(t, 200, "its repository could not be listed")
+	}
+	w.get(pathAPI+"/check/lock@"+d).want(t, 404)
 }

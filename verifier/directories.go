@@ -142,14 +142,23 @@ func (p *pass) shown(t *tree, parts ...string) string {
 	return filepath.Join(append([]string{t.label}, parts...)...)
 }
 
+// certificateNames end names of files that were meant for a store.
+var certificateNames = []string{".crt", ".cer", ".pem", ".der"}
+
 // subdirectories walks down the named directories and lists the last. One that
-// is missing on the way is an empty trust store.
+// is missing on the way is an empty trust store; certificates that were put down
+// on the way are refused.
 func (p *pass) subdirectories(t *tree, names ...string) ([]item, error) {
 	dir, shown := ".", ""
 	for _, name := range names {
 		items, err := p.listed(t, dir, shown)
 		if err != nil {
 			return nil, err
+		}
+		for _, it := range items {
+			if slices.Contains(certificateNames, filepath.Ext(it.name)) {
+				p.refuse(p.shown(t, shown, it.name), refusef("is not in a named store; move it to truststore/x509/ca/NAME"))
+			}
 		}
 		i := slices.IndexFunc(items, func(it item) bool { return it.name == name })
 		if i < 0 {

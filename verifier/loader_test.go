@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -289,6 +290,30 @@ func TestOddEntries(t *testing.T) {
 	}
 	if ts.Policy().Source != PolicyInvalid {
 		t.Errorf("policy %s", ts.Policy())
+	}
+}
+
+// A certificate that was put beside the stores is refused by name: whoever put it
+// there expects it to be in force.
+func TestCertificateBesideTheStores(t *testing.T) {
+	d := newDirs(t)
+	root := signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert())
+	want := []string{"_notation/acme.crt", "_notation/truststore/acme.pem"}
+	for _, name := range append(want, "_notation/config.json", "_notation/acme.crt~") {
+		path := filepath.Join(d.dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, root, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, r := range d.load().Refused() {
+		got = append(got, r.Path)
+		if !strings.Contains(r.Reason, "move it to truststore/x509/ca/NAME") {
+			t.Errorf("%s: %s", r.Path, r.Reason)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("refused %q, want %q", got, want)
 	}
 }
 

@@ -165,6 +165,9 @@ func (s *settings) check(needRoot bool) error {
 	if s.lease <= 0 || s.scanInterval <= 0 {
 		return usageError{errors.New("--lease and --scan-interval must be positive")}
 	}
+	if s.workers < 0 {
+		return usageError{fmt.Errorf("--workers %d: choose 0, one for each processor, or more", s.workers)}
+	}
 	switch s.revocation {
 	case "online", "offline", "ignore":
 	default:

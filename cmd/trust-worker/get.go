@@ -80,17 +80,24 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 	return c
 }
 
+// unlistedRemedy is what to do about storage that cannot be listed.
+const unlistedRemedy = "run the daemon as a user who may read storage; its log and trust-worker status say more"
+
 // answerError gives the exit code of an answer that is none.
 func answerError(err error, ref reference) error {
+	name := ref.repository
 	switch {
+	case ref.tag != "":
+		name += ":" + ref.tag
+	case ref.repository == "":
+		name = ref.digest.String()
+	case ref.digest != (trust.Digest{}):
+		name += "@" + ref.digest.String()
+	}
+	switch {
+	case errors.Is(err, cache.ErrUnlisted):
+		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: unknown (io-error): %w; %s", name, err, unlistedRemedy)}
 	case errors.Is(err, cache.ErrNotFound):
-		name := ref.repository
-		if ref.tag != "" {
-			name += ":" + ref.tag
-		}
-		if ref.digest != (trust.Digest{}) {
-			name = strings.TrimPrefix(name+"@"+ref.digest.String(), "@")
-		}
 		hint := ""
 		if ref.repository == "sha256" { // what a terminal shows of a digest reads as a repository and a tag
 			hint = "; a digest is given with all its digits: --no-trunc shows them"
@@ -158,7 +165,8 @@ func needsTag(snap *cache.Snapshot, repository string) error {
 	case err != nil:
 		return err
 	case hasErr == nil && !ok:
-		return cache.ErrNotFound
+		_, err := snap.Resolve(repository, "")
+		return err
 	case len(tags) == 0:
 		return usageError{fmt.Errorf("%s: name an image by digest: it has no tags (see: trust-worker list %s)", repository, repository)}
 	}

@@ -104,11 +104,26 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, 
 	if err := srv.Listen(); err != nil {
 		return err
 	}
-	if url := srv.PageURL(); url != "" {
-		fmt.Fprintf(os.Stderr, "Status page: %s\n", url)
-	}
-	if line := srv.Curl(); line != "" {
-		fmt.Fprintf(os.Stderr, "To trust another key:\n  %s\n", line)
-	}
+	s.greet(srv.PageURL(), srv.Curl(), log)
 	return srv.Serve(ctx)
+}
+
+// greet says where the status page is and how to upload a key, unless they are
+// empty: to people as lines to copy, to what reads JSON as records like the others.
+func (s *settings) greet(page, upload string, log *slog.Logger) {
+	json := s.logFormat == "json"
+	switch {
+	case page == "":
+	case json:
+		log.Info("status page", "url", page)
+	default:
+		fmt.Fprintf(os.Stderr, "Status page: %s\n", page)
+	}
+	switch {
+	case upload == "":
+	case json:
+		log.Info("to trust another key", "command", upload)
+	default:
+		fmt.Fprintf(os.Stderr, "To trust another key:\n  %s\n", upload)
+	}
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,11 +34,17 @@ func newListCommand(s *settings) *cobra.Command {
 			only := ""
 			if len(args) == 1 {
 				only = args[0]
-				if ok, err := snap.HasRepository(only); err != nil || !ok {
-					return answerError(firstError(err, cache.ErrNotFound), reference{repository: only})
+				if ok, err := snap.HasRepository(only); err != nil {
+					return err
+				} else if !ok {
+					_, err := snap.Resolve(only, "")
+					return answerError(err, reference{repository: only})
 				}
 			}
-			return listImages(cmd.OutOrStdout(), &o, snap, only)
+			if err := listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {
+				return err
+			}
+			return incomplete(cmd.ErrOrStderr(), snap, only)
 		},
 	}
 	o.register(c)
@@ -86,6 +94,42 @@ func listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error
 		})
 	})
 	return firstError(readErr, err)
+}
+
+// incomplete says which directories a list may lack images of, and ends with
+// the exit code for what is not decided.
+func incomplete(stderr io.Writer, snap *cache.Snapshot, only string) error {
+	names, err := unlisted(snap, only)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	const enough = 20
+	for _, name := range names[:min(len(names), enough)] {
+		fmt.Fprintf(stderr, "trust-worker: %s could not be listed or read\n", inert(name))
+	}
+	if n := len(names) - enough; n > 0 {
+		fmt.Fprintf(stderr, "trust-worker: … nor could %d more\n", n)
+	}
+	return &codeError{trust.ExitUndecided, errors.New("there may be images that are not known; " + unlistedRemedy)}
+}
+
+// unlisted returns the directories that could not be listed, those below them
+// left out: all, or only those at and below one.
+func unlisted(snap *cache.Snapshot, only string) (names []string, err error) {
+	all := map[string]bool{}
+	err = snap.Unlisted(func(name string) error {
+		all[name] = true
+		for above := path.Dir(name); above != "."; above = path.Dir(above) {
+			if all[above] { // it comes first
+				return nil
+			}
+		}
+		if only == "" || name == only || strings.HasPrefix(name, only+"/") {
+			names = append(names, name)
+		}
+		return nil
+	})
+	return names, err
 }
 
 func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {

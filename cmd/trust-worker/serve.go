@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -19,6 +18,8 @@ import (
 	"trust-worker/cache"
 	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
+	"trust-worker/server"
+	"trust-worker/trust"
 	"trust-worker/watcher"
 )
 
@@ -40,6 +41,9 @@ the trust directories; USR1 looks at all of storage again.`,
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
+			if err := server.CheckAccess(s.http.auth(), s.http.tls(), s.http.defaultStore); err != nil {
+				return usageError{err}
+			}
 			return s.serve(cmd.Context(), nil)
 		},
 	}
@@ -56,10 +60,19 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 	}
 	for {
 		err := s.serveOnce(ctx, log, ready)
-		if !errors.Is(err, cache.ErrDamaged) || ctx.Err() != nil {
+		switch {
+		case err == nil:
+			log.Info("stopped")
+			return nil
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, cache.ErrStateGone): // another daemon may have it by now, which Open tells
+			log.Error("beginning anew", "error", err)
+		case errors.Is(err, cache.ErrDamaged):
+			log.Error("the private cache is damaged; beginning with a new one", "error", err)
+		default:
 			return err
 		}
-		log.Error("the private cache is damaged; beginning with a new one", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second): // a disk that damages everything must not spin
@@ -111,6 +124,9 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 		return err
 	}
 	log.Info("serving", "root", s.root, "state", s.state, "pid", os.Getpid(), "version", versions().Version)
+	for _, tool := range s.off() {
+		log.Warn("this tool is off: images with its signatures alone read unsigned", "tool", tool)
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	done := make(chan struct{})
 	g.Go(func() error { defer close(done); return sched.Run(gctx) })
@@ -126,7 +142,7 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 			return nil
 		case <-sched.FirstPass():
 		}
-		log.Info("first pass is over", "work", fmt.Sprintf("%+v", sched.Work()))
+		log.Info("first pass is over", "work", sched.Work())
 		if ready != nil {
 			return ready(gctx)
 		}
@@ -143,6 +159,17 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 		return nil
 	})
 	return g.Wait()
+}
+
+// off returns the tools that are switched off.
+func (s *settings) off() (tools []trust.Tool) {
+	if !s.enable || !s.cosign {
+		tools = append(tools, trust.Cosign)
+	}
+	if !s.enable || !s.notation {
+		tools = append(tools, trust.Notation)
+	}
+	return tools
 }
 
 // handleSignals reloads at HUP and rescans at USR1.
@@ -175,6 +202,7 @@ type statusFile struct {
 	PrivateBytes     int64
 	Rebuilt          string `json:",omitempty"`
 	Lease            string
+	Off              []trust.Tool     `json:",omitempty"`
 	Webhooks         []webhook.Status `json:",omitempty"`
 	scheduler.Status
 }
@@ -184,7 +212,7 @@ func statusPath(state string) string { return filepath.Join(state, "status.json"
 // writeStatus leaves the daemon's condition in the state directory, every two
 // seconds. It is for people; no answer rests on it.
 func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler, hooks *webhook.Sender) error {
-	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt()}
+	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt(), Off: s.off()}
 	log, err := s.logger()
 	if err != nil {
 		return err

@@ -28,6 +28,9 @@ type statusAnswer struct {
 	// Images and Signatures are counts by state.
 	Images     map[string]int64       `json:",omitempty"`
 	Signatures map[trust.Status]int64 `json:",omitempty"`
+	// Unlisted are repositories, and directories above them, that could not be
+	// listed or read: the first hundred.
+	Unlisted []string `json:",omitempty"`
 	// Daemon is what the daemon last wrote about itself.
 	Daemon *statusFile `json:",omitempty"`
 }
@@ -89,6 +92,11 @@ func (s *settings) status() (*statusAnswer, error) {
 		return a, nil
 	}
 	a.Images, a.Signatures = counts.Images, counts.Signatures
+	names, err := unlisted(snap, "")
+	if err != nil {
+		a.Problem = err.Error()
+	}
+	a.Unlisted = names[:min(len(names), 100)]
 	return a, nil
 }
 
@@ -125,6 +133,9 @@ func (a *statusAnswer) text(t *table) {
 		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
 		t.row("images", byState(a.Images))
 		t.row("signatures", byState(a.Signatures))
+		for _, name := range a.Unlisted {
+			t.row("cannot list", name)
+		}
 	}
 	if a.Problem != "" {
 		t.row("problem", a.Problem)
@@ -137,6 +148,9 @@ func (a *statusAnswer) text(t *table) {
 	}
 	if d.Rebuilt != "" {
 		t.row("rebuilt", d.Rebuilt)
+	}
+	for _, tool := range d.Off {
+		t.row("off", string(tool)+": images with its signatures alone read unsigned")
 	}
 	t.row("first pass", map[bool]string{true: "over", false: "running"}[d.FirstPass])
 	pass := "none yet"
@@ -171,9 +185,6 @@ func (a *statusAnswer) text(t *table) {
 	t.row("trust", fmt.Sprintf("%d files loaded, %d refused; notation policy: %s", len(d.Loaded), len(d.Refused), d.Policy))
 	for _, r := range d.Refused {
 		t.row("refused", r.Path+": "+r.Reason)
-	}
-	for _, dir := range d.Unlisted {
-		t.row("cannot list", dir)
 	}
 	for _, name := range d.Overflowing {
 		t.row("overflow", name+": too many unmatched signatures for the index; new keys are tried on it as a whole, later than elsewhere")

@@ -84,6 +84,8 @@ func (e *Engine) present(ctx context.Context, err error) *gqlerror.Error {
 	switch {
 	case errors.As(err, &client):
 		shown.Message = string(client)
+	case errors.Is(err, cache.ErrUnlisted):
+		shown.Message = "it is not known: its repository could not be listed; the daemon's log says why"
 	case errors.Is(err, cache.ErrNotFound):
 		shown.Message = "it is not in the cache"
 	case errors.Is(err, context.Canceled):

@@ -29,6 +29,7 @@ type material struct {
 	PolicyWrong  bool
 	Ignored      int
 	Refused      []refusal
+	Unshown      int // refusals that are left out
 	Files        []file
 	From, Of     int
 	Next         int // 0: this is the last page
@@ -102,7 +103,9 @@ func (m material) brief() material {
 		shown++
 	}
 	m.Files = ending[:max(shown, min(1, len(ending)))] // the next one, if none is near
-	m.Refused = m.Refused[:min(len(m.Refused), enough)]
+	if m.Unshown = len(m.Refused) - enough; m.Unshown > 0 {
+		m.Refused = m.Refused[:enough]
+	}
 	return m
 }
 

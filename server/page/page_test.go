@@ -228,6 +228,38 @@ func TestTrustMaterialInPages(t *testing.T) {
 	}
 }
 
+// The overview says how many refused files it leaves out, and where keys go while
+// there is none.
+func TestMaterialInBrief(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 7 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.pub", i)), []byte("not a key"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loader, err := verifier.NewLoader(verifier.Config{CosignDir: dir, NotationDir: filepath.Join(dir, "none"), Cosign: true, Notation: true,
+		Revocation: verifier.RevocationOffline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := loader.Load(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	html, err := New("").Overview(&Overview{Now: now, Store: store, Images: []cache.Image{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(html), "<strong>refused</strong>"); n != 5 {
+		t.Errorf("%d refused files are shown", n)
+	}
+	for _, part := range []string{`<a href="/ui/trust">2 more refused files</a>`, "Put public keys into"} {
+		if !strings.Contains(string(html), part) {
+			t.Errorf("%q is not there", part)
+		}
+	}
+}
+
 // Losses of the last day stand first, then the newest; each is a sentence.
 func TestLastChanges(t *testing.T) {
 	d, key := trust.SumOf([]byte("image")), trust.SumOf([]byte("key"))
