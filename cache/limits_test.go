@@ -45,7 +45,7 @@ func TestEndlessSignaturesOfOneImage(t *testing.T) {
 					if c.problem {
 						ref.Problems = append(ref.Problems, Problem{Layer: layer, Reason: trust.BlobMissing})
 					} else {
-						f.Verdicts = append(f.Verdicts, trust.Verdict{Reason: trust.Malformed, VerifiedAt: 1 << 30, Epoch: 1})
+						f.Verdicts = append(f.Verdicts, trust.Verdict{Reason: trust.Malformed, VerifiedAt: 1 << 30, Epoch: trust.MinEpoch})
 					}
 				}
 				if f.Verdicts != nil {

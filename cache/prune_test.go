@@ -67,7 +67,7 @@ func TestUnmatchedRowsAreBounded(t *testing.T) {
 	setTrust(t, s, inForce(keyA))
 	unmatched := func(n byte) Fact {
 		f := Fact{Subject: image, Signature: trust.SumOf([]byte{n}), Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
-			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}, Hints: []Hint{{2, n}, {3, n}}}
+			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: trust.MinEpoch}}, Hints: []Hint{{2, n}, {3, n}}}
 		return f
 	}
 	b := world(unmatched(1))
@@ -99,7 +99,7 @@ func TestOutdatedFactsAreLeftOut(t *testing.T) {
 	defer func() { publish(t, s); closeChecked(t, s) }()
 	setTrust(t, s, inForce(keyA))
 	f := Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
-		Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}}
+		Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: trust.MinEpoch}}}
 	setTrust(t, s, inForce(keyA, keyB))
 	late, err := s.Commit(world(f))
 	if err != nil || len(late) != 1 {
@@ -126,7 +126,7 @@ func TestOverBoundUntilNothingIsLeftOut(t *testing.T) {
 	setTrust(t, s, inForce(keyA))
 	unmatched := func(n byte) Fact {
 		return Fact{Subject: image, Signature: trust.SumOf([]byte{n}), Context: Context{Tool: trust.Cosign}, Trust: s.TrustGeneration(),
-			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: 1}}, Hints: []Hint{{2, n}}}
+			Verdicts: []trust.Verdict{{Reason: trust.NoTrustedKey, VerifiedAt: 1, Epoch: trust.MinEpoch}}, Hints: []Hint{{2, n}}}
 	}
 	over := func(want bool) {
 		t.Helper()

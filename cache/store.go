@@ -223,7 +223,12 @@ func (s *Store) takeLock() error {
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for try := 0; err != nil && try < 5; try++ {
+		time.Sleep(20 * time.Millisecond) // those who only look hold it for a moment, too: Alive, Check
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		pid := HolderPID(s.dir)
 		return errors.Join(&LockedError{State: s.dir, PID: pid}, f.Close())
 	}

@@ -100,7 +100,7 @@ func (o op) batch() Batch {
 		sig := trust.SumOf(d[:])
 		b.Rows = append(b.Rows, Row{Digest: d, MediaType: "m", Present: true, References: []Reference{{Digest: sig, Carrier: 4}}})
 		b.Facts = append(b.Facts, Fact{Subject: d, Signature: sig, Context: Context{Tool: trust.Notation, Policy: stormPolicy(o.pol), MediaType: "m"},
-			Verdicts: []trust.Verdict{{Format: trust.JWS, Policy: stormPolicy(o.pol), Epoch: 1, VerifiedAt: 1, Author: stormAuthor(o.place, n),
+			Verdicts: []trust.Verdict{{Format: trust.JWS, Policy: stormPolicy(o.pol), Epoch: trust.MinEpoch, VerifiedAt: 1, Author: stormAuthor(o.place, n),
 				Grounds: []trust.Ground{{Signers: []trust.Signer{stormSigner(n % stormSigners)}}}}},
 			Hints: []Hint{{HintSigner, byte(n)}}, Trust: knowsAll})
 	}

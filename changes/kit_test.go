@@ -114,8 +114,8 @@ func (w *world) put(repository string, images ...image) {
 			if !img.until.IsZero() {
 				g.Until, g.Limit = img.until.Unix(), trust.SignatureExpired
 			}
-			b.Facts = append(b.Facts, cache.Fact{Subject: d, Signature: sig, Context: cache.Context{Tool: trust.Cosign}, Epoch: 1,
-				Trust: w.store.TrustGeneration(), Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: 1, Epoch: 1, Grounds: []trust.Ground{g}}}})
+			b.Facts = append(b.Facts, cache.Fact{Subject: d, Signature: sig, Context: cache.Context{Tool: trust.Cosign}, Epoch: trust.MinEpoch,
+				Trust: w.store.TrustGeneration(), Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: 1, Epoch: trust.MinEpoch, Grounds: []trust.Ground{g}}}})
 		}
 		b.Rows = append(b.Rows, row)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -171,9 +173,14 @@ func (l *Limits) complete() {
 	orDefault(&l.MaxScan, 200_000)
 }
 
-// CheckAccess finds contradictions in what an operator says about who may do
-// what, without reading any file.
-func CheckAccess(auth Auth, tls TLS, defaultStore string) error {
+// CheckAccess finds mistakes in what an operator says about where to listen and
+// who may do what, without reading any file or asking the network.
+func CheckAccess(listen []string, auth Auth, tls TLS, defaultStore string) error {
+	for _, address := range listen {
+		if err := checkAddress(address); err != nil {
+			return err
+		}
+	}
 	switch auth.Reads {
 	case "", "open", "credential":
 	default:
@@ -201,6 +208,23 @@ func CheckAccess(auth Auth, tls TLS, defaultStore string) error {
 	return nil
 }
 
+func checkAddress(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return fmt.Errorf("address %q: give the socket's path, as unix:/path", address)
+		}
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("address %q: give host:port or unix:/path (%w)", address, err)
+	}
+	return nil
+}
+
 // check validates once, and fills in defaults.
 func (c *Config) check() error {
 	if c.Reader == nil || c.Trust == nil || c.Status == nil || c.Changes == nil || c.StateDir == "" {
@@ -209,7 +233,7 @@ func (c *Config) check() error {
 	if c.Cosign && c.CosignDir == "" || c.Notation && c.NotationDir == "" {
 		return errors.New("server: the directory of a tool that is on is required")
 	}
-	if err := CheckAccess(c.Auth, c.TLS, c.DefaultStore); err != nil {
+	if err := CheckAccess(c.Listen, c.Auth, c.TLS, c.DefaultStore); err != nil {
 		return err
 	}
 	c.Limits.complete()

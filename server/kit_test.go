@@ -277,16 +277,16 @@ func (w *world) claims(row *cache.Row, name string, claims []claim) (facts []cac
 		// 4 is the number of notation's carrier, 1 of a cosign tag.
 		carrier := map[trust.Tool]uint8{trust.Cosign: 1, trust.Notation: 4}[c.tool]
 		row.References = append(row.References, cache.Reference{Digest: sig, Carrier: carrier})
-		f := cache.Fact{Subject: row.Digest, Signature: sig, Context: cache.Context{Tool: c.tool}, Epoch: 1, Trust: w.d.store.TrustGeneration()}
+		f := cache.Fact{Subject: row.Digest, Signature: sig, Context: cache.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration()}
 		if c.tool == trust.Notation {
 			f.Context.MediaType = row.MediaType
 			f.Context.Policy, _ = w.d.TrustStore().InForce().Policy("any", trust.Notation)
 		}
 		format := map[trust.Tool]trust.Format{trust.Cosign: trust.SimpleSigning, trust.Notation: trust.JWS}[c.tool]
 		for range c.verdict {
-			f.Verdicts = append(f.Verdicts, trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: 1, Reason: trust.NoTrustedKey})
+			f.Verdicts = append(f.Verdicts, trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: trust.NoTrustedKey})
 		}
-		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: 1, Reason: c.reason, Author: c.author, Policy: f.Context.Policy}
+		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: c.reason, Author: c.author, Policy: f.Context.Policy}
 		if c.reason == "" {
 			v.Grounds = []trust.Ground{{Signers: []trust.Signer{c.signer}, Until: c.until, Limit: trust.SignatureExpired}}
 		}

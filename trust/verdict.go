@@ -163,7 +163,7 @@ type Verdict struct {
 // MinEpoch is the oldest verifier's epoch whose verdicts are served. It is
 // raised by hand when something was wrongly accepted; such verdicts then read
 // Pending until they are made again.
-const MinEpoch uint32 = 1
+const MinEpoch uint32 = 4
 
 // LayerID names a cosign signature layer by content.
 type LayerID [16]byte

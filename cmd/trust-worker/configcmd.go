@@ -90,7 +90,7 @@ func (s *settings) inEffect(flags *pflag.FlagSet) []setting {
 // check finds contradictions, and files that cannot be read, before anything
 // listens.
 func (h *httpSettings) check() error {
-	if err := server.CheckAccess(h.auth(), h.tls(), h.defaultStore); err != nil {
+	if err := server.CheckAccess(h.listen, h.auth(), h.tls(), h.defaultStore); err != nil {
 		return err
 	}
 	if len(h.listen) == 0 && (h.insecureUploads || h.tlsCert != "" || h.htpasswd != "" || len(h.readTokens)+len(h.writeTokens)+len(h.hintTokens) > 0) {

@@ -60,6 +60,9 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 			if err != nil {
 				return err
 			}
+			if wait < 0 {
+				return usageError{fmt.Errorf("--wait %s: a time to wait is not negative", wait)}
+			}
 			r, err := s.answers(cmd)
 			if err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/trust"
@@ -51,6 +52,10 @@ func run() int {
 	return codeOf(err)
 }
 
+// samePress is how close signals come that are meant as one: timeout(1) sends one
+// to the process and one to its group.
+const samePress = 200 * time.Millisecond
+
 // interruptible ends the context at INT or TERM; a second one ends the process
 // at once.
 func interruptible() (context.Context, func()) {
@@ -60,7 +65,12 @@ func interruptible() (context.Context, func()) {
 	go func() {
 		<-signals
 		cancel()
-		<-signals
+		for first := time.Now(); ; {
+			<-signals
+			if time.Since(first) > samePress {
+				break
+			}
+		}
 		fmt.Fprintln(os.Stderr, "trust-worker: second signal: stopping at once")
 		os.Exit(exitError)
 	}()
@@ -96,6 +106,8 @@ func codeOf(err error) int {
 		return exitUsage
 	case errors.Is(err, cache.ErrNotFound):
 		return trust.ExitNotFound
+	case errors.Is(err, cache.ErrFormat): // as no cache at all, until it is made anew
+		return trust.ExitUndecided
 	}
 	return exitError
 }

@@ -15,7 +15,6 @@ func newManCommand() *cobra.Command {
 		Use: "man DIR", Short: "Write the manual pages into a directory", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
-			root.InitDefaultCompletionCmd()
 			root.DisableAutoGenTag = true
 			header := &doc.GenManHeader{Section: "1", Source: "trust-worker " + versions().Version, Manual: "trust-worker", Date: buildDate()}
 			return doc.GenManTree(root, header, args[0])

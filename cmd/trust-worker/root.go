@@ -28,12 +28,17 @@ _notation, and keeps the answers in a cache that other processes read.`,
 	})
 	root.AddCommand(newServeCommand(s), newScanCommand(s), newGetCommand(s), newListCommand(s), newKeysCommand(s),
 		newVerifyCommand(s), newStatusCommand(s), newWatchCommand(s), newCacheCommand(s), newConfigCommand(s), newDemoCommand(s), newVersionCommand(), newManCommand())
+	root.InitDefaultCompletionCmd()
 	wrapArgs(root)
 	return root
 }
 
-// wrapArgs makes wrong arguments usage errors.
+// wrapArgs makes wrong arguments usage errors; a command that only has others
+// below it shows its help.
 func wrapArgs(c *cobra.Command) {
+	if !c.Runnable() {
+		c.Args, c.RunE = cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	if args := c.Args; args != nil {
 		c.Args = func(cmd *cobra.Command, a []string) error {
 			if err := args(cmd, a); err != nil {

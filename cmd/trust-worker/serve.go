@@ -41,7 +41,7 @@ the trust directories; USR1 looks at all of storage again.`,
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
-			if err := server.CheckAccess(s.http.auth(), s.http.tls(), s.http.defaultStore); err != nil {
+			if err := server.CheckAccess(s.http.listen, s.http.auth(), s.http.tls(), s.http.defaultStore); err != nil {
 				return usageError{err}
 			}
 			return s.serve(cmd.Context(), nil)

@@ -121,6 +121,8 @@ func (a *statusAnswer) text(t *table) {
 		t.row("daemon", fmt.Sprintf("running, pid %d, started %s", d.PID, t.when(d.Started)))
 	case a.Running:
 		t.row("daemon", "running")
+	case d != nil:
+		t.row("daemon", "not running; its work below is as it was last told")
 	default:
 		t.row("daemon", "not running")
 	}
