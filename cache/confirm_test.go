@@ -185,3 +185,47 @@ func TestGainThatFailedHalfwayIsTakenBack(t *testing.T) {
 	setTrust(t, s, inForce(keyA))
 	want(t, r, trust.Untrusted, trust.SignerRemoved)
 }
+
+// A cache that was begun anew is partial until it is said to be whole, which lasts;
+// a publication that fails says it the next time.
+func TestPartialUntilSaidWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	r := openReader(t, dir)
+	missing := func(want error) {
+		t.Helper()
+		snap := snapshot(t, r)
+		if _, err := snap.Image("nowhere", image); !errors.Is(err, want) || !errors.Is(err, ErrNotFound) {
+			t.Errorf("image: %v", err)
+		}
+		if _, err := snap.Digest(image); !errors.Is(err, want) || snap.Partial() != (want == ErrPartial) {
+			t.Errorf("digest: %v; partial %v", err, snap.Partial())
+		}
+	}
+	missing(ErrPartial)
+	unblock := blockCurrent(t, dir)
+	if s.SetWhole(true) == nil {
+		t.Error("published through a directory")
+	}
+	missing(ErrPartial)
+	unblock()
+	for range 2 {
+		if err := s.SetWhole(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	missing(ErrNotFound)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA, keyB))
+	missing(ErrNotFound)
+	if err := s.SetWhole(false); err != nil {
+		t.Fatal(err)
+	}
+	missing(ErrPartial)
+}

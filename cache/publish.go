@@ -34,6 +34,9 @@ type publisher struct {
 	withdrawn bool
 	// unsure: terms were set that could not be published or recorded.
 	unsure bool
+	// partial: storage has not been read to its end since the cache was begun, or
+	// cannot be listed.
+	partial bool
 	// trustPublished: the trust file in force is this process's, not one
 	// that an earlier run left.
 	trustPublished bool

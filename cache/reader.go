@@ -27,6 +27,10 @@ var ErrUnlisted = fmt.Errorf("%w, and its repository could not be listed", ErrNo
 // ErrClosed is returned by a Reader that was closed.
 var ErrClosed = errors.New("reader is closed")
 
+// ErrPartial is the ErrNotFound of what may well be in storage: that has not been
+// read to its end since the cache was begun.
+var ErrPartial = fmt.Errorf("%w yet: storage has not been read to its end", ErrNotFound)
+
 // Option configures a Reader.
 type Option func(*Reader)
 

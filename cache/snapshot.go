@@ -149,7 +149,7 @@ func (s *Snapshot) Resolve(repository, tag string) (d trust.Digest, err error) {
 			return err
 		}
 		if !ok || len(body) != len(d) {
-			return s.missing(repository)
+			return s.Missing(repository)
 		}
 		copy(d[:], body)
 		return nil
@@ -168,36 +168,51 @@ func (s *Snapshot) Tag(repository, tag string) (Image, error) {
 	return img, err
 }
 
-// Image returns one image of a repository, ErrNotFound, or that as ErrUnlisted.
+// Image returns one image of a repository, or what Missing does.
 func (s *Snapshot) Image(repository string, d trust.Digest) (img Image, err error) {
 	guard(&err, func() error {
 		var ok bool
 		img, ok, err = s.image(repository, d, true)
 		if err == nil && !ok {
-			err = s.missing(repository)
+			err = s.Missing(repository)
 		}
 		return err
 	})
 	return img, err
 }
 
-// missing is the error for something that is not among the answers about a
-// repository.
-func (s *Snapshot) missing(repository string) error {
-	for name := repository; s.anyUnlisted(); {
-		if _, unlisted, err := s.get(inUnlisted, []byte(name)); err != nil {
-			return err
-		} else if unlisted {
-			return ErrUnlisted
+// Missing is the error for something that is not among the answers about a
+// repository: ErrNotFound, or that as ErrUnlisted or ErrPartial.
+func (s *Snapshot) Missing(repository string) (err error) {
+	guard(&err, func() error {
+		for name := repository; s.anyUnlisted(); {
+			if _, unlisted, err := s.get(inUnlisted, []byte(name)); err != nil {
+				return err
+			} else if unlisted {
+				return ErrUnlisted
+			}
+			i := strings.LastIndexByte(name, '/')
+			if i < 0 {
+				break
+			}
+			name = name[:i]
 		}
-		i := strings.LastIndexByte(name, '/')
-		if i < 0 {
-			break
-		}
-		name = name[:i]
+		return s.absent()
+	})
+	return err
+}
+
+// absent is the error for what is nowhere in the cache.
+func (s *Snapshot) absent() error {
+	if s.g.trust.partial {
+		return ErrPartial
 	}
 	return ErrNotFound
 }
+
+// Partial reports whether storage has not been read to its end since the cache was
+// begun: what is not in the cache may be in storage.
+func (s *Snapshot) Partial() bool { return s.g.trust.partial }
 
 // anyUnlisted spares look-ups: nearly always everything could be listed.
 func (s *Snapshot) anyUnlisted() bool {
@@ -216,7 +231,7 @@ func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
 		})
 	})
 	if err == nil && len(images) == 0 {
-		err = ErrNotFound
+		err = s.absent()
 	}
 	return images, err
 }

@@ -57,6 +57,7 @@ const (
 	metaPolicies   = "policies"   // policiesSum of the statements in force
 	metaSequence   = "sequence"   // counts commits
 	metaFolding    = "folding"    // 1: a base is being made from untracked changes
+	metaWhole      = "whole"      // 1: storage was read to its end
 	metaFull       = "full"       // 1: changes are no longer tracked; the next publication is a base
 	metaUnfiled    = "unfiled"    // facts that are not in the index for want of room
 	metaTerms      = "terms"      // hash of the terms, but for the signers, under which everything is counted

@@ -114,6 +114,7 @@ func (s *Store) beginPublished(anew bool) (id uint64, err error) {
 	}
 	tracked := int64(0)
 	err = s.update(func(tx *bbolt.Tx) (err error) {
+		s.pub.partial = getMeta(tx, metaWhole) == 0
 		if tracked = 0; anew {
 			if err := errors.Join(putMeta(tx, metaID, fresh), putMeta(tx, metaGeneration, 0)); err != nil {
 				return err

@@ -71,11 +71,13 @@ type trustFile struct {
 	// published is when the file was written, Unix nanoseconds; lease is how
 	// long it is believed without confirmation, 0 for ever.
 	published, lease int64
+	// partial: what is not in the cache may be in storage.
+	partial bool
 }
 
 func decodeTrust(p *cachepb.Trust) *trustFile {
 	t := &trustFile{signers: map[uint32]trust.Signer{}, policies: map[uint32]trust.PolicyID{},
-		published: p.PublishedAt, lease: p.Lease}
+		published: p.PublishedAt, lease: p.Lease, partial: p.Partial}
 	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: decodeReason(p.PolicyProblem),
 		RegistryNames: p.RegistryNames}
 	for _, ps := range p.Signers {

@@ -207,7 +207,7 @@ func (s *Store) writeTrust(f *trust.InForce, next current) (at int64, err error)
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 	t := f.Terms()
 	p := encodeTerms(t)
-	p.PublishedAt, p.Lease = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0))
+	p.PublishedAt, p.Lease, p.Partial = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0)), s.pub.partial
 	s.dict.mu.RLock()
 	defer s.dict.mu.RUnlock()
 	for _, m := range t.Materials {
@@ -230,6 +230,33 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 			PolicyHash: st.Policy[:], Verifies: st.Verifies})
 	}
 	return p
+}
+
+// SetWhole says whether storage has been read to its end: what is not in the cache
+// is not in storage then. Publish what was found before. A new private store is
+// not whole.
+func (s *Store) SetWhole(whole bool) error {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	if s.pub.partial != whole {
+		return nil
+	}
+	n := uint64(0)
+	if whole {
+		n = 1
+	}
+	if err := s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaWhole, n) }); err != nil {
+		return fmt.Errorf("record that storage was read: %w", err)
+	}
+	s.pub.partial = !whole
+	if s.pub.terms == nil || s.pub.withdrawn {
+		return nil // the next trust file says it
+	}
+	if err := s.publishTrust(s.pub.terms); err != nil {
+		s.pub.partial = whole // to be tried again
+		return fmt.Errorf("publish that storage was read: %w", err)
+	}
+	return nil
 }
 
 // Confirm renews the lease: at time at the caller began the look that found the

@@ -113,12 +113,35 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	if err := s.missing(places, known, l); err != nil {
 		return err
 	}
+	if err := s.setWhole(l); err != nil {
+		return err
+	}
 	if s.cfg.Repositories != nil {
 		s.cfg.Repositories.Set(l.dirs)
 	}
 	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
 	s.counters.walks.Add(1)
 	return nil
+}
+
+// setWhole notes whether all of storage could be listed. Answers are not the whole
+// before the first pass is over.
+func (s *Scheduler) setWhole(l *listing) error {
+	listed := !slices.ContainsFunc(l.unlisted, func(u unlisted) bool { return u.name == "" })
+	s.rootsListed.Store(listed)
+	select {
+	case <-s.firstPass:
+	default:
+		if listed {
+			return nil
+		}
+	}
+	err := s.cfg.Store.SetWhole(listed)
+	if err != nil && !errors.Is(err, cache.ErrDamaged) {
+		s.log.Error("cannot publish whether all of storage is known; the next pass will", "error", err)
+		return nil
+	}
+	return err
 }
 
 // listing is what one walk found.

@@ -105,8 +105,10 @@ type Scheduler struct {
 	trustOwed, policiesOwed bool
 	refused                 []verifier.Refusal // by the last load
 
-	firstPass chan struct{} // closed once the first pass over storage is queued and worked off
-	passOnce  sync.Once
+	// rootsListed is set when the last walk could list every root.
+	rootsListed atomic.Bool
+	firstPass   chan struct{} // closed once the first pass over storage is queued and worked off
+	passOnce    sync.Once
 
 	rescan chan struct{}
 	reload chan struct{}
@@ -233,6 +235,9 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	}
 	if err == nil && ctx.Err() == nil {
 		err = s.cfg.Store.Publish(ctx)
+	}
+	if err == nil && ctx.Err() == nil {
+		err = s.cfg.Store.SetWhole(s.rootsListed.Load())
 	}
 	return errors.Join(err, ctx.Err())
 }
@@ -382,7 +387,11 @@ func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 		case <-s.agenda.quiet():
 		}
 		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 {
-			if err := s.cfg.Store.Publish(ctx); err == nil {
+			err := s.cfg.Store.Publish(ctx)
+			if err == nil {
+				err = s.cfg.Store.SetWhole(s.rootsListed.Load())
+			}
+			if err == nil {
 				s.passOnce.Do(func() { close(s.firstPass) })
 				return nil
 			}

@@ -128,3 +128,44 @@ func TestDirectoryThatCannotBeListedIsTold(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
+
+// What is not in the cache may be in storage until that was read to its end once,
+// and while its root cannot be listed.
+func TestStorageThatWasNotReadToItsEnd(t *testing.T) {
+	w := newWorld(t)
+	partial := func() bool {
+		t.Helper()
+		r, err := cache.OpenReader(w.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		snap, err := r.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Close()
+		return snap.Partial()
+	}
+	s := w.scheduler()
+	if err := errors.Join(s.reloadTrust(t.Context()), w.store.Publish(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if !partial() {
+		t.Error("whole before anything was read")
+	}
+	w.scan()
+	if partial() {
+		t.Error("partial after a full pass")
+	}
+	listed, unlisted := &listing{}, &listing{unlisted: []unlisted{{"", fs.ErrPermission}}}
+	s.passOnce.Do(func() { close(s.firstPass) })
+	for _, step := range []struct {
+		l    *listing
+		want bool
+	}{{listed, false}, {unlisted, true}, {unlisted, true}, {listed, false}} {
+		if err := s.setWhole(step.l); err != nil || partial() != step.want {
+			t.Errorf("%d unlisted: partial %v, %v", len(step.l.unlisted), partial(), err)
+		}
+	}
+}

@@ -44,6 +44,8 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 	switch {
 	case errors.Is(err, cache.ErrUnlisted):
 		g.Reason, status = trust.IOError, http.StatusServiceUnavailable
+	case errors.Is(err, cache.ErrPartial):
+		g.State, g.Reason, status = string(trust.Pending), trust.New, http.StatusServiceUnavailable
 	case errors.Is(err, cache.ErrNotFound):
 		status = http.StatusNotFound
 	case err != nil:

@@ -71,6 +71,8 @@ func problemOf(err error) *problem {
 		return refuse(http.StatusInsufficientStorage, codeStorage, "there is no space left for it", "")
 	case errors.Is(err, cache.ErrUnlisted):
 		return refuse(http.StatusServiceUnavailable, codeUnlisted, "it is not known: its repository could not be listed", "the daemon's log and trust-worker status say why")
+	case errors.Is(err, cache.ErrPartial):
+		return refuse(http.StatusServiceUnavailable, codeUnlisted, "it is not known yet: the first pass over storage is not over", "")
 	case errors.Is(err, cache.ErrNotFound):
 		return refuse(http.StatusNotFound, codeNameUnknown, "it is not in the cache", "")
 	case errors.Is(err, cache.ErrNoCache), errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrClosed):

@@ -130,6 +130,7 @@ func start(t testing.TB, edit func(*Config)) *world {
 	w.d.store = must[*cache.Store](t)(cache.Open(w.state, cache.Options{}))
 	check(t, w.d.ReloadNow(context.Background()))
 	check(t, w.d.store.Publish(context.Background()))
+	check(t, w.d.store.SetWhole(true)) // as at the end of the first pass
 	w.reader = must[*cache.Reader](t)(cache.OpenReader(w.state))
 	cfg.Changes = changes.OpenJournal(w.state, cfg.Log)
 	w.o = changes.NewObserver(w.reader, cfg.Changes, cfg.Log, nil)

@@ -49,6 +49,7 @@ func parseCursor(s string) (c cursor, err error) {
 // lists is what a pager reads of a cache.Snapshot.
 type lists interface {
 	HasRepository(name string) (bool, error)
+	Missing(repository string) error
 	RepositoriesFrom(name string, fn func(name string) error) error
 	TagsAfter(repository, tag string, fn func(tag string, d trust.Digest) error) error
 	DigestsFrom(repository string, first trust.Digest, fn func(d trust.Digest, alone bool) error) error
@@ -78,8 +79,10 @@ func (p *pager) collect(only string) error {
 	if only == "" {
 		err = p.snap.RepositoriesFrom(p.after.repo, p.repository)
 	} else {
-		if ok, err := p.snap.HasRepository(only); err != nil || !ok {
-			return errors.Join(err, cache.ErrNotFound)
+		if ok, err := p.snap.HasRepository(only); err != nil {
+			return err
+		} else if !ok {
+			return p.snap.Missing(only)
 		}
 		if only >= p.after.repo {
 			err = p.repository(only)

@@ -322,3 +322,21 @@ func TestUnlistedIsNotNotFound(t *testing.T) {
 	}
 	w.get(pathAPI+"/check/lock@"+d).want(t, 404)
 }
+
+// Before the first pass is over, and while storage cannot be listed, what is not
+// in the cache may be in storage all the same; what is there is answered.
+func TestPartialIsNotNotFound(t *testing.T) {
+	w := sample(t)
+	known := w.image("team/known", "1", byKey(signtest.NewKey(signtest.P256)))
+	check(t, w.d.store.SetWhole(false))
+	d := digestOf("nothing").String()
+	w.get(pathAPI+"/check/team/app@"+d).want(t, 503, `"State":"pending"`, `"Reason":"new"`)
+	w.get(pathAPI+"/check/other@"+d).want(t, 503, `"State":"pending"`)
+	w.get(pathAPI+"/images/other:1").want(t, 503, "first pass over storage is not over")
+	w.get(pathAPI+"/images?repository=other").want(t, 503)
+	w.get("/ui/image/other:1").want(t, 503, "first pass over storage is not over")
+	w.get("/v2/_zot/ext/search?query="+url.QueryEscape(`{Image(image:"other:1"){Tag}}`)).want(t, 200, "first pass over storage is not over")
+	w.get(pathAPI+"/images/team/known@"+known.String()).want(t, 200, `"IsSigned":true`)
+	check(t, w.d.store.SetWhole(true))
+	w.get(pathAPI+"/check/other@"+d).want(t, 404)
+}

@@ -639,6 +639,7 @@ type Trust struct {
 	RegistryNames []string               `protobuf:"bytes,6,rep,name=registry_names,json=registryNames,proto3" json:"registry_names,omitempty"`
 	PublishedAt   int64                  `protobuf:"varint,7,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"` // Unix nanoseconds
 	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`                                // nanoseconds; 0 = none (one-shot scan)
+	Partial       bool                   `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                            // storage has not been read to its end since the cache was begun
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +728,13 @@ func (x *Trust) GetLease() int64 {
 		return x.Lease
 	}
 	return 0
+}
+
+func (x *Trust) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 // Counts of one repository, as published: by the codes of states and statuses.
@@ -1423,7 +1431,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x06policy\x18\x04 \x01(\rR\x06policy\x12\x1f\n" +
 	"\vpolicy_hash\x18\x05 \x01(\fR\n" +
 	"policyHash\x12\x1a\n" +
-	"\bverifies\x18\x06 \x01(\bR\bverifies\"\xbb\x02\n" +
+	"\bverifies\x18\x06 \x01(\bR\bverifies\"\xd5\x02\n" +
 	"\x05Trust\x12\x16\n" +
 	"\x06cosign\x18\x01 \x01(\bR\x06cosign\x12\x1a\n" +
 	"\bnotation\x18\x02 \x01(\bR\bnotation\x126\n" +
@@ -1434,7 +1442,8 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x0epolicy_problem\x18\x05 \x01(\rR\rpolicyProblem\x12%\n" +
 	"\x0eregistry_names\x18\x06 \x03(\tR\rregistryNames\x12!\n" +
 	"\fpublished_at\x18\a \x01(\x03R\vpublishedAt\x12\x14\n" +
-	"\x05lease\x18\b \x01(\x03R\x05lease\"@\n" +
+	"\x05lease\x18\b \x01(\x03R\x05lease\x12\x18\n" +
+	"\apartial\x18\t \x01(\bR\apartial\"@\n" +
 	"\x06Counts\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\x03R\x06images\x12\x1e\n" +
 	"\n" +

@@ -100,6 +100,8 @@ func answerError(err error, ref reference) error {
 	switch {
 	case errors.Is(err, cache.ErrUnlisted):
 		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: unknown (io-error): %w; %s", name, err, unlistedRemedy)}
+	case errors.Is(err, cache.ErrPartial):
+		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: pending (new): %w", name, err)}
 	case errors.Is(err, cache.ErrNotFound):
 		hint := ""
 		if ref.repository == "sha256" { // what a terminal shows of a digest reads as a repository and a tag
@@ -168,8 +170,7 @@ func needsTag(snap *cache.Snapshot, repository string) error {
 	case err != nil:
 		return err
 	case hasErr == nil && !ok:
-		_, err := snap.Resolve(repository, "")
-		return err
+		return snap.Missing(repository)
 	case len(tags) == 0:
 		return usageError{fmt.Errorf("%s: name an image by digest: it has no tags (see: trust-worker list %s)", repository, repository)}
 	}

@@ -37,8 +37,7 @@ func newListCommand(s *settings) *cobra.Command {
 				if ok, err := snap.HasRepository(only); err != nil {
 					return err
 				} else if !ok {
-					_, err := snap.Resolve(only, "")
-					return answerError(err, reference{repository: only})
+					return answerError(snap.Missing(only), reference{repository: only})
 				}
 			}
 			if err := listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {
@@ -100,8 +99,14 @@ func listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error
 // the exit code for what is not decided.
 func incomplete(stderr io.Writer, snap *cache.Snapshot, only string) error {
 	names, err := unlisted(snap, only)
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(names) == 0 && snap.Partial() {
+		return &codeError{trust.ExitUndecided, errors.New("there may be more: the first pass over storage is not over; its progress: trust-worker status")}
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	const enough = 20
 	for _, name := range names[:min(len(names), enough)] {

@@ -11,6 +11,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
+	"trust-worker/trust"
 )
 
 // A list that cannot be read to its end is an error in every format: half of a
@@ -60,3 +61,47 @@ func TestListReportsDamage(t *testing.T) {
 		}
 	}
 }
+
+// Before storage has been read to its end, what is not in the cache is not decided,
+// and a list says that there may be more.
+func TestPartialCacheIsNotDecided(t *testing.T) {
+	dir := t.TempDir()
+	store, err := cache.Open(dir, cache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	_, err = store.SetTrust(trust.NewInForce(trust.Terms{Cosign: true}))
+	if err := errors.Join(err, store.Publish(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for _, whole := range []bool{false, true} {
+		if err := store.SetWhole(whole); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			args           []string
+			partial, whole int
+			says           string
+		}{
+			{[]string{"get", "nowhere:1"}, trust.ExitUndecided, trust.ExitNotFound, "nowhere:1: pending (new): not in the cache yet"},
+			{[]string{"get", digestOfNothing}, trust.ExitUndecided, trust.ExitNotFound, "pending (new)"},
+			{[]string{"list", "nowhere"}, trust.ExitUndecided, trust.ExitNotFound, "pending (new)"},
+			{[]string{"list"}, trust.ExitUndecided, 0, "first pass over storage is not over"},
+		} {
+			c, out := newRootCommand(), &bytes.Buffer{}
+			c.SetArgs(append(tt.args, "--state", dir))
+			c.SetOut(out)
+			err := c.ExecuteContext(t.Context())
+			want := tt.partial
+			if whole {
+				want = tt.whole
+			}
+			if codeOf(err) != want || !whole && !strings.Contains(messageOf(err), tt.says) {
+				t.Errorf("%v, whole %v: exit code %d, want %d: %q", tt.args, whole, codeOf(err), want, messageOf(err))
+			}
+		}
+	}
+}
+
+const digestOfNothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -31,6 +31,8 @@ type statusAnswer struct {
 	// Unlisted are repositories, and directories above them, that could not be
 	// listed or read: the first hundred.
 	Unlisted []string `json:",omitempty"`
+	// Partial: storage has not been read to its end since the cache was begun.
+	Partial bool `json:",omitempty"`
 	// Daemon is what the daemon last wrote about itself.
 	Daemon *statusFile `json:",omitempty"`
 }
@@ -85,6 +87,7 @@ func (s *settings) status() (*statusAnswer, error) {
 	defer snap.Close()
 	asOf := snap.AsOf()
 	a.Published, a.AsOf, a.Stale, a.Lease = true, &asOf, snap.Stale(), snap.Lease().String()
+	a.Partial = snap.Partial()
 	a.CacheID, a.Generation = snap.Generation().CacheID, snap.Generation().Number
 	counts, err := snap.Counts("")
 	if err != nil {
@@ -133,7 +136,11 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("answers", fmt.Sprintf("%s; confirmed %s, lease %s", word, t.when(*a.AsOf), a.Lease))
 		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
-		t.row("images", byState(a.Images))
+		images := byState(a.Images)
+		if a.Partial {
+			images += "; storage has not been read to its end yet"
+		}
+		t.row("images", images)
 		t.row("signatures", byState(a.Signatures))
 		for _, name := range a.Unlisted {
 			t.row("cannot list", name)

@@ -86,6 +86,8 @@ func (e *Engine) present(ctx context.Context, err error) *gqlerror.Error {
 		shown.Message = string(client)
 	case errors.Is(err, cache.ErrUnlisted):
 		shown.Message = "it is not known: its repository could not be listed; the daemon's log says why"
+	case errors.Is(err, cache.ErrPartial):
+		shown.Message = "it is not known yet: the first pass over storage is not over"
 	case errors.Is(err, cache.ErrNotFound):
 		shown.Message = "it is not in the cache"
 	case errors.Is(err, context.Canceled):

@@ -113,7 +113,7 @@ func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, erro
 		if ok, err := r.snap.HasRepository(repo); err != nil {
 			return nil, err
 		} else if !ok {
-			return nil, cache.ErrNotFound
+			return nil, r.snap.Missing(repo)
 		}
 		refs, err := r.tags(repo)
 		if err != nil {
