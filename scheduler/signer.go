@@ -122,7 +122,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	done := len(p.hints) == 0
 	s.log.Debug("looked at what a signer concerns", "signer", i.signer.Fingerprint.String(), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
 	if done {
-		b := cache.Batch{Marks: p.marks(i.signer)}
+		b := cache.Batch{Marks: p.marks(i.signer), Ends: len(r.batches)}
 		if p.came { // and not gone before this is in the store
 			b.InForce = &i.signer
 		}
