@@ -315,7 +315,7 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	if err != nil {
 		return s.unlisted(name, w, err), nil
 	}
-	rows, err := s.cfg.Store.Rows(name, w.after, turnSize)
+	rows, err := s.cfg.Store.Rows(name, w.reread, turnSize)
 	batch := cache.Batch{Place: name}
 	for k := range rows {
 		row := &rows[k]
@@ -341,12 +341,12 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	other := *w
 	other.rehash = len(rows) == turnSize
 	if other.rehash {
-		other.after = rows[len(rows)-1].Digest
+		other.reread = rows[len(rows)-1].Digest
 	}
 	return result{again: w, batches: []cache.Batch{batch}, then: func(bool) {
 		poke(s.wakeup)
 		if other.rehash {
-			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other); w.after = other.after })
+			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other) })
 		}
 	}}, nil
 }
