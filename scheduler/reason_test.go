@@ -62,3 +62,22 @@ func TestATimestampBeyondTheBoundIsFound(t *testing.T) {
 	w.scan()
 	w.want(img, "trusted")
 }
+
+// So does another anchor of a chain whose first one has left.
+func TestAnotherAnchorBeyondTheBoundIsFound(t *testing.T) {
+	w := newWorld(t)
+	w.opts.MaxFiled = 1
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "root"})
+	mid := root.Intermediate(signtest.CertOptions{CommonName: "mid"})
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, mid.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	w.st.TrustCert("ca:acme", "mid.pem", mid.Cert())
+	w.scan()
+	w.want(img, "trusted")
+	w.st.Untrust("_notation/truststore/x509/ca/acme/mid.pem")
+	w.scan()
+	w.reason(img, trust.SignerRemoved)
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	w.scan()
+	w.want(img, "trusted")
+}

@@ -101,6 +101,11 @@ func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Rep
 			return n, false, err
 		}
 		if l.fact != nil {
+			if l.fact.Context.Tool == trust.Notation && len(l.problems) == 0 {
+				if err := s.keepDead(l.fact); err != nil {
+					return n, false, err
+				}
+			}
 			batch.Facts = append(batch.Facts, *l.fact)
 		}
 		if len(l.problems) > 0 || l.retry || l.until != 0 || len(ref.Problems) > 0 || ref.NextTry != 0 {
