@@ -81,3 +81,23 @@ func TestAnotherAnchorBeyondTheBoundIsFound(t *testing.T) {
 	w.scan()
 	w.want(img, "trusted")
 }
+
+// And another anchor of a chain whose first one is still there: rotating one of two
+// leaves no gap.
+func TestASecondAnchorBeyondTheBoundIsFound(t *testing.T) {
+	w := newWorld(t)
+	w.opts.MaxFiled = 1
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "root"})
+	mid := root.Intermediate(signtest.CertOptions{CommonName: "mid"})
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, mid.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	w.st.TrustCert("ca:acme", "mid.pem", mid.Cert())
+	w.scan()
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	w.scan()
+	w.st.Untrust("_notation/truststore/x509/ca/acme/mid.pem")
+	if err := w.scheduler().ReloadNow(t.Context()); err != nil { // nothing is verified again
+		t.Fatal(err)
+	}
+	w.want(img, "trusted")
+}

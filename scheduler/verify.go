@@ -91,7 +91,7 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 			return true, 0, nil // decided elsewhere but for a blob that was missing there
 		}
 		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported || v.Reason == trust.TimestampInvalid ||
-			c.Tool == trust.Notation && v.Matched() && !v.Lives(in.inForce().Has) // another anchor may have come
+			c.Tool == trust.Notation && v.Matched() // another anchor may have come
 		if curable && !f.Filed && f.Trust < in.generation {
 			return true, 0, nil
 		}
