@@ -102,3 +102,32 @@ func TestWhatIsMissingStaysSoBeyondATurn(t *testing.T) {
 		}
 	}
 }
+
+// A process ends after a scan has counted what a key signed and before the key's
+// pass is over; the next one begins without the key.
+func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	img := w.st.Content("a", "1", "x")
+	w.scan()
+	w.st.SignSimple(img, k, simple)
+	w.st.TrustKey("k.pub", k)
+	s := w.scheduler()
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.agenda = newAgenda() // without the pass
+	s.oweScan("a", false)
+	i, owed, _ := s.agenda.get()
+	r, err := s.turn(t.Context(), i, owed)
+	if r.item = i; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commit([]result{r}); err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	w.st.Untrust("_cosign/k.pub")
+	w.scan()
+	w.want(img, "untrusted")
+}
