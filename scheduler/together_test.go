@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
@@ -130,4 +131,26 @@ func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
 	w.st.Untrust("_cosign/k.pub")
 	w.scan()
 	w.want(img, "untrusted")
+}
+
+// A TSA's certificate comes while another policy is in force than the one under
+// which a signature was found expired.
+func TestATimestampThatComesUnderAnotherPolicy(t *testing.T) {
+	w := newWorld(t)
+	root, stamp := signtest.NewRoot(signtest.CertOptions{CommonName: "root"}), signtest.NewRoot(signtest.CertOptions{CommonName: "stamp"})
+	end := time.Now().Add(-time.Hour)
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, root.Leaf(signtest.CertOptions{NotAfter: end}),
+		signtest.NotationOptions{Time: end.Add(-time.Hour), TSA: signtest.NewTSA(stamp, signtest.CertOptions{})})
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	w.scan()
+	w.want(img, "expired")
+	w.st.Policy(`{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"audit"},
+		"trustStores":["ca:acme"],"trustedIdentities":["*"]}]}`)
+	w.scan()
+	w.st.TrustCert("tsa:stamp", "stamp.pem", stamp.Cert())
+	w.scan()
+	w.st.Untrust("_notation/trustpolicy.json")
+	w.scan()
+	w.want(img, "trusted")
 }
