@@ -38,6 +38,12 @@ func (s *Store) Commit(batches ...Batch) (outdated []int, err error) {
 			if late {
 				outdated = append(outdated, i)
 			}
+			if n := len(outdated); n > 0 && outdated[n-1] >= i-batches[i].Ends {
+				continue
+			}
+			if err := c.marks(&batches[i]); err != nil {
+				return err
+			}
 		}
 		return c.finish()
 	})
@@ -133,15 +139,20 @@ func (c *commit) apply(b *Batch) (outdated bool, err error) {
 			return false, err
 		}
 	}
+	return outdated, nil
+}
+
+// marks sets and clears the marks of a batch.
+func (c *commit) marks(b *Batch) error {
 	if b.InForce != nil && !c.s.pub.inForce.Load().Has(*b.InForce) {
-		return outdated, nil
+		return nil
 	}
 	for name, set := range b.Marks {
 		if err := c.mark(name, set); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return outdated, nil
+	return nil
 }
 
 // late reports whether a signer may have come that the fact does not know of. One

@@ -91,6 +91,7 @@ func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (change TrustCh
 func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
+	first := s.pub.terms == nil
 	s.pub.terms = nil // should it fail, the next call begins again
 	var sess *session
 	err = s.update(func(tx *bbolt.Tx) error {
@@ -117,6 +118,11 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 		}
 		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum || s.pub.unsure {
 			sess.trustGen++
+			if first { // nobody may know any more which signers have left, and what rests on them
+				if err := putMeta(tx, metaRecount, 1); err != nil {
+					return err
+				}
+			}
 			return errors.Join(putMeta(tx, metaInForce, sum), putMeta(tx, metaTrust, sess.trustGen))
 		}
 		return nil

@@ -362,6 +362,34 @@ func TestACertificateThatIsReplacedDuringAScan(t *testing.T) {
 	w.want(img, "trusted")
 }
 
+// The pass of a certificate during which trust changed begins again, also when the
+// process ends before that.
+func TestAPassThatBeginsAgainIsOwed(t *testing.T) {
+	w := newWorld(t)
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "root"})
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	h, s, stop := w.held()
+	h.hold.Store(1)
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-h.reached
+	w.st.TrustKey("k.pub", signtest.NewKey(signtest.P256))
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.hold.Store(1)
+	h.release <- struct{}{}
+	<-h.reached // again
+	marked(t, s, "applied notation", 0)
+	close(h.release)
+	marked(t, s, "applied notation", 1)
+	stop()
+	w.want(img, "trusted")
+}
+
 // A key that was away while nothing could be published is a new one: what was
 // looked at without it is looked at again.
 func TestAKeyThatWasAwayWhileNothingCouldBePublished(t *testing.T) {

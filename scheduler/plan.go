@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -21,16 +22,18 @@ type plan struct {
 	// rows are in the store it is looked at again.
 	returned bool
 	notation bool
+	under    *trustInUse // what it was verified under
 }
 
 // plan builds the rows and verifies up to turnSize new references, those whose
 // subject had signatures before first: a co-signature that replaces the .sig
 // manifest must not make a trusted image flicker (S7).
 func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents) (*plan, error) {
-	pl := &plan{rows: rowsOf(c)}
 	in := s.trust.Load()
+	pl := &plan{rows: rowsOf(c), under: in}
 	type open struct {
 		row, ref int
+		was      *cache.Reference
 	}
 	var replaced, others []open
 	for i := range pl.rows {
@@ -77,9 +80,9 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 				pl.returned = pl.returned || was == nil
 				continue
 			case len(old.References) > 0:
-				replaced = append(replaced, open{i, k})
+				replaced = append(replaced, open{i, k, was})
 			default:
-				others = append(others, open{i, k})
+				others = append(others, open{i, k, was})
 			}
 		}
 	}
@@ -89,7 +92,10 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			continue
 		}
 		if n >= turnSize {
-			pl.left++
+			if pl.left++; o.was != nil && len(o.was.Problems) > 0 { // they stand until it is looked at
+				ref := &row.References[o.ref]
+				ref.Problems, ref.NextTry = o.was.Problems, cmp.Or(o.was.NextTry, s.now().Unix())
+			}
 			continue
 		}
 		old, _, err := s.cfg.Store.Row(name, row.Digest)

@@ -39,7 +39,8 @@ type work struct {
 	settle bool // go through the rows for what is not decided
 	rehash bool // re-read signature bytes (the slow pass)
 	due    []trust.Digest
-	after  trust.Digest // where settle or rehash goes on
+	after  trust.Digest // where settle goes on
+	reread trust.Digest // where rehash goes on
 	pass   *pass        // a signer's
 	level  priority
 	since  time.Time // owed since

@@ -371,7 +371,9 @@ func (w *work) merge(other *work) {
 	if other.settle && !w.settle {
 		w.settle, w.after = true, other.after
 	}
-	w.rehash = w.rehash || other.rehash
+	if other.rehash && !w.rehash {
+		w.rehash, w.reread = true, other.reread
+	}
 	w.due = append(w.due, other.due...)
 	if w.pass == nil {
 		w.pass = other.pass

@@ -101,6 +101,11 @@ func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Rep
 			return n, false, err
 		}
 		if l.fact != nil {
+			if l.fact.Context.Tool == trust.Notation && len(l.problems) == 0 {
+				if err := s.keepDead(l.fact); err != nil {
+					return n, false, err
+				}
+			}
 			batch.Facts = append(batch.Facts, *l.fact)
 		}
 		if len(l.problems) > 0 || l.retry || l.until != 0 || len(ref.Problems) > 0 || ref.NextTry != 0 {
@@ -315,7 +320,7 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	if err != nil {
 		return s.unlisted(name, w, err), nil
 	}
-	rows, err := s.cfg.Store.Rows(name, w.after, turnSize)
+	rows, err := s.cfg.Store.Rows(name, w.reread, turnSize)
 	batch := cache.Batch{Place: name}
 	for k := range rows {
 		row := &rows[k]
@@ -341,12 +346,12 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	other := *w
 	other.rehash = len(rows) == turnSize
 	if other.rehash {
-		other.after = rows[len(rows)-1].Digest
+		other.reread = rows[len(rows)-1].Digest
 	}
 	return result{again: w, batches: []cache.Batch{batch}, then: func(bool) {
 		poke(s.wakeup)
 		if other.rehash {
-			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other); w.after = other.after })
+			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other) })
 		}
 	}}, nil
 }

@@ -122,7 +122,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	done := len(p.hints) == 0
 	s.log.Debug("looked at what a signer concerns", "signer", i.signer.Fingerprint.String(), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
 	if done {
-		b := cache.Batch{Marks: p.marks(i.signer)}
+		b := cache.Batch{Marks: p.marks(i.signer), Ends: len(r.batches)}
 		if p.came { // and not gone before this is in the store
 			b.InForce = &i.signer
 		}
@@ -225,7 +225,8 @@ func restsOn(v *trust.Verdict, signer trust.Signer) bool {
 //
 // A fact that is nowhere at present, or in no context that is in force, or whose
 // bytes cannot be read now, is not verified again by this pass, and the pass ends
-// without it. It is made undecided, so that it is verified when it can be.
+// without it. It is made undecided, so that it is verified when it can be; what a
+// signer in force vouches for is served until then.
 func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fact, keep bool) ([]cache.Batch, error) {
 	names, err := s.cfg.Store.Repositories(f.Subject)
 	if err != nil {
@@ -280,7 +281,11 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
 		}
 	}
-	if u, changed := s.undecided(in, f); changed && !again {
+	u, changed := s.undecided(in, f)
+	if !keep && f.Context.Tool == trust.Notation { // what holds may have further grounds
+		u.Epoch, changed = 0, true
+	}
+	if changed && !again {
 		batches = append(batches, cache.Batch{Facts: []cache.Fact{u}})
 	}
 	return batches, nil

@@ -90,7 +90,8 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 		if !v.Matched() && v.Reason == "" {
 			return true, 0, nil // decided elsewhere but for a blob that was missing there
 		}
-		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported
+		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported || v.Reason == trust.TimestampInvalid ||
+			c.Tool == trust.Notation && v.Matched() // another anchor may have come
 		if curable && !f.Filed && f.Trust < in.generation {
 			return true, 0, nil
 		}
@@ -168,6 +169,11 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 		}
 		for _, g := range v.Grounds {
 			for _, signer := range g.Signers {
+				hints[hintSigner(signer)] = true
+			}
+		}
+		if v.Reason != "" && v.Reason != trust.NoTrustedKey { // it ends with these
+			for _, signer := range lo.RestsOn {
 				hints[hintSigner(signer)] = true
 			}
 		}

@@ -58,6 +58,9 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 		lo.Verdict.Reason = stranger(d.MediaType, blob)
 		return
 	}
+	for _, a := range anchors {
+		lo.RestsOn = append(lo.RestsOn, a.signers()...)
+	}
 	if c.plugin {
 		lo.Verdict.Reason = trust.PluginRequired
 		return

@@ -140,6 +140,9 @@ type LayerOutcome struct {
 	Asked bool
 	// Hints are what the signature is to be filed under.
 	Hints []Hint
+	// RestsOn are the trusted signers that the Verdict's reason takes for granted:
+	// without them it would be another one.
+	RestsOn []trust.Signer
 	// Calls counts the verifications by cosign or notation-go, Trials those
 	// among them that only guessed at the key.
 	Calls, Trials int

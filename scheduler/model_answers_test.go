@@ -1,0 +1,241 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// What a model holds the answers to.
+
+// list notes what is stored now.
+func (m *model) list() {
+	for _, row := range m.rows() {
+		for _, ref := range row.References {
+			m.stored[row.repo+"@"+row.Digest.Hex()+" "+ref.Digest.Hex()] = true
+		}
+	}
+}
+
+type modelRow struct {
+	cache.Row
+	repo string
+	tags map[string]trust.Digest
+}
+
+func (m *model) root() *layout.Root {
+	root, err := layout.Open(m.st.Dir, layout.Options{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return root
+}
+
+func (m *model) rows() (rows []modelRow) {
+	root := m.root()
+	defer root.Close()
+	for _, repo := range modelRepositories {
+		p, err := root.Repository(repo)
+		if err != nil {
+			continue
+		}
+		if c, err := p.Contents(context.Background(), nil); err == nil {
+			for _, row := range rowsOf(c) {
+				rows = append(rows, modelRow{row, repo, c.Tags})
+			}
+		}
+		p.Close()
+	}
+	return rows
+}
+
+// load loads the trust directories anew.
+func (m *model) load() *verifier.TrustStore {
+	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
+		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	store, err := loader.Load(context.Background(), time.Now())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return store
+}
+
+func (m *model) snapshot(fn func(*cache.Snapshot)) {
+	r, err := cache.OpenReader(m.state, cache.WithClock(m.now))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer snap.Close()
+	fn(snap)
+}
+
+// published looks at what other processes read, whatever is at work.
+func (m *model) published() {
+	if m.s == nil {
+		return
+	}
+	if err := m.s.ReloadNow(context.Background()); err != nil {
+		m.t.Fatal(err)
+	}
+	fingerprints := map[trust.Digest]bool{}
+	for _, material := range m.load().InForce().Terms().Materials {
+		fingerprints[material.Signer.Fingerprint] = true
+	}
+	r, err := cache.OpenReader(m.state, cache.WithClock(m.now))
+	if err != nil {
+		return // the first base is not there yet
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return
+	}
+	defer snap.Close()
+	for line, sig := range m.read(snap) {
+		key, _, _ := strings.Cut(line, "#")
+		if at, child, is := strings.Cut(key, " child "); is {
+			key = at[:strings.Index(at, "@")+1] + child
+		}
+		if sig.IsTrusted && (!fingerprints[sig.SignerFingerprint] || !m.stored[key]) {
+			m.t.Errorf("trusted: %s %+v", line, sig)
+		}
+	}
+}
+
+// read lists every signature of the published answers.
+func (m *model) read(snap *cache.Snapshot) map[string]cache.Signature {
+	all := map[string]cache.Signature{}
+	err := snap.Repositories(func(repo string) error {
+		err := snap.Tags(repo, func(tag string, d trust.Digest) error {
+			all[repo+":"+tag+" "+d.Hex()] = cache.Signature{}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return snap.Each(repo, func(img cache.Image) error {
+			whole, err := snap.Image(repo, img.Digest)
+			m.add(all, &whole)
+			return err
+		})
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return all
+}
+
+func (m *model) add(all map[string]cache.Signature, img *cache.Image) {
+	all[img.RepoName+"@"+img.Digest.Hex()+" image "+img.MediaType] = cache.Signature{}
+	for _, s := range img.SignatureInfo {
+		all[fmt.Sprintf("%s@%s %s#%d", img.RepoName, img.Digest.Hex(), s.Digest.Hex(), s.Layer)] = s
+	}
+	for _, c := range img.Manifests {
+		key := fmt.Sprintf("%s@%s child %s", img.RepoName, img.Digest.Hex(), c.Digest.Hex())
+		all[key] = cache.Signature{}
+		for _, s := range c.SignatureInfo {
+			all[fmt.Sprintf("%s %s#%d", key, s.Digest.Hex(), s.Layer)] = s
+		}
+	}
+}
+
+func (m *model) quiet() {
+	select {
+	case <-m.s.agenda.quiet():
+	case <-time.After(2 * time.Minute):
+		m.t.Fatalf("not quiet: %+v", m.s.Status())
+	}
+}
+
+// settle waits until nothing is owed and holds the answers to VerifyNow's.
+func (m *model) settle() {
+	if m.s == nil {
+		m.start()
+		<-m.s.FirstPass()
+	}
+	s, ctx := m.s, context.Background()
+	must := func(err error) {
+		if err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	must(s.ReloadNow(ctx))
+	m.ahead.Add(int64(10 * time.Second)) // past the grace of a policy that is gone
+	must(s.ReloadNow(ctx))
+	must(s.walk(ctx, false))
+	m.quiet()
+	if m.rotten {
+		s.oweRehash()
+		m.quiet()
+	}
+	m.ahead.Add(int64(2 * time.Hour))  // past every back-off
+	_, _, err := s.oweDue(longestWait) // as when the clock has gone back
+	must(err)
+	m.quiet()
+	must(s.cfg.Store.Recount(ctx))
+	must(s.cfg.Store.Publish(ctx))
+	m.recount()
+	var got map[string]cache.Signature
+	m.snapshot(func(snap *cache.Snapshot) { got = m.read(snap) })
+	m.rotten = len(m.away) > 0
+	clear(m.stored)
+	want := map[string]cache.Signature{}
+	root, store := m.root(), m.load()
+	defer root.Close()
+	for _, row := range m.rows() {
+		if !row.Present {
+			continue
+		}
+		for tag, d := range row.tags {
+			want[row.repo+":"+tag+" "+d.Hex()] = cache.Signature{}
+		}
+		img, err := VerifyNow(ctx, []Storage{{Root: root, Dir: m.st.Dir}}, store, nil, row.repo, "", row.Digest)
+		must(err)
+		m.add(want, &img)
+	}
+	text := func(s cache.Signature) string {
+		s.VerifiedAt = nil
+		if s.Reason == trust.SignerRemoved {
+			s.Reason = trust.NoTrustedKey
+		}
+		b, err := json.Marshal(s)
+		must(err)
+		return string(b)
+	}
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		g, ok := got[key]
+		if want[key].Format == "" { // what keeps it from being looked at here is known elsewhere
+			g.Format = ""
+			for n, more := 1, true; more; n++ {
+				further := fmt.Sprint(strings.TrimSuffix(key, "0"), n)
+				_, more = got[further]
+				delete(got, further)
+			}
+		}
+		if !ok || text(g) != text(want[key]) {
+			m.t.Errorf("%s\n got %s\nwant %s", key, text(g), text(want[key]))
+		}
+		delete(got, key)
+	}
+	for key, g := range got {
+		m.t.Errorf("%s\n got %s\nwant nothing", key, text(g))
+	}
+}

@@ -1,0 +1,156 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"trust-worker/internal/signtest"
+	"trust-worker/trust"
+)
+
+// Two mechanisms at once: each leaves the other's work alone.
+
+// A policy is edited while the first scan of a repository verifies under the old one.
+func TestAPolicyThatIsEditedDuringAFirstScan(t *testing.T) {
+	w := newWorld(t)
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "root"})
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	w.st.Content("a", "1", "x")
+	h, s, stop := w.held()
+	defer stop()
+	h.hold.Store(1)
+	img := w.st.Content("b", "1", "y")
+	w.st.SignNotation(img, root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	s.LookAt("b")
+	<-h.reached
+	w.st.Policy(`{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"permissive"},
+		"trustStores":["ca:acme"],"trustedIdentities":["*"]}]}`)
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(h.release)
+	<-s.agenda.quiet()
+	if err := s.cfg.Store.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.want(img, "trusted")
+}
+
+// Work on a repository's rows that comes while the slow pass is in the middle of
+// them begins at the first one.
+func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.Batch(func() {
+		for i := range turnSize + 1 {
+			w.st.SignSimple(w.st.Content("a", fmt.Sprint("t", i), fmt.Sprint(i)), k, simple)
+		}
+	})
+	w.scan()
+	s := w.last
+	s.agenda = newAgenda() // that of the pass is shut down
+	s.oweRehash()
+	i, owed, _ := s.agenda.get()
+	r, err := s.turn(context.Background(), i, owed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.item = i
+	s.agenda.add(i, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+	if err := s.commit([]result{r}); err != nil {
+		t.Fatal(err)
+	}
+	if _, owed, _ = s.agenda.get(); !owed.settle || owed.after != (trust.Digest{}) {
+		t.Errorf("settling begins at %s", owed.after)
+	}
+}
+
+// What is known to be missing stays so when a scan has more to look at than a turn
+// takes.
+func TestWhatIsMissingStaysSoBeyondATurn(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("a", "1", "x")
+	var sig signtest.Image
+	for range turnSize + 2 {
+		sig = w.st.SignSimple(img, k, signtest.CosignOptions{Referrer: true})
+	}
+	w.scan()
+	w.want(img, "trusted")
+	w.copyOf("a", "b", nil)
+	w.st.RemoveBlob("b", w.st.Signatures(sig)[0])
+	w.scan()
+	w.want(in(img, "b"), "unknown")
+	w.st.Content("b", "2", "y")
+	w.scan()
+	w.want(in(img, "b"), "unknown")
+	for _, s := range w.image(in(img, "b")).SignatureInfo {
+		if s.Reason != trust.BlobMissing {
+			t.Fatalf("%+v", s)
+		}
+	}
+	blob := w.st.Blob("b", signtest.Payload(img.Trust()))
+	if blob.Digest != w.st.Signatures(sig)[0].Digest {
+		t.Fatal("not the same payload")
+	}
+	w.scan()
+	for _, s := range w.image(in(img, "b")).SignatureInfo {
+		if !s.IsTrusted {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// A process ends after a scan has counted what a key signed and before the key's
+// pass is over; the next one begins without the key.
+func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	img := w.st.Content("a", "1", "x")
+	w.scan()
+	w.st.SignSimple(img, k, simple)
+	w.st.TrustKey("k.pub", k)
+	s := w.scheduler()
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.agenda = newAgenda() // without the pass
+	s.oweScan("a", false)
+	i, owed, _ := s.agenda.get()
+	r, err := s.turn(t.Context(), i, owed)
+	if r.item = i; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commit([]result{r}); err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	w.st.Untrust("_cosign/k.pub")
+	w.scan()
+	w.want(img, "untrusted")
+}
+
+// A TSA's certificate comes while another policy is in force than the one under
+// which a signature was found expired.
+func TestATimestampThatComesUnderAnotherPolicy(t *testing.T) {
+	w := newWorld(t)
+	root, stamp := signtest.NewRoot(signtest.CertOptions{CommonName: "root"}), signtest.NewRoot(signtest.CertOptions{CommonName: "stamp"})
+	end := time.Now().Add(-time.Hour)
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, root.Leaf(signtest.CertOptions{NotAfter: end}),
+		signtest.NotationOptions{Time: end.Add(-time.Hour), TSA: signtest.NewTSA(stamp, signtest.CertOptions{})})
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	w.scan()
+	w.want(img, "expired")
+	w.st.Policy(`{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"audit"},
+		"trustStores":["ca:acme"],"trustedIdentities":["*"]}]}`)
+	w.scan()
+	w.st.TrustCert("tsa:stamp", "stamp.pem", stamp.Cert())
+	w.scan()
+	w.st.Untrust("_notation/trustpolicy.json")
+	w.scan()
+	w.want(img, "trusted")
+}
