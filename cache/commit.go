@@ -230,13 +230,18 @@ func (c *commit) place(b *Batch, unsettled bool) error {
 	unlisted := p.Unlisted
 	if u := b.Update; u != nil {
 		setIf(&p.Unlisted, u.Unlisted)
-		setIf(&p.Unsettled, u.Unsettled)
+		if u.Unsettled != nil && (*u.Unsettled || p.UnsettledAt <= u.AsOf) {
+			p.Unsettled = *u.Unsettled
+		}
+		unsettled = unsettled || u.Unsettled != nil && *u.Unsettled
 		setIf(&p.HasNotation, u.HasNotation)
 		if u.Stamp != nil {
 			p.Stamp = []byte(*u.Stamp)
 		}
 	}
-	p.Unsettled = p.Unsettled || unsettled
+	if unsettled {
+		p.Unsettled, p.UnsettledAt = true, c.seq
+	}
 	if old, _, err := unseal(name, places.Get(name)); err != nil || old == nil || unlisted != p.Unlisted {
 		if err := c.changed(bucketRepositories, name); err != nil {
 			return err

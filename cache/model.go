@@ -173,6 +173,9 @@ type PlaceUpdate struct {
 	Unlisted    *bool
 	Unsettled   *bool
 	HasNotation *bool
+	// AsOf is the Sequence when what has settled the place began to read its rows: it
+	// stays unsettled if it became so later.
+	AsOf uint64
 }
 
 // Due is something to be tried again: one entry of the date-ordered bucket.

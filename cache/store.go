@@ -296,6 +296,12 @@ func Alive(dir string) bool {
 	return false
 }
 
+// Sequence counts commits: it is that of the last one.
+func (s *Store) Sequence() (seq uint64, err error) {
+	err = s.view(func(tx *bbolt.Tx) error { seq = getMeta(tx, metaSequence); return nil })
+	return seq, err
+}
+
 // Rebuilt says why the private store was made anew, or "".
 func (s *Store) Rebuilt() string { return s.rebuilt }
 

@@ -22,6 +22,7 @@ type plan struct {
 	// rows are in the store it is looked at again.
 	returned bool
 	notation bool
+	asOf     uint64      // the store's sequence when it began
 	under    *trustInUse // what it was verified under
 }
 
@@ -29,8 +30,12 @@ type plan struct {
 // subject had signatures before first: a co-signature that replaces the .sig
 // manifest must not make a trusted image flicker (S7).
 func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents) (*plan, error) {
+	asOf, err := s.cfg.Store.Sequence()
+	if err != nil {
+		return nil, err
+	}
 	in := s.trust.Load()
-	pl := &plan{rows: rowsOf(c), under: in}
+	pl := &plan{rows: rowsOf(c), asOf: asOf, under: in}
 	type open struct {
 		row, ref int
 		was      *cache.Reference

@@ -40,6 +40,7 @@ type work struct {
 	rehash bool // re-read signature bytes (the slow pass)
 	due    []trust.Digest
 	after  trust.Digest // where settle goes on
+	asOf   uint64       // the store's sequence when it began
 	reread trust.Digest // where rehash goes on
 	pass   *pass        // a signer's
 	level  priority

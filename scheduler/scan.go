@@ -347,7 +347,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 		again: w,
 		batches: []cache.Batch{{
 			Place: name, Kinds: kinds, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
-			Update: &cache.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation},
+			Update: &cache.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, AsOf: plan.asOf},
 		}},
 		then: func(outdated bool) {
 			poke(s.wakeup)

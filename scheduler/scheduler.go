@@ -369,7 +369,7 @@ func (w *work) merge(other *work) {
 	w.scan = w.scan || other.scan
 	w.force = w.force || other.force
 	if other.settle && !w.settle {
-		w.settle, w.after = true, other.after
+		w.settle, w.after, w.asOf = true, other.after, other.asOf
 	}
 	if other.rehash && !w.rehash {
 		w.rehash, w.reread = true, other.reread

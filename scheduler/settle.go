@@ -29,6 +29,12 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 	if err != nil {
 		return s.unlisted(name, w, err), nil
 	}
+	other := *w
+	if w.after == (trust.Digest{}) {
+		if other.asOf, err = s.cfg.Store.Sequence(); err != nil {
+			return result{}, errors.Join(err, p.Close())
+		}
+	}
 	in := s.trust.Load()
 	batch := cache.Batch{Place: name}
 	after, left := w.after, turnSize
@@ -51,12 +57,11 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 		}
 		if len(rows) < rowsAtOnce && left > 0 {
 			no := false
-			batch.Update = &cache.PlaceUpdate{Unsettled: &no}
+			batch.Update = &cache.PlaceUpdate{Unsettled: &no, AsOf: other.asOf}
 			break
 		}
 	}
 	done := batch.Update != nil
-	other := *w
 	other.settle = !done
 	other.after = after
 	r := result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {

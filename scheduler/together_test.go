@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"trust-worker/cache"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -153,4 +154,58 @@ func TestATimestampThatComesUnderAnotherPolicy(t *testing.T) {
 	w.st.Untrust("_notation/trustpolicy.json")
 	w.scan()
 	w.want(img, "trusted")
+}
+
+// A repository that becomes unsettled while a turn of it reads stays so on disk: a
+// kill before the next turn loses nothing.
+func TestWhatBecomesUnsettledDuringATurnStaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.st.SignSimple(w.st.Content("a", "1", "x"), signtest.NewKey(signtest.P256), simple)
+	w.scan()
+	s := w.last
+	yes := true
+	unsettle := func() {
+		t.Helper()
+		if _, err := w.store.Commit(cache.Batch{Place: "a", Update: &cache.PlaceUpdate{Unsettled: &yes}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, turn := range map[string]*work{"settle": {settle: true}, "scan": {scan: true, force: true}} {
+		for _, meanwhile := range []bool{true, false} {
+			s.agenda = newAgenda()
+			unsettle()
+			r, err := s.turn(t.Context(), item{repository: "a"}, turn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if meanwhile {
+				unsettle()
+			}
+			if _, err := w.store.Commit(r.batches...); err != nil {
+				t.Fatal(err)
+			}
+			if p, _, err := w.store.Place("a"); err != nil || p.Unsettled != meanwhile {
+				t.Errorf("%s: unsettled %v, meanwhile %v: %v", name, p.Unsettled, meanwhile, err)
+			}
+		}
+	}
+}
+
+// A signer that has come back is owed a pass also when an earlier pass of it has
+// just noted its end.
+func TestASignerThatIsBackIsOwedAPass(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	w.scan()
+	s := w.last
+	for _, first := range []bool{true, false} {
+		s.agenda = newAgenda()
+		if err := s.owePasses(s.trust.Load(), cache.TrustChange{First: first, Added: []trust.Signer{k.Signer()}}); err != nil {
+			t.Fatal(err)
+		}
+		if owed := s.agenda.size() == 1; owed == first {
+			t.Errorf("at the start %v: owed %v", first, owed)
+		}
+	}
 }

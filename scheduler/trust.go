@@ -201,7 +201,9 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 		}
 	}
 	for _, m := range f.Terms().Materials {
-		if !marks[markApplied(m.Signer)] {
+		// A pass from before a signer left and came back may say now that it is applied.
+		back := !change.First && slices.Contains(change.Added, m.Signer)
+		if back || !marks[markApplied(m.Signer)] {
 			s.oweSigner(in, m.Signer, true, marks)
 		}
 	}

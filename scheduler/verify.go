@@ -205,14 +205,8 @@ func reasonOf(err error) trust.Reason {
 }
 
 func firstByDigest(row *cache.Row, ref *cache.Reference) bool {
-	n := 0
-	for i := range row.References {
-		if row.References[i].Digest == ref.Digest {
-			return n < trialReferences
-		}
-		n++
-	}
-	return n < trialReferences
+	first := row.References[:min(len(row.References), trialReferences)]
+	return slices.ContainsFunc(first, func(r cache.Reference) bool { return r.Digest == ref.Digest })
 }
 
 // maxPrior is how many earlier signature manifests of a subject are looked at

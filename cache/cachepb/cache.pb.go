@@ -1284,7 +1284,8 @@ type Place struct {
 	Unsettled     bool                   `protobuf:"varint,4,opt,name=unsettled,proto3" json:"unsettled,omitempty"` // some of its signatures are still to be verified
 	Filed         int64                  `protobuf:"varint,6,opt,name=filed,proto3" json:"filed,omitempty"`         // candidate rows that count for it
 	HasNotation   bool                   `protobuf:"varint,7,opt,name=has_notation,json=hasNotation,proto3" json:"has_notation,omitempty"`
-	Unfiled       int64                  `protobuf:"varint,8,opt,name=unfiled,proto3" json:"unfiled,omitempty"` // facts that the index has no room for
+	Unfiled       int64                  `protobuf:"varint,8,opt,name=unfiled,proto3" json:"unfiled,omitempty"`                            // facts that the index has no room for
+	UnsettledAt   uint64                 `protobuf:"varint,9,opt,name=unsettled_at,json=unsettledAt,proto3" json:"unsettled_at,omitempty"` // the sequence of the commit that last said so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1364,6 +1365,13 @@ func (x *Place) GetHasNotation() bool {
 func (x *Place) GetUnfiled() int64 {
 	if x != nil {
 		return x.Unfiled
+	}
+	return 0
+}
+
+func (x *Place) GetUnsettledAt() uint64 {
+	if x != nil {
+		return x.UnsettledAt
 	}
 	return 0
 }
@@ -1496,7 +1504,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\asubject\x18\x04 \x01(\fR\asubject\x127\n" +
 	"\bchildren\x18\x05 \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12\x1c\n" +
-	"\tambiguous\x18\x06 \x01(\bR\tambiguous\"\xc0\x01\n" +
+	"\tambiguous\x18\x06 \x01(\bR\tambiguous\"\xe3\x01\n" +
 	"\x05Place\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\fR\x05stamp\x12\x1a\n" +
@@ -1504,7 +1512,8 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\tunsettled\x18\x04 \x01(\bR\tunsettled\x12\x14\n" +
 	"\x05filed\x18\x06 \x01(\x03R\x05filed\x12!\n" +
 	"\fhas_notation\x18\a \x01(\bR\vhasNotation\x12\x18\n" +
-	"\aunfiled\x18\b \x01(\x03R\aunfiledJ\x04\b\x05\x10\x06B\x1cZ\x1atrust-worker/cache/cachepbb\x06proto3"
+	"\aunfiled\x18\b \x01(\x03R\aunfiled\x12!\n" +
+	"\funsettled_at\x18\t \x01(\x04R\vunsettledAtJ\x04\b\x05\x10\x06B\x1cZ\x1atrust-worker/cache/cachepbb\x06proto3"
 
 var (
 	file_cache_cachepb_cache_proto_rawDescOnce sync.Once
