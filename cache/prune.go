@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"trust-worker/cache/cachepb"
+	"trust-worker/trust"
 )
 
 // What Prune keeps of what is nowhere any more.
@@ -34,7 +35,8 @@ type Pruned struct {
 	Kinds   int // forgotten
 }
 
-// Prune deletes facts that have had no place for some days and forgets what
+// Prune deletes facts that have had no place for some days, also for want of a
+// policy under which they would count, and forgets what
 // too many manifests are. It works in short transactions and may be called at
 // any time.
 func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
@@ -63,6 +65,10 @@ func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
 func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, more bool, err error) {
 	now := s.opts.Now()
 	orphans := tx.Bucket(privOrphans)
+	choose := func(string) policyChoice { return policyChoice{refused: true} } // not known yet
+	if f := s.pub.inForce.Load(); f != nil {
+		choose = policyChooser(f)
+	}
 	var gone, found, lost [][]byte
 	cur := tx.Bucket(privFacts).Cursor()
 	k, _ := cur.Seek(after)
@@ -71,7 +77,7 @@ func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, 
 	}
 	for n := 0; k != nil && n < pruneChunk; n++ {
 		last = bytes.Clone(k)
-		placed, err := isPlaced(tx, k)
+		placed, err := isPlaced(tx, k, choose)
 		if err != nil {
 			return nil, false, err
 		}
@@ -112,9 +118,10 @@ func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, 
 	return last, k != nil, nil
 }
 
-// isPlaced reports whether some row of the fact's subject refers to its
-// signature.
-func isPlaced(tx *bbolt.Tx, key []byte) (bool, error) {
+// isPlaced reports whether some row of the fact's subject refers to its signature,
+// where a notation fact is about the statement in force. While none is, for want of
+// a policy that can be read, it may be again what it was.
+func isPlaced(tx *bbolt.Tx, key []byte, choose func(string) policyChoice) (bool, error) {
 	subject, signature := key[:32], key[32:64]
 	cur := tx.Bucket(privDigests).Cursor()
 	for k, _ := cur.Seek(subject); bytes.HasPrefix(k, subject); k, _ = cur.Next() {
@@ -123,7 +130,19 @@ func isPlaced(tx *bbolt.Tx, key []byte) (bool, error) {
 		if ok, err := unsealMessage(rowKey, tx.Bucket(privRows).Get(rowKey), &row); err != nil || !ok {
 			return false, err
 		}
-		if slices.ContainsFunc(row.References, func(r *cachepb.Reference) bool { return bytes.Equal(r.Digest, signature) }) {
+		if !slices.ContainsFunc(row.References, func(r *cachepb.Reference) bool { return bytes.Equal(r.Digest, signature) }) {
+			continue
+		}
+		if len(key) == 64 { // cosign's
+			return true, nil
+		}
+		name, _, err := unseal(k[32:], tx.Bucket(privPlaceIDs).Get(k[32:]))
+		if err != nil {
+			return false, err
+		}
+		choice := choose(string(name))
+		here := Context{Tool: trust.Notation, Policy: choice.policy, MediaType: row.MediaType}
+		if choice.refused || bytes.Equal(here.key(), key[64:]) {
 			return true, nil
 		}
 	}

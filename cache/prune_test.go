@@ -179,3 +179,44 @@ func TestRemovedRepositoriesLeaveNoCounts(t *testing.T) {
 		t.Errorf("left: %v %v", left, err)
 	}
 }
+
+// What was decided under a statement that is no longer in force is kept for as long
+// as what is nowhere, and comes back with the statement; while the policy cannot be
+// read nothing ends.
+func TestFactsOfFormerPoliciesEnd(t *testing.T) {
+	now := time.Now()
+	s := openStore(t, t.TempDir(), Options{Now: func() time.Time { return now }})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	f := signedBy(keyA)
+	f.Context = Context{Tool: trust.Notation, Policy: stormPolicy(1), MediaType: "m"}
+	setTrust(t, s, stormTerms(op{pol: 1, signers: 1}))
+	b := world(f, signedBy(keyA))
+	b.Rows[0].References = append(b.Rows[0].References, Reference{Digest: f.Signature, Carrier: 4})
+	mustCommit(t, s, b)
+	prune := func(what string, facts, orphans int) {
+		t.Helper()
+		if p, err := s.Prune(t.Context()); err != nil || p.Facts != facts || p.Orphans != orphans {
+			t.Errorf("%s: %+v %v, want %d deleted, %d kept", what, p, err, facts, orphans)
+		}
+	}
+	prune("in force", 0, 0)
+	setTrust(t, s, stormTerms(op{pol: 2, signers: 1}))
+	prune("replaced", 0, 1)
+	setTrust(t, s, stormTerms(op{pol: 1, signers: 1}))
+	prune("back", 0, 0)
+	setTrust(t, s, stormTerms(op{pol: 2, signers: 1}))
+	prune("replaced again", 0, 1)
+	now = now.Add(keepFacts + time.Hour)
+	setTrust(t, s, trust.NewInForce(trust.Terms{Cosign: true, Notation: true, PolicyProblem: trust.PolicyInvalid}))
+	prune("broken", 0, 0)
+	setTrust(t, s, stormTerms(op{pol: 2, signers: 1}))
+	prune("mended", 0, 1)
+	now = now.Add(keepFacts + time.Hour)
+	prune("for long", 1, 0)
+	if _, ok, err := s.Fact(f.Subject, f.Signature, f.Context); err != nil || ok {
+		t.Errorf("known %v, %v", ok, err)
+	}
+	if _, ok, err := s.Fact(f.Subject, f.Signature, Context{Tool: trust.Cosign}); err != nil || !ok {
+		t.Errorf("cosign's known %v, %v", ok, err)
+	}
+}
