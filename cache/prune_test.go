@@ -190,6 +190,7 @@ func TestFactsOfFormerPoliciesEnd(t *testing.T) {
 	f := signedBy(keyA)
 	f.Context = Context{Tool: trust.Notation, Policy: stormPolicy(1), MediaType: "m"}
 	setTrust(t, s, stormTerms(op{pol: 1, signers: 1}))
+	f.Trust = s.TrustGeneration()
 	b := world(f, signedBy(keyA))
 	b.Rows[0].References = append(b.Rows[0].References, Reference{Digest: f.Signature, Carrier: 4})
 	mustCommit(t, s, b)
