@@ -77,7 +77,7 @@ func TestReasonsAreCovered(t *testing.T) {
 		trust.Revoked: true, // the online validator
 	}
 	var tests strings.Builder
-	for _, name := range []string{"cosign_test.go", "bundle_test.go", "notation_test.go"} {
+	for _, name := range []string{"cosign_test.go", "bundle_test.go", "notation_test.go", "timestamp_test.go"} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
