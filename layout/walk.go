@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // indexFile and layoutFile are what makes a directory a repository.
@@ -109,7 +112,12 @@ func (r *Root) enter(ctx context.Context, v Visit, visit func(Visit) error) erro
 // list returns the entries of a directory, by name. A part of them would look
 // like the rest being gone, so that an error returns none.
 func (r *Root) list(dir string) ([]fs.DirEntry, error) {
-	f, err := openDir(r.root, dir)
+	opened, err := openDir(r.root, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	f, err := outOfRoot(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +128,22 @@ func (r *Root) list(dir string) ([]fs.DirEntry, error) {
 	}
 	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return list, nil
+}
+
+// outOfRoot is the same open directory without package os's knowledge that it comes
+// from a Root: ReadDir would stat each entry, whose types are all that is looked at
+// here, for most of what a walk costs.
+func outOfRoot(dir *os.File) (*os.File, error) {
+	conn, err := dir.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	cerr := conn.Control(func(at uintptr) { fd, err = unix.FcntlInt(at, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(cerr, err); err != nil {
+		return nil, &fs.PathError{Op: "dup", Path: dir.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir.Name()), nil
 }
 
 func hidden(name string) bool {
