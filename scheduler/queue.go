@@ -47,6 +47,22 @@ type work struct {
 	since  time.Time // owed since
 }
 
+// merge owes what other owed as well.
+func (w *work) merge(other *work) {
+	w.scan = w.scan || other.scan
+	w.force = w.force || other.force
+	if other.settle && !w.settle {
+		w.settle, w.after, w.asOf = true, other.after, other.asOf
+	}
+	if other.rehash && !w.rehash {
+		w.rehash, w.reread = true, other.reread
+	}
+	w.due = append(w.due, other.due...)
+	if w.pass == nil {
+		w.pass = other.pass
+	}
+}
+
 // lanes is a workqueue.Queue with one FIFO for each priority. The workqueue
 // calls it under its own lock, and never pushes an item that is in it. An item
 // that becomes more urgent is put into the better lane as well; what is left

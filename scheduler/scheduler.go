@@ -364,22 +364,6 @@ func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {
 	})
 }
 
-// merge owes what other owed as well.
-func (w *work) merge(other *work) {
-	w.scan = w.scan || other.scan
-	w.force = w.force || other.force
-	if other.settle && !w.settle {
-		w.settle, w.after, w.asOf = true, other.after, other.asOf
-	}
-	if other.rehash && !w.rehash {
-		w.rehash, w.reread = true, other.reread
-	}
-	w.due = append(w.due, other.due...)
-	if w.pass == nil {
-		w.pass = other.pass
-	}
-}
-
 // watchFirstPass notices when the first pass is over.
 func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 	for {

@@ -1,0 +1,168 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/layout"
+)
+
+// Walks: which repositories there are, and what could not be listed.
+
+// walk lists the repositories, owes a scan of each that is new or whose
+// index.json has changed, and takes those that are gone out of the answers.
+// With force every repository is read.
+func (s *Scheduler) walk(ctx context.Context, force bool) error {
+	start := s.now()
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	known := make(map[string]*cache.Place, len(places))
+	for i := range places {
+		known[places[i].Name] = &places[i]
+	}
+	l := &listing{found: map[string]bool{}, dirs: map[string]string{}}
+	for _, storage := range s.cfg.Storage {
+		err := storage.Root.Walk(ctx, func(v layout.Visit) error {
+			if v.Name != "" && s.serving(v.Name) != storage.Root {
+				return nil // zot serves that name from a subPath
+			}
+			return l.visit(storage.Dir, v)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.log.Error("storage cannot be listed; its answers read unknown", "error", err)
+		}
+	}
+	for name := range l.found {
+		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
+			s.oweScan(name, force)
+		}
+	}
+	if err := s.missing(places, known, l); err != nil {
+		return err
+	}
+	if err := s.setWhole(l); err != nil {
+		return err
+	}
+	if s.cfg.Repositories != nil {
+		s.cfg.Repositories.Set(l.dirs)
+	}
+	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
+	s.counters.walks.Add(1)
+	return nil
+}
+
+// setWhole notes whether all of storage could be listed. Answers are not the whole
+// before the first pass is over.
+func (s *Scheduler) setWhole(l *listing) error {
+	listed := !slices.ContainsFunc(l.unlisted, func(u unlisted) bool { return u.name == "" })
+	s.rootsListed.Store(listed)
+	select {
+	case <-s.firstPass:
+	default:
+		if listed {
+			return nil
+		}
+	}
+	err := s.cfg.Store.SetWhole(listed)
+	if err != nil && !errors.Is(err, cache.ErrDamaged) {
+		s.log.Error("cannot publish whether all of storage is known; the next pass will", "error", err)
+		return nil
+	}
+	return err
+}
+
+// listing is what one walk found.
+type listing struct {
+	found    map[string]bool   // repository names
+	dirs     map[string]string // absolute directory → repository name, or "" for a namespace
+	unlisted []unlisted
+	refused  []string
+}
+
+// unlisted is a directory below which nothing is known; its name is "" for the
+// root.
+type unlisted struct {
+	name string
+	err  error
+}
+
+func (l *listing) visit(root string, v layout.Visit) error {
+	switch {
+	case v.Refused != "":
+		l.refused = append(l.refused, v.Dir+": "+v.Refused)
+	case v.Err != nil:
+		l.unlisted = append(l.unlisted, unlisted{v.Name, v.Err})
+	case v.IsRepository:
+		l.found[v.Name] = true
+	}
+	if v.Refused == "" {
+		name := ""
+		if v.IsRepository {
+			name = v.Name
+		}
+		l.dirs[filepath.Join(root, v.Dir)] = name
+	}
+	return nil
+}
+
+// hidden is why a repository that was not found may only not have been listed,
+// or nil.
+func (l *listing) hidden(name string) error {
+	i := slices.IndexFunc(l.unlisted, func(above unlisted) bool {
+		return above.name == "" || above.name == name || strings.HasPrefix(name, above.name+"/")
+	})
+	if i < 0 {
+		return nil
+	}
+	return l.unlisted[i].err
+}
+
+// missing removes the places that are gone and marks those that were not
+// listed, and each directory that could not be: below it there may be more than
+// is known.
+func (s *Scheduler) missing(places []cache.Place, known map[string]*cache.Place, l *listing) error {
+	for _, p := range places {
+		if l.found[p.Name] {
+			continue
+		}
+		i := item{repository: p.Name}
+		cause := l.hidden(p.Name)
+		if cause == nil {
+			s.agenda.add(i, fresh, func(w *work) { w.scan = true }) // the turn finds it gone
+			continue
+		}
+		if !p.Unlisted {
+			if err := s.unlist(p.Name); err != nil {
+				return err
+			}
+			s.log.Warn("repository cannot be listed; its answers read unknown", "repository", p.Name, "error", cause)
+		}
+	}
+	s.counters.errors.Add(int64(len(l.unlisted)))
+	for _, dir := range l.unlisted {
+		if dir.name == "" || known[dir.name] != nil {
+			continue // marked above, or all there is to mark
+		}
+		if err := s.unlist(dir.name); err != nil {
+			return err
+		}
+		s.log.Warn("directory in storage cannot be listed; what is below it is not known", "directory", dir.name, "error", dir.err)
+	}
+	return nil
+}
+
+// unlist marks a place as one that could not be listed.
+func (s *Scheduler) unlist(name string) error {
+	yes := true
+	_, err := s.cfg.Store.Commit(cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unlisted: &yes}})
+	return err
+}
