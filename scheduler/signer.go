@@ -133,6 +133,9 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 			if b := &r.batches[i]; b.Place != "" && b.Update != nil {
 				s.agenda.add(item{repository: b.Place}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
 			}
+			if b := &r.batches[i]; b.Place == "" && len(b.Facts) > 0 {
+				s.settleWhereItIs(b.Facts[0].Subject)
+			}
 		}
 		switch {
 		case outdated:
@@ -250,7 +253,8 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 			continue
 		}
 		repository, err := s.open(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) { // it may be back before a walk misses it, and look unchanged
+			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
 			continue
 		}
 		if err != nil {
@@ -289,6 +293,19 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		batches = append(batches, cache.Batch{Facts: []cache.Fact{u}})
 	}
 	return batches, nil
+}
+
+// settleWhereItIs owes another look to the repositories that hold a subject: it may
+// have come to them while a fact about it was made undecided because it was nowhere.
+func (s *Scheduler) settleWhereItIs(subject trust.Digest) {
+	names, err := s.cfg.Store.Repositories(subject)
+	if err != nil {
+		s.log.Error("cannot find the repositories of an image; the next pass will", "error", err)
+		return
+	}
+	for _, name := range names {
+		s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+	}
 }
 
 // undecided is a fact without what it says of layers that no signer in force

@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -207,5 +209,49 @@ func TestASignerThatIsBackIsOwedAPass(t *testing.T) {
 		if owed := s.agenda.size() == 1; owed == first {
 			t.Errorf("at the start %v: owed %v", first, owed)
 		}
+	}
+}
+
+// A repository that is away while a signer's pass comes by, and back before any walk
+// has missed it, looks unchanged: what the pass could not read is read then.
+func TestARepositoryThatIsAwayForAMoment(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	img := w.st.Content("a", "1", "x")
+	w.st.SignSimple(img, k, simple)
+	w.st.TrustKey("k.pub", k)
+	w.scan()
+	w.want(img, "trusted")
+	s := w.last
+	s.agenda = newAgenda()
+	here, away := filepath.Join(w.st.Dir, "a"), filepath.Join(w.st.Dir, "_away")
+	if err := os.Rename(here, away); err != nil {
+		t.Fatal(err)
+	}
+	f, ok, err := w.store.Fact(w.image(img).Digest, w.image(img).SignatureInfo[0].Digest, cache.Context{Tool: trust.Cosign})
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	w.st.Untrust("_cosign/k.pub")
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	batches, err := s.verifyAgain(t.Context(), s.trust.Load(), &f, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(away, here); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Commit(batches...); err != nil {
+		t.Fatal(err)
+	}
+	if p, _, err := w.store.Place("a"); err != nil || !p.Unsettled {
+		t.Errorf("unsettled %v, %v", p.Unsettled, err)
+	}
+	s.agenda = newAgenda()
+	s.settleWhereItIs(f.Subject)
+	if s.agenda.size() != 1 {
+		t.Errorf("%d items owed", s.agenda.size())
 	}
 }
