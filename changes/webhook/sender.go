@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -34,6 +35,9 @@ type Sender struct {
 	log   *slog.Logger
 }
 
+// ErrState is New's error where it is not the configuration that is wrong.
+var ErrState = errors.New("cannot read how far webhooks have come")
+
 // New checks the configuration. A receiver that is new begins with the next
 // change. transport is how they are reached; nil means the default.
 func New(receivers []Config, j *changes.Journal, state string, transport http.RoundTripper, log *slog.Logger) (*Sender, error) {
@@ -45,7 +49,7 @@ func New(receivers []Config, j *changes.Journal, state string, transport http.Ro
 			places = nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	for _, c := range receivers {
 		at, ok := places[key(c)]

@@ -106,6 +106,9 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 	}
 	defer func() { err = errors.Join(err, told.close()) }()
 	hooks, err := webhook.New(s.webhooks, told.journal, s.state, nil, log)
+	if errors.Is(err, webhook.ErrState) {
+		return err
+	}
 	if err != nil {
 		return usageError{err}
 	}
