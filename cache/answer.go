@@ -47,9 +47,11 @@ type Signature struct {
 	Layer             int
 	Format            trust.Format
 	SignerFingerprint trust.Digest
-	ValidFrom         *time.Time
-	ValidUntil        *time.Time
-	VerifiedAt        *time.Time
+	// Detail says more of the reason, in one sentence for people; often empty.
+	Detail     string
+	ValidFrom  *time.Time
+	ValidUntil *time.Time
+	VerifiedAt *time.Time
 }
 
 // Code folds the image to its exit code; see [trust.Fold].
@@ -230,7 +232,7 @@ func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict
 // verifiedAt is Unix seconds, 0 for never.
 func NewSignature(tool trust.Tool, manifest trust.Digest, layer int, f trust.Format, verifiedAt int64, d trust.Decision) Signature {
 	sig := Signature{Tool: tool, IsTrusted: d.Status == trust.Trusted, Author: d.Author, Status: d.Status, Reason: d.Reason,
-		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint}
+		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint, Detail: d.Detail}
 	if len(d.Notes) > 0 {
 		sig.Notes = d.Notes
 	}

@@ -97,8 +97,9 @@ var (
 	// statuses, are the same words.
 	stateCodes = []string{"", string(trust.Trusted), string(trust.Expired), string(trust.Untrusted),
 		string(trust.Unknown), string(trust.Pending), Unsigned}
-	toolCodes   = []trust.Tool{"", trust.Cosign, trust.Notation}
-	formatCodes = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
+	toolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
+	storeTypeCodes = []string{"", "ca", "signingAuthority"}
+	formatCodes    = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
 )
 
 func encodeCode[T comparable](table []T, v T) uint32 {
@@ -140,6 +141,7 @@ type resolver interface {
 func decodeVerdict(p *cachepb.Verdict, r resolver) trust.Verdict {
 	v := trust.Verdict{
 		Format:               decodeCode(formatCodes, p.Format),
+		StoreType:            decodeCode(storeTypeCodes, p.StoreType),
 		Reason:               decodeReason(p.Reason),
 		LoggedExpiry:         p.LoggedExpiry,
 		RevocationNotChecked: p.RevocationNotChecked,
@@ -175,6 +177,7 @@ type interner interface {
 func encodeVerdict(v *trust.Verdict, in interner) (*cachepb.Verdict, error) {
 	p := &cachepb.Verdict{
 		Format:               encodeCode(formatCodes, v.Format),
+		StoreType:            encodeCode(storeTypeCodes, v.StoreType),
 		Reason:               encodeCode(reasonCodes, v.Reason),
 		LoggedExpiry:         v.LoggedExpiry,
 		RevocationNotChecked: v.RevocationNotChecked,

@@ -154,6 +154,8 @@ func (r *verdictRecord) decode(b []byte, in resolver) error {
 			r.RevocationLogged = v != 0
 		case 13:
 			r.RevocationUntil = int64(v)
+		case 14:
+			r.StoreType = decodeCode(storeTypeCodes, uint32(v))
 		}
 		return nil
 	})

@@ -24,7 +24,7 @@ import (
 // the daemon found the trust directories to be what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 1
+	FormatVersion = 2
 
 	publishedDir = "published"
 	privateDir   = "private"

@@ -101,6 +101,9 @@ type Options struct {
 	Log      *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Begin, if not nil, is called by Open once it holds the lock of the state
+	// directory and before it makes anything in it.
+	Begin func() error
 
 	// foldAt and compactAbove are the constants of these names; tests lower
 	// them to have a small cache do what a large one does.
@@ -167,7 +170,13 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	err := s.syncDirs()
+	var err error
+	if opts.Begin != nil {
+		err = opts.Begin()
+	}
+	if err == nil {
+		err = s.syncDirs()
+	}
 	if err == nil {
 		err = s.open()
 	}
@@ -294,6 +303,23 @@ func Alive(dir string) bool {
 		return true
 	}
 	return false
+}
+
+// Exists reports whether a state directory holds a cache, of this format or one
+// that came after it, whatever its condition. Former formats do not count: they
+// were made without a trust memory beside them.
+func Exists(dir string) bool {
+	target, err := os.Readlink(filepath.Join(dir, publishedDir, currentName))
+	if version, _, ok := strings.Cut(target, "."); err == nil && ok {
+		n, err := strconv.Atoi(version)
+		return err != nil || n >= 2
+	}
+	for _, name := range []string{"cache.db", "cache.db.damaged"} {
+		if _, err := os.Lstat(filepath.Join(dir, privateDir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Sequence counts commits: it is that of the last one.

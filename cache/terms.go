@@ -15,7 +15,7 @@ import (
 // equalTerms compares everything but the materials.
 func equalTerms(a, b trust.Terms) bool {
 	return a.Cosign == b.Cosign && a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
-		slices.Equal(a.RegistryNames, b.RegistryNames) &&
+		a.PolicyDetail == b.PolicyDetail && a.DefaultPolicy == b.DefaultPolicy && slices.Equal(a.RegistryNames, b.RegistryNames) &&
 		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
 			return x.Name == y.Name && x.Policy == y.Policy && x.Verifies == y.Verifies &&
 				slices.Equal(x.Scopes, y.Scopes) && slices.Equal(x.Stores, y.Stores)
@@ -79,7 +79,7 @@ func decodeTrust(p *cachepb.Trust) *trustFile {
 	t := &trustFile{signers: map[uint32]trust.Signer{}, policies: map[uint32]trust.PolicyID{},
 		published: p.PublishedAt, lease: p.Lease, partial: p.Partial}
 	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: decodeReason(p.PolicyProblem),
-		RegistryNames: p.RegistryNames}
+		RegistryNames: p.RegistryNames, PolicyDetail: p.PolicyDetail, DefaultPolicy: p.DefaultPolicy}
 	for _, ps := range p.Signers {
 		s := decodeSigner(ps)
 		t.signers[ps.Id] = s

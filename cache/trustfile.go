@@ -230,7 +230,7 @@ func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 // encodeTerms encodes all but the signers and what has a number.
 func encodeTerms(t trust.Terms) *cachepb.Trust {
 	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
-		RegistryNames: slices.Clone(t.RegistryNames)}
+		RegistryNames: slices.Clone(t.RegistryNames), PolicyDetail: t.PolicyDetail, DefaultPolicy: t.DefaultPolicy}
 	for _, st := range t.Statements {
 		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
 			PolicyHash: st.Policy[:], Verifies: st.Verifies})

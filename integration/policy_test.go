@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -54,7 +55,7 @@ func TestPolicyChangesShow(t *testing.T) {
 		{policyDocument("p", "permissive", `"ca:acme"`, `"*"`), "trusted", ""},
 		{policyDocument("p", "audit", `"ca:acme"`, `"*"`), "untrusted", trust.PolicyDoesNotVerify},
 		{policyDocument("p", "strict", `"ca:acme"`, `"*"`), "trusted", ""},
-		{policyDocument("p", "strict", `"ca:other"`, `"*"`), "untrusted", trust.SignerRemoved},
+		{policyDocument("p", "strict", `"ca:other"`, `"*"`), "untrusted", trust.PolicyInvalid},
 	} {
 		s.Policy(c.policy)
 		eventually(t, fmt.Sprintf("%s: app:2 reads %s %s", c.policy, c.state, c.reason), func() bool {
@@ -68,5 +69,18 @@ func TestPolicyChangesShow(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.Dir, "_notation", "trustpolicy.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
+	// Its absence widens nothing: the default comes back by an explicit act alone.
+	eventually(t, "app:2 reads policy-invalid", func() bool {
+		return slices.Equal(reasons(r.image("app", "2")), []trust.Reason{trust.PolicyInvalid})
+	})
+	if e := command(t, "verify", "app:2", "--root", s.Dir); e.code != trust.ExitNotTrusted || !strings.Contains(e.stdout, "trust-worker policy default") {
+		t.Errorf("verify beside the daemon: exit code %d: %s", e.code, e.stdout)
+	}
+	d.stop(t, syscall.SIGTERM)
+	d = serve(t, s.Dir)
+	if state := r.state("app", "2"); state != "untrusted" {
+		t.Errorf("after a restart app:2 reads %s", state)
+	}
+	s.Policy(command(t, "policy", "default", "--root", s.Dir).stdout)
 	r.becomes("app", "2", "trusted")
 }

@@ -17,6 +17,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/internal/faulttest"
 	"trust-worker/trust"
+	"trust-worker/verifier"
 )
 
 // torture is set by make torture.
@@ -231,6 +232,14 @@ func forget(images map[string]cache.Image) {
 func (s *torn) fromStorage() map[string]cache.Image {
 	s.t.Helper()
 	state := s.t.TempDir()
+	// What was in force before is no part of storage.
+	memory, err := os.ReadFile(filepath.Join(s.dir, "_trust", verifier.MemoryFile))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(state, verifier.MemoryFile), memory, 0o640)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	must(s.t, nil, "scan", "--root", s.dir, "--state", state)
 	return open(s.t, state).all()
 }

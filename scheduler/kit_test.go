@@ -28,13 +28,14 @@ type world struct {
 	edit  func(*Config)
 	// asks makes the mode online, with the checker that it returns; one for each
 	// process.
-	asks func() *revocation.Checker
+	asks   func() *revocation.Checker
+	memory *verifier.Memory
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, st: signtest.NewStorage(filepath.Join(dir, "registry")), state: filepath.Join(dir, "state")}
+	w := &world{t: t, memory: verifier.NewMemory(), st: signtest.NewStorage(filepath.Join(dir, "registry")), state: filepath.Join(dir, "state")}
 	if err := os.Mkdir(w.state, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func (w *world) scheduler() *Scheduler {
 		mode = verifier.RevocationOnline
 	}
 	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"),
-		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: mode})
+		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: mode, Memory: w.memory})
 	if err != nil {
 		w.t.Fatal(err)
 	}

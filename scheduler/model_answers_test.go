@@ -61,16 +61,20 @@ func (m *model) rows() (rows []modelRow) {
 
 // load loads the trust directories anew.
 func (m *model) load() *verifier.TrustStore {
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
-		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	store, err := loader.Load(context.Background(), time.Now())
+	store, err := m.loader().Load(context.Background(), time.Now())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return store
+}
+
+func (m *model) loader() *verifier.Loader {
+	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
+		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline, Memory: m.memory})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return loader
 }
 
 func (m *model) snapshot(fn func(*cache.Snapshot)) {

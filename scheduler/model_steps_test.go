@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -193,9 +194,17 @@ func (m *model) untrustSome() string {
 }
 
 func (m *model) policy() string {
-	if m.rng.IntN(3) == 0 {
+	switch m.rng.IntN(6) {
+	case 0:
 		_ = os.Remove(filepath.Join(m.st.Dir, "_notation", "trustpolicy.json"))
 		return "none"
+	case 1, 2:
+		document, err := m.loader().DefaultPolicy(context.Background(), time.Now())
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.st.Policy(string(document))
+		return "default"
 	}
 	statement := func(name string, scopes ...string) map[string]any {
 		v := map[string]any{"level": some(m, []string{"strict", "permissive", "audit"})}

@@ -169,7 +169,7 @@ func TestPolicyEdits(t *testing.T) {
 	if work := w.scan(); work.Calls != 0 {
 		t.Errorf("un-naming a store cost %+v", work)
 	}
-	w.reason(img, trust.SignerRemoved)
+	w.reason(img, trust.PolicyInvalid) // nothing is in the store that it names now
 	policy("audit", `"ca:acme"`, `"*"`)
 	w.scan()
 	w.reason(img, trust.PolicyDoesNotVerify)

@@ -153,7 +153,11 @@ func TestATimestampThatComesUnderAnotherPolicy(t *testing.T) {
 	w.scan()
 	w.st.TrustCert("tsa:stamp", "stamp.pem", stamp.Cert())
 	w.scan()
-	w.st.Untrust("_notation/trustpolicy.json")
+	document, err := w.last.cfg.Loader.DefaultPolicy(t.Context(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.st.Policy(string(document))
 	w.scan()
 	w.want(img, "trusted")
 }

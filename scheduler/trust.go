@@ -136,8 +136,10 @@ func (s *Scheduler) confirm(store *verifier.TrustStore, looked time.Time) error 
 	s.loaded.Store(store)
 	s.state.setTrust(store, looked)
 	if s.cfg.MirrorPolicy {
-		if err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
-			s.log.Debug("default trust policy not mirrored", "error", err)
+		if path, err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
+			s.log.Warn("the default trust policy is in force, but cannot be written where notation reads it", "error", err)
+		} else if path != "" {
+			s.log.Info("wrote the default trust policy", "path", path)
 		}
 	}
 	return s.cfg.Store.Confirm(looked)

@@ -206,14 +206,14 @@ func (s *Server) warn(store *verifier.TrustStore, u *upload) string {
 	}
 	policy := store.Policy()
 	if policy.Source == verifier.PolicyInvalid {
-		return "the trust policy cannot be used, so no notation signature is trusted"
+		return "no trust policy can be used, so no notation signature is trusted: " + policy.Problem
 	}
 	for _, st := range store.InForce().Terms().Statements {
 		if slices.Contains(st.Stores, u.change.store) {
 			return ""
 		}
 	}
-	return fmt.Sprintf("no statement of the operator's trustpolicy.json names the trust store %s; it verifies nothing until one does", u.change.store)
+	return fmt.Sprintf("no statement of the operator's %s names the trust store %s; it verifies nothing until one does", policy.File, u.change.store)
 }
 
 func refusalOf(store *verifier.TrustStore, file string) string {

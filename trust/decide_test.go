@@ -59,7 +59,11 @@ func TestDecide(t *testing.T) {
 		{"a key of the other tool", any, Cosign, verdict(none, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
 		{"other policy", any, Notation, verdict(PolicyID{1}, Ground{Signers: []Signer{certA}}), Pending, PolicyChanged},
 		{"cosign verdict with a policy", any, Cosign, verdict(policy, Ground{Signers: []Signer{keyA}}), Pending, PolicyChanged},
-		{"store not named", terms(strict("any", []string{"ca:other"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
+		{"store not named", func() Terms {
+			x := terms(strict("any", []string{"ca:other"}, "*"))
+			x.Materials = append(x.Materials, Material{Signer: Signer{Tool: Notation, StoreType: "ca", StoreName: "other", Fingerprint: Digest{9}}})
+			return x
+		}(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
 		{"tsa store not named", terms(strict("any", []string{"ca:acme"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA, tsaA}}), Untrusted, SignerRemoved},
 		{"a store of its type is empty", terms(strict("any", []string{"ca:acme", "ca:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyInvalid},
 		{"a store of another type is empty", terms(strict("any", []string{"ca:acme", "signingAuthority:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},

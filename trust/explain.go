@@ -33,7 +33,7 @@ var explanations = map[Reason]Explanation{
 		"Sign again."},
 	NoPolicy: {"No statement of trustpolicy.json covers this repository.",
 		"Add a statement for it, or one with the scope *."},
-	PolicyInvalid: {"trustpolicy.json cannot be used, or its statement names a trust store that does not exist or is empty.",
+	PolicyInvalid: {"No trust policy can be used: it is broken, it has gone, or its statement names a trust store that does not exist, is empty or is of the wrong type.",
 		"Mend it; trust-worker keys says what is wrong."},
 	PolicyAmbiguous: {"Two statements of trustpolicy.json name this repository on different hosts.",
 		"Say which host this storage is with --registry-name."},

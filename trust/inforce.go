@@ -65,8 +65,12 @@ type Terms struct {
 	Materials        []Material
 	Statements       []Statement
 	// PolicyProblem is PolicyInvalid when the operator's policy cannot be
-	// used, else empty.
+	// used, else empty. PolicyDetail says why, for people.
 	PolicyProblem Reason
+	PolicyDetail  string
+	// DefaultPolicy: the statement is the default, which nobody wrote. It names
+	// every store that holds a certificate.
+	DefaultPolicy bool
 	// RegistryNames are the hosts that scopes may name; empty: any.
 	RegistryNames []string
 }
@@ -79,9 +83,9 @@ type InForce struct {
 	wildcard int               // index into terms.Statements, plus 1; 0 for none
 	byPath   map[string][]int  // repository path → statements that name it
 	stores   []map[string]bool // per statement: the stores it names
-	// empty are, per statement, the store types of which it names one that
-	// holds nothing.
-	empty []map[string]bool
+	// lacking says, per statement and store type, which store of that type it
+	// names that holds nothing; see lacks.
+	lacking []map[string]string
 }
 
 // NewInForce builds an InForce. It keeps terms; the caller must not change them
@@ -94,15 +98,11 @@ func NewInForce(terms Terms) *InForce {
 		held[m.Signer.Store()] = true
 	}
 	for i, st := range terms.Statements {
-		stores, empty := map[string]bool{}, map[string]bool{}
+		stores := map[string]bool{}
 		for _, s := range st.Stores {
 			stores[s] = true
-			if !held[s] {
-				storeType, _, _ := strings.Cut(s, ":")
-				empty[storeType] = true
-			}
 		}
-		f.stores, f.empty = append(f.stores, stores), append(f.empty, empty)
+		f.stores, f.lacking = append(f.stores, stores), append(f.lacking, lacking(&st, held))
 		for _, scope := range st.Scopes {
 			if scope == "*" {
 				f.wildcard = i + 1
@@ -196,13 +196,17 @@ func (f *InForce) Policy(repository string, t Tool) (PolicyID, Reason) {
 	return st.Policy, ""
 }
 
-// Decide joins one verdict with what is in force. A nil verdict reads
+// Decide joins one verdict with what is in force, in the repository at the path
+// below the storage root, at the reader's clock. A nil verdict reads
 // Pending/New; one made under another policy reads Pending/PolicyChanged.
-// repository is the path below the storage root, now the reader's clock.
 func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) Decision {
 	policy, reason := f.Policy(repository, t)
 	if reason != "" {
-		return refuse(reason)
+		d := refuse(reason)
+		if reason == PolicyInvalid {
+			d.Detail = f.terms.PolicyDetail
+		}
+		return d
 	}
 	switch {
 	case !f.Enabled(t): // such answers are not even listed; fail closed
@@ -216,6 +220,9 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	case !v.Matched() && v.Reason == "":
 		return refuse(New)
 	case !v.Matched():
+		if d, lacks := f.lacks(repository, t, v.StoreType, v.Reason); lacks {
+			return d
+		}
 		return refuse(v.Reason)
 	}
 	best := refuse(SignerRemoved)
@@ -224,11 +231,8 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		if !f.signersInForce(repository, t, g) {
 			continue
 		}
-		if f.namesEmptyStore(repository, t, g) {
-			if best.Reason == SignerRemoved {
-				best = refuse(PolicyInvalid)
-			}
-			continue
+		if slices.ContainsFunc(g.Signers, func(s Signer) bool { _, lacks := f.lacks(repository, t, s.StoreType, SignerRemoved); return lacks }) {
+			continue // notation verify fails then, whatever its other stores hold
 		}
 		d := f.describe(t, v, g)
 		if reason := g.outside(now.Unix()); reason != "" {
@@ -244,6 +248,14 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		d.Notes = v.notes(now.Unix())
 		d.Status = Trusted // the only such statement: T1
 		best = d
+	}
+	if best.Status == Trusted {
+		return best
+	}
+	for _, s := range v.Grounds[0].Signers {
+		if d, lacks := f.lacks(repository, t, s.StoreType, best.Reason); lacks {
+			return d
+		}
 	}
 	return best
 }
@@ -284,17 +296,6 @@ func (f *InForce) signersInForce(repository string, t Tool, g *Ground) bool {
 		}
 	}
 	return true
-}
-
-// namesEmptyStore reports whether the governing statement names a store that
-// does not exist or holds nothing, of a type that the ground needs: notation
-// verify then fails, whatever its other stores hold.
-func (f *InForce) namesEmptyStore(repository string, t Tool, g *Ground) bool {
-	if t != Notation {
-		return false
-	}
-	i, reason := f.statement(repository)
-	return reason != "" || slices.ContainsFunc(g.Signers, func(s Signer) bool { return f.empty[i][s.StoreType] })
 }
 
 // outside returns "" when now lies in [From, Until), else the reason. A ground may

@@ -135,6 +135,11 @@ type Verdict struct {
 	// empty for cosign, whose author is the text of the signer's key file,
 	// and when nothing in the trust directories vouches for it.
 	Author string
+	// StoreType is the type of trust store that a notation signature's signing
+	// scheme needs, "ca" or "signingAuthority"; empty for cosign, and where the
+	// envelope does not say (Notary Project trust-store-trust-policy, "Trust
+	// Store").
+	StoreType string
 	// Policy is the statement under which the verdict was made.
 	Policy PolicyID
 	// LoggedExpiry is the signature's own expiry (Unix seconds) where the
@@ -198,10 +203,16 @@ func (v *Verdict) Lives(inForce func(Signer) bool) bool {
 	return false
 }
 
+// MaxDetail bounds Decision.Detail, in bytes.
+const MaxDetail = 512
+
 // Decision is the answer about one signature in one repository at one time.
 type Decision struct {
 	Status Status
 	Reason Reason
+	// Detail says more of the reason where there is more to say: one sentence
+	// for people, of at most MaxDetail bytes.
+	Detail string
 	Notes  []Note
 	// Author and Signer are set only when the signer is in force.
 	Author string

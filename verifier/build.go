@@ -51,11 +51,12 @@ func (p *pass) build() *TrustStore {
 	t.anchors.finish()
 	slices.SortFunc(t.loaded, func(a, b File) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Subject, b.Subject)) })
 
-	t.policy = p.summary
+	t.policy = PolicySummary{Source: p.ruling.source, File: p.ruling.file, Problem: p.ruling.problem, Note: p.ruling.note}
 	if p.cfg.Notation {
 		p.statements(t, &terms)
 	}
 	t.inForce = trust.NewInForce(terms)
+	t.policy.Lacking = t.inForce.Lacking()
 	t.id = identify(terms, p.cfg.Revocation)
 	return t
 }
@@ -63,45 +64,25 @@ func (p *pass) build() *TrustStore {
 // statements adds the policy in force to t and terms.
 func (p *pass) statements(t *TrustStore, terms *trust.Terms) {
 	var doc trustpolicy.Document
-	switch p.summary.Source {
+	switch p.ruling.source {
 	case PolicyOperator:
-		doc = p.policy.doc
+		doc = p.ruling.doc.doc
 	case PolicyDefault:
-		doc = p.computed()
+		doc, terms.DefaultPolicy = defaultPolicy(p.stores()), true
 	default:
-		terms.PolicyProblem = trust.PolicyInvalid
+		terms.PolicyProblem, terms.PolicyDetail = trust.PolicyInvalid, p.ruling.problem
 		return
 	}
 	for i := range doc.TrustPolicies {
 		s, join, err := newStatement(&doc.TrustPolicies[i], p.cfg.Revocation)
 		if err != nil { // the document is valid, so this cannot be; but never half a policy
 			t.policy = PolicySummary{Source: PolicyInvalid, Problem: err.Error()}
-			terms.PolicyProblem, terms.Statements = trust.PolicyInvalid, nil
+			terms.PolicyProblem, terms.PolicyDetail, terms.Statements = trust.PolicyInvalid, err.Error(), nil
 			return
 		}
 		t.statements[s.name] = s
 		terms.Statements = append(terms.Statements, join)
 	}
-}
-
-// computed is the default policy over the stores that this pass has found.
-func (p *pass) computed() trustpolicy.Document {
-	var stores []string
-	for _, c := range p.certs {
-		stores = append(stores, c.storeType+":"+c.storeName)
-	}
-	slices.Sort(stores)
-	// Unless the file says otherwise, a countersignature is wanted only once
-	// the certificates have expired: with "always", notation's own default, the
-	// first certificate in a tsa store would end trust in every signature that
-	// has none (ADR 0004).
-	ts := trustpolicy.OptionAfterCertExpiry
-	if p.policy != nil {
-		if written := p.policy.doc.TrustPolicies[0].SignatureVerification.VerifyTimestamp; written != "" {
-			ts = written
-		}
-	}
-	return defaultPolicy(slices.Compact(stores), ts)
 }
 
 // identify hashes what verdicts and joins depend on.

@@ -11,8 +11,8 @@ import (
 	"github.com/notaryproject/notation-go/verifier/truststore"
 )
 
-// What stands where: _cosign/*, _notation/trustpolicy.json and
-// _notation/truststore/x509/<type>/<name>/*.
+// What stands where: _cosign/* and _notation/truststore/x509/<type>/<name>/*.
+// policyfiles.go has the policies.
 
 func (p *pass) run(ctx context.Context) error {
 	if p.cfg.Cosign {
@@ -20,9 +20,7 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 	}
-	p.summary.Source = PolicyOff
 	if p.cfg.Notation {
-		p.summary.Source = PolicyDefault
 		return p.runNotation(ctx)
 	}
 	return nil
@@ -30,7 +28,7 @@ func (p *pass) run(ctx context.Context) error {
 
 func (p *pass) runNotation(ctx context.Context) error {
 	return p.inTree(p.cfg.NotationDir, p.notationLabel, func(t *tree) error {
-		if err := p.readPolicy(ctx, t); err != nil {
+		if err := p.readPolicies(ctx, t); err != nil {
 			return err
 		}
 		return p.readStores(ctx, t)
@@ -182,59 +180,4 @@ func (p *pass) listed(t *tree, dir, shown string) ([]item, error) {
 		p.ignored += ignored
 	}
 	return items, nil
-}
-
-// readPolicy reads trustpolicy.json. An operator's policy that is there and cannot
-// be used leaves nothing notation trusted; one that is not there is the default.
-func (p *pass) readPolicy(ctx context.Context, t *tree) error {
-	path := p.shown(t, policyFile)
-	it := item{policyFile, policyFile}
-	absent := false
-	if items, _, err := t.list("."); errors.Is(err, errSwapped) {
-		return err
-	} else if err == nil {
-		i := slices.IndexFunc(items, func(it item) bool { return it.name == policyFile })
-		if absent = i < 0; !absent {
-			it = items[i] // through ..data as the rest
-		}
-	}
-	var (
-		v   any
-		ok  bool
-		err error
-	)
-	if !absent {
-		v, ok, err = p.content(ctx, t, it, path, maxPolicyFile, func(b []byte) (any, error) { return parsePolicy(b) })
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case ok:
-		p.setPolicy(v.(*policyDoc))
-		if m := p.after[path]; !m.since.IsZero() {
-			p.summary.Problem = "the file is incomplete; the last good policy stays in force for a few seconds"
-		}
-	case err != nil:
-		p.invalid(err.Error())
-	default:
-		if m, known := p.before[path]; known && !m.value.(*policyDoc).isDefault {
-			if v, ok := p.fallBack(path, goneGrace); ok {
-				p.setPolicy(v.(*policyDoc))
-				p.summary.Problem = "the file has vanished; the last good policy stays in force for a moment"
-			}
-		}
-	}
-	return nil
-}
-
-func (p *pass) setPolicy(d *policyDoc) {
-	p.policy = d
-	p.summary = PolicySummary{Source: PolicyOperator}
-	if d.isDefault {
-		p.summary.Source = PolicyDefault
-	}
-}
-
-func (p *pass) invalid(why string) {
-	p.policy, p.summary = nil, PolicySummary{Source: PolicyInvalid, Problem: policyFile + " " + why}
 }

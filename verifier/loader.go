@@ -43,16 +43,17 @@ type Config struct {
 	Cosign, Notation bool
 	// Revocation must be one of the three modes.
 	Revocation RevocationMode
+	// ZotPolicy is the operator's word that the policy which zot writes at its
+	// starts stands for the default.
+	ZotPolicy bool
+	// Memory is what is remembered of policies that are gone; nil: nothing from
+	// before this process.
+	Memory *Memory
 }
 
 // Grace is how long the last good content of a file that cannot be parsed stays
-// in force. goneGrace is the same for an operator's policy that has vanished:
-// some editors save by removing and writing anew, and the default policy, which
-// may allow more, must not come into force between the two.
-const (
-	Grace     = 5 * time.Second
-	goneGrace = time.Second
-)
+// in force.
+const Grace = 5 * time.Second
 
 // Loader reads the trust directories. It remembers the last good content of each
 // file, so that one caught in the middle of a write stays in force, for at most
@@ -63,6 +64,8 @@ type Loader struct {
 
 	mu     sync.Mutex
 	memory map[string]memory // by path, of the last completed load
+	// mirror is the default document that the last load wants written.
+	mirror *mirror
 	// absence is what is wrong, by label, when that directory is not there:
 	// nothing, if there is no entry.
 	absence map[string]string
@@ -76,7 +79,7 @@ const (
 // memory is what is remembered of one file.
 type memory struct {
 	sum   trust.Digest // of the content that value was parsed from
-	value any          // *key, []*x509.Certificate or *policyDoc
+	value any          // *key, []*x509.Certificate or *policyDoc; nil: a policy that never had good content
 	// since is when the file was first found without good content; zero while
 	// it is good. until is when value leaves force then.
 	since, until time.Time
@@ -93,6 +96,9 @@ func NewLoader(cfg Config) (*Loader, error) {
 		return nil, errors.New("no directory of trust material: name one for each tool that is on")
 	}
 	cfg.RegistryNames = slices.Clone(cfg.RegistryNames)
+	if cfg.Memory == nil {
+		cfg.Memory = NewMemory()
+	}
 	l := &Loader{cfg: cfg, cosignLabel: filepath.Base(filepath.Clean(cfg.CosignDir)),
 		notationLabel: filepath.Base(filepath.Clean(cfg.NotationDir)),
 		memory:        map[string]memory{}, absence: map[string]string{}}
@@ -128,7 +134,8 @@ func (l *Loader) Load(ctx context.Context, now time.Time) (*TrustStore, error) {
 		if errors.Is(err, errSwapped) && !p.last {
 			continue
 		}
-		l.memory = p.after
+		p.decide()
+		l.memory, l.mirror = p.after, p.toMirror
 		for _, label := range p.there {
 			l.absence[label] = vanished
 		}
@@ -143,7 +150,10 @@ func (l *Loader) RetryAt(now time.Time) (time.Time, bool) {
 	defer l.mu.Unlock()
 	var first time.Time
 	for _, m := range l.memory {
-		if !m.since.IsZero() && (first.IsZero() || m.until.Before(first)) {
+		if m.since.IsZero() || m.value == nil && !now.Before(m.until) {
+			continue
+		}
+		if first.IsZero() || m.until.Before(first) {
 			first = m.until
 		}
 	}

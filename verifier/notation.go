@@ -36,6 +36,7 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	if lo.Verdict.Reason != "" {
 		return
 	}
+	lo.Verdict.StoreType = string(c.storeType())
 	if c.excessive() {
 		lo.Problem = trust.LimitExceeded
 		return
@@ -95,22 +96,25 @@ func (s *Subject) descriptor() ocispec.Descriptor {
 // of the type that its signing scheme wants, whether or not the statement names
 // the store, since that is applied when an answer is read.
 func (a *anchorage) of(c *claims) []*anchor {
-	var st truststore.Type
-	switch c.scheme {
-	case signature.SigningSchemeX509:
-		st = truststore.TypeCA
-	case signature.SigningSchemeX509SigningAuthority:
-		st = truststore.TypeSigningAuthority
-	default:
-		return nil
-	}
 	var found []*anchor
 	for _, fp := range c.prints {
-		if an := a.byPrint[st][fp]; an != nil && !slices.Contains(found, an) {
+		if an := a.byPrint[c.storeType()][fp]; an != nil && !slices.Contains(found, an) {
 			found = append(found, an)
 		}
 	}
 	return found
+}
+
+// storeType is the type of the trust stores that may anchor an envelope of this
+// signing scheme, "" for a scheme that is not known.
+func (c *claims) storeType() truststore.Type {
+	switch c.scheme {
+	case signature.SigningSchemeX509:
+		return truststore.TypeCA
+	case signature.SigningSchemeX509SigningAuthority:
+		return truststore.TypeSigningAuthority
+	}
+	return ""
 }
 
 // examination is one envelope under one statement, and what comes of it.

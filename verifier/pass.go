@@ -28,13 +28,14 @@ type pass struct {
 	budget        time.Duration     // what is left for waiting on writers
 	last          bool              // no further pass: read around a swap
 
-	keys    []loaded[*key]
-	certs   []loaded[*x509.Certificate]
-	policy  *policyDoc // nil: none is there
-	summary PolicySummary
-	refused []Refusal
-	missing []string
-	ignored int
+	keys     []loaded[*key]
+	certs    []loaded[*x509.Certificate]
+	seen     policySeen // what there is of policies
+	ruling   ruling     // what rules, once the pass is complete
+	toMirror *mirror
+	refused  []Refusal
+	missing  []string
+	ignored  int
 }
 
 // loaded is one piece of material and the file that holds it.
@@ -44,7 +45,9 @@ type loaded[T any] struct {
 }
 
 func (l *Loader) newPass(now time.Time) *pass {
-	return &pass{Loader: l, now: now, before: map[string]memory{}, after: map[string]memory{}, budget: readBudget}
+	p := &pass{Loader: l, now: now, before: map[string]memory{}, after: map[string]memory{}, budget: readBudget}
+	p.noPolicy()
+	return p
 }
 
 func (p *pass) refuse(path string, err *fileError) {
@@ -94,7 +97,7 @@ func (p *pass) content(ctx context.Context, t *tree, it item, path string, limit
 // has had none for too long.
 func (p *pass) fallBack(path string, grace time.Duration) (any, bool) {
 	m, ok := p.before[path]
-	if !ok {
+	if !ok || m.value == nil {
 		return nil, false
 	}
 	if m.since.IsZero() {
@@ -116,7 +119,8 @@ func (p *pass) adopt(path string, value any) {
 		store := filepath.Dir(path)
 		p.addCerts(path, filepath.Base(filepath.Dir(store)), filepath.Base(store), v)
 	case *policyDoc:
-		p.setPolicy(v)
+		f := p.policyNamed(filepath.Base(path))
+		f.present, f.doc, f.sum, f.problem = true, v, p.after[path].sum, "cannot be read; its last good content stays in force for a few seconds"
 	}
 }
 
@@ -141,7 +145,7 @@ func (p *pass) forget(label string) {
 	p.certs = slices.DeleteFunc(p.certs, func(f loaded[*x509.Certificate]) bool { return below(f.path) })
 	p.refused = slices.DeleteFunc(p.refused, func(r Refusal) bool { return below(r.Path) })
 	if label == p.notationLabel {
-		p.policy, p.summary = nil, PolicySummary{Source: PolicyDefault}
+		p.noPolicy()
 	}
 	for path := range p.after {
 		if below(path) {
@@ -182,14 +186,13 @@ func (p *pass) unlistable(label, dir string, err error) {
 		return
 	}
 	p.refuse(where, refusef("cannot be listed (%v)", plain(err)))
+	p.seen.unlistable = p.seen.unlistable || label == p.notationLabel && dir == ""
 	for path := range p.before {
 		if !within(path, where) {
 			continue
 		}
 		if value, ok := p.fallBack(path, Grace); ok {
 			p.adopt(path, value)
-		} else if filepath.Base(path) == policyFile {
-			p.invalid("its directory cannot be listed")
 		}
 	}
 }

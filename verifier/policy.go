@@ -15,17 +15,8 @@ import (
 	"trust-worker/trust"
 )
 
-const (
-	policyFile  = "trustpolicy.json"
-	defaultName = "default-config" // zot's name for the default statement
-)
-
-// policyDoc is a parsed trustpolicy.json.
-type policyDoc struct {
-	doc trustpolicy.Document
-	// isDefault is set for the default shape; only its verifyTimestamp counts.
-	isDefault bool
-}
+// policyDoc is a parsed trust policy.
+type policyDoc struct{ doc trustpolicy.Document }
 
 // policyRules name every member that notation knows: in another spelling it would
 // take them for the same, other readers would not.
@@ -34,7 +25,7 @@ var policyRules = strictjson.Rules{
 		"override", "verifyTimestamp", "trustStores", "trustedIdentities"},
 }
 
-// parsePolicy reads trustpolicy.json. Every member is honoured or the document is
+// parsePolicy reads a trust policy. Every member is honoured or the document is
 // refused: a member that was silently ignored would be a restriction that is not
 // there (Z12). Only bytes that are not JSON at all count as unfinished.
 func parsePolicy(b []byte) (*policyDoc, error) {
@@ -53,44 +44,10 @@ func parsePolicy(b []byte) (*policyDoc, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, refusef("has something after the document")
 	}
-	if p.isDefault = hasDefaultShape(&p.doc); p.isDefault {
-		return p, nil
-	}
 	if err := p.doc.Validate(); err != nil {
 		return nil, refusef("%v", err)
 	}
 	return p, nil
-}
-
-// hasDefaultShape: one statement default-config, scope *, level strict without
-// overrides, identities *, any stores, any verifyTimestamp.
-func hasDefaultShape(d *trustpolicy.Document) bool {
-	if d.Version != "1.0" || len(d.TrustPolicies) != 1 {
-		return false
-	}
-	s := &d.TrustPolicies[0]
-	ts := s.SignatureVerification.VerifyTimestamp
-	return s.Name == defaultName && slices.Equal(s.RegistryScopes, []string{"*"}) &&
-		s.SignatureVerification.VerificationLevel == trustpolicy.LevelStrict.Name &&
-		len(s.SignatureVerification.Override) == 0 && slices.Equal(s.TrustedIdentities, []string{"*"}) &&
-		(ts == "" || ts == trustpolicy.OptionAlways || ts == trustpolicy.OptionAfterCertExpiry)
-}
-
-// defaultPolicy is the policy in force when the operator has written none: all
-// stores that hold a certificate. An empty directory is not yet a store, or
-// making one for a TSA would at once demand countersignatures.
-func defaultPolicy(stores []string, ts trustpolicy.TimestampOption) trustpolicy.Document {
-	if stores == nil {
-		stores = []string{}
-	}
-	return trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
-		Name:           defaultName,
-		RegistryScopes: []string{"*"},
-		SignatureVerification: trustpolicy.SignatureVerification{
-			VerificationLevel: trustpolicy.LevelStrict.Name, VerifyTimestamp: ts},
-		TrustStores:       stores,
-		TrustedIdentities: []string{"*"},
-	}}}
 }
 
 // statement is one policy statement, ready to verify under.

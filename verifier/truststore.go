@@ -59,23 +59,37 @@ const (
 	PolicyOff      PolicySource = "off" // notation is switched off
 )
 
-// PolicySummary says where the notation policy in force comes from.
+// PolicySummary says which notation policy is in force, and what is wrong with it.
 type PolicySummary struct {
 	Source PolicySource
-	// Problem is why an operator's policy cannot be used, or why the last good
-	// one still stands in.
-	Problem string
+	// File is the name of the file that decided, if one did.
+	File string
+	// Problem is why no policy can be used, or why the last good one still
+	// stands in; Note is what else a person should know.
+	Problem, Note string
+	// Lacking are the trust stores that statements name and that hold nothing:
+	// what they govern and need reads policy-invalid.
+	Lacking []string
 }
 
-// String is "default (computed)", "operator", "invalid: …" or "off".
+// String is "default (computed)", "operator (FILE)", "invalid: …" or "off", with
+// what is to be known besides.
 func (p PolicySummary) String() string {
+	s := string(p.Source)
 	switch p.Source {
 	case PolicyDefault:
-		return "default (computed)"
+		s = "default (computed)"
 	case PolicyInvalid:
 		return "invalid: " + p.Problem
+	case PolicyOperator:
+		s = "operator (" + p.File + ")"
 	}
-	return string(p.Source)
+	for _, more := range append([]string{p.Problem, p.Note}, p.Lacking...) {
+		if more != "" {
+			s += "; " + more
+		}
+	}
+	return s
 }
 
 // TrustStore is the trust material and the policy at one moment. It is immutable.

@@ -112,6 +112,7 @@ type Verdict struct {
 	Layer                []byte                 `protobuf:"bytes,11,opt,name=layer,proto3" json:"layer,omitempty"`      // private: content identity of a cosign layer
 	RevocationLogged     bool                   `protobuf:"varint,12,opt,name=revocation_logged,json=revocationLogged,proto3" json:"revocation_logged,omitempty"`
 	RevocationUntil      int64                  `protobuf:"varint,13,opt,name=revocation_until,json=revocationUntil,proto3" json:"revocation_until,omitempty"`
+	StoreType            uint32                 `protobuf:"varint,14,opt,name=store_type,json=storeType,proto3" json:"store_type,omitempty"` // the trust store type that a notation signature needs: 1 ca, 2 signingAuthority
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -233,6 +234,13 @@ func (x *Verdict) GetRevocationLogged() bool {
 func (x *Verdict) GetRevocationUntil() int64 {
 	if x != nil {
 		return x.RevocationUntil
+	}
+	return 0
+}
+
+func (x *Verdict) GetStoreType() uint32 {
+	if x != nil {
+		return x.StoreType
 	}
 	return 0
 }
@@ -637,9 +645,11 @@ type Trust struct {
 	Statements    []*Statement           `protobuf:"bytes,4,rep,name=statements,proto3" json:"statements,omitempty"`
 	PolicyProblem uint32                 `protobuf:"varint,5,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
 	RegistryNames []string               `protobuf:"bytes,6,rep,name=registry_names,json=registryNames,proto3" json:"registry_names,omitempty"`
-	PublishedAt   int64                  `protobuf:"varint,7,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"` // Unix nanoseconds
-	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`                                // nanoseconds; 0 = none (one-shot scan)
-	Partial       bool                   `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                            // storage has not been read to its end since the cache was begun
+	PublishedAt   int64                  `protobuf:"varint,7,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`        // Unix nanoseconds
+	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`                                       // nanoseconds; 0 = none (one-shot scan)
+	Partial       bool                   `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                                   // storage has not been read to its end since the cache was begun
+	PolicyDetail  string                 `protobuf:"bytes,10,opt,name=policy_detail,json=policyDetail,proto3" json:"policy_detail,omitempty"`     // why no policy can be used, for people
+	DefaultPolicy bool                   `protobuf:"varint,11,opt,name=default_policy,json=defaultPolicy,proto3" json:"default_policy,omitempty"` // the statement is the default, which is no operator's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +743,20 @@ func (x *Trust) GetLease() int64 {
 func (x *Trust) GetPartial() bool {
 	if x != nil {
 		return x.Partial
+	}
+	return false
+}
+
+func (x *Trust) GetPolicyDetail() string {
+	if x != nil {
+		return x.PolicyDetail
+	}
+	return ""
+}
+
+func (x *Trust) GetDefaultPolicy() bool {
+	if x != nil {
+		return x.DefaultPolicy
 	}
 	return false
 }
@@ -1385,7 +1409,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\asigners\x18\x01 \x03(\rR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xbb\x03\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xda\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +
@@ -1401,7 +1425,9 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	" \x01(\rR\aproblem\x12\x14\n" +
 	"\x05layer\x18\v \x01(\fR\x05layer\x12+\n" +
 	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
-	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\"n\n" +
+	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1d\n" +
+	"\n" +
+	"store_type\x18\x0e \x01(\rR\tstoreType\"n\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +
@@ -1439,7 +1465,7 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x06policy\x18\x04 \x01(\rR\x06policy\x12\x1f\n" +
 	"\vpolicy_hash\x18\x05 \x01(\fR\n" +
 	"policyHash\x12\x1a\n" +
-	"\bverifies\x18\x06 \x01(\bR\bverifies\"\xd5\x02\n" +
+	"\bverifies\x18\x06 \x01(\bR\bverifies\"\xa1\x03\n" +
 	"\x05Trust\x12\x16\n" +
 	"\x06cosign\x18\x01 \x01(\bR\x06cosign\x12\x1a\n" +
 	"\bnotation\x18\x02 \x01(\bR\bnotation\x126\n" +
@@ -1451,7 +1477,10 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x0eregistry_names\x18\x06 \x03(\tR\rregistryNames\x12!\n" +
 	"\fpublished_at\x18\a \x01(\x03R\vpublishedAt\x12\x14\n" +
 	"\x05lease\x18\b \x01(\x03R\x05lease\x12\x18\n" +
-	"\apartial\x18\t \x01(\bR\apartial\"@\n" +
+	"\apartial\x18\t \x01(\bR\apartial\x12#\n" +
+	"\rpolicy_detail\x18\n" +
+	" \x01(\tR\fpolicyDetail\x12%\n" +
+	"\x0edefault_policy\x18\v \x01(\bR\rdefaultPolicy\"@\n" +
 	"\x06Counts\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\x03R\x06images\x12\x1e\n" +
 	"\n" +

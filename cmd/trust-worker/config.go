@@ -38,6 +38,7 @@ type settings struct {
 	slowInterval           time.Duration
 	workers                int
 	mirrorPolicy           bool
+	zotPolicy              bool
 	watch                  bool
 	logLevel, logFormat    string
 	maxFiled               int64
@@ -45,6 +46,8 @@ type settings struct {
 	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
 	webhooks               []webhook.Config
+
+	memory *verifier.Memory // this process's, once it owns a state directory
 }
 
 // register declares the flags that commands share.
@@ -64,7 +67,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "time between passes over storage")
 	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "time between passes that re-read signatures (negative: never)")
 	f.IntVar(&s.workers, "workers", 0, "turns that run at once (default one for each processor)")
-	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "keep _notation/trustpolicy.json a copy of the default policy in force")
+	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "write the default policy to _notation/trustpolicy.json while no other policy is there")
+	f.BoolVar(&s.zotPolicy, "zot-policy", false, "take the trustpolicy.json that zot writes at its starts for the default policy (implied by --zot-config)")
 	f.BoolVar(&s.watch, "watch", true, "watch directories for changes, besides the passes")
 	f.Int64Var(&s.maxFiled, "max-unmatched", 100_000, "unmatched index rows of one repository")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -209,12 +213,23 @@ func (s *settings) logger() (*slog.Logger, error) {
 	return nil, usageError{fmt.Errorf("--log-format %s: choose text or json", s.logFormat)}
 }
 
-func (s *settings) loader() (*verifier.Loader, error) {
+// loader reads the trust directories, by what the trust memory says: the one that
+// store has opened, or else the one in the state directory, which another process
+// may own.
+func (s *settings) loader(log *slog.Logger) (*verifier.Loader, error) {
+	memory := s.memory
+	if memory == nil {
+		memory = verifier.ReadMemory(s.state, cache.Exists(s.state))
+	}
+	if note := memory.Note(); note != "" && s.enable && s.notation {
+		log.Warn(note)
+	}
 	return verifier.NewLoader(verifier.Config{
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
 		CosignExpected: s.sources["cosign-dir"] != "", NotationExpected: s.sources["notation-dir"] != "",
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
 		Revocation: verifier.RevocationMode(s.revocation),
+		ZotPolicy:  s.zotPolicy || s.zotConfig != "", Memory: memory,
 	})
 }
 
@@ -258,9 +273,12 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 	return roots, closeAll, nil
 }
 
-// store opens the cache for writing.
+// store opens the cache for writing, and the trust memory beside it.
 func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, error) {
-	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log})
+	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Begin: func() (err error) {
+		s.memory, err = verifier.OpenMemory(s.state, cache.Exists(s.state), s.memory)
+		return err
+	}})
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w; run as a user that may write there, or choose another --state", err)
 	}

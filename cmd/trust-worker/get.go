@@ -240,6 +240,9 @@ func explainSignature(t *table, sig *cache.Signature) {
 		word += " [" + string(n) + "]"
 	}
 	t.row("signature", fmt.Sprintf("%-8s  %s  layer %d of %s", sig.Tool, word, sig.Layer, sig.Digest))
+	if sig.Detail != "" {
+		t.row("  detail", sig.Detail)
+	}
 	if sig.Author != "" {
 		t.row("  author", authorLine(sig, t.whole))
 	}

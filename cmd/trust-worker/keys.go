@@ -29,7 +29,11 @@ func newKeysCommand(s *settings) *cobra.Command {
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
-			loader, err := s.loader()
+			log, err := s.logger()
+			if err != nil {
+				return err
+			}
+			loader, err := s.loader(log)
 			if err != nil {
 				return err
 			}

@@ -94,7 +94,7 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, before func(*cach
 		return nil, err
 	}
 	defer closeAll()
-	loader, err := s.loader()
+	loader, err := s.loader(log)
 	if err != nil {
 		return nil, err
 	}

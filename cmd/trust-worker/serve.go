@@ -96,7 +96,7 @@ func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(c
 		return err
 	}
 	defer closeAll()
-	loader, err := s.loader()
+	loader, err := s.loader(log)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,8 @@ func newVerifyCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify REPO:TAG | REPO@DIGEST",
 		Short: "Verify now, straight from storage: no daemon, no cache",
-		Long: `Verify now, straight from storage: no daemon, no cache.
+		Long: `Verify now, straight from storage: no daemon, no cache. Of the state directory
+the trust memory alone is read: whether an operator's trust policy was in force.
 
 Exit codes are those of get.`,
 		Args: cobra.ExactArgs(1),
@@ -55,11 +56,11 @@ func (s *settings) verifyNow(cmd *cobra.Command, ref reference) (cache.Image, er
 		return cache.Image{}, err
 	}
 	defer closeAll()
-	loader, err := s.loader()
+	log, err := s.logger()
 	if err != nil {
 		return cache.Image{}, err
 	}
-	log, err := s.logger()
+	loader, err := s.loader(log)
 	if err != nil {
 		return cache.Image{}, err
 	}

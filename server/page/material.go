@@ -76,7 +76,7 @@ func newMaterial(now time.Time, store *verifier.TrustStore) material {
 		return material{}
 	}
 	policy := store.Policy()
-	m := material{Loaded: true, Policy: Text(policy.String()), PolicyWrong: policy.Problem != "", Ignored: store.Ignored()}
+	m := material{Loaded: true, Policy: Text(policy.String()), PolicyWrong: policy.Problem != "" || len(policy.Lacking) > 0, Ignored: store.Ignored()}
 	for _, r := range store.Refused() {
 		m.Refused = append(m.Refused, refusal{Text(r.Path), Text(r.Reason), r.Grace})
 	}
