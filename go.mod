@@ -3,6 +3,7 @@ module trust-worker
 go 1.26.0
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	filippo.io/nistec v0.0.4
 	github.com/CycloneDX/cyclonedx-go v0.9.3
 	github.com/coreos/go-systemd/v22 v22.7.0

@@ -53,6 +53,11 @@ func parseCertificates(b []byte, storeType truststore.Type) ([]*x509.Certificate
 	if err := truststore.ValidateCertificates(certs); err != nil {
 		return nil, refusef("holds a certificate that is neither a CA nor self-signed (%s); put its issuer's certificate here", certs[0].Subject)
 	}
+	for _, c := range certs {
+		if weak := weakness(c.PublicKey); weak != nil {
+			return nil, refusef("holds a certificate (%s) whose key %s", c.Subject, weak.reason)
+		}
+	}
 	if storeType == truststore.TypeTSA {
 		for _, c := range certs {
 			if c.CheckSignatureFrom(c) != nil || !bytes.Equal(c.RawSubject, c.RawIssuer) {

@@ -109,6 +109,9 @@ func newKey(pub crypto.PublicKey) (*key, error) {
 		verifiers = append(verifiers, v)
 		return err
 	}
+	if weak := weakness(pub); weak != nil {
+		return nil, weak
+	}
 	var err error
 	switch p := pub.(type) {
 	case *ecdsa.PublicKey:
@@ -130,14 +133,6 @@ func newKey(pub crypto.PublicKey) (*key, error) {
 		}
 	case *rsa.PublicKey:
 		k.algorithm = fmt.Sprintf("RSA %d", p.N.BitLen())
-		switch {
-		case p.N.BitLen() < minRSABits:
-			return nil, refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), minRSABits)
-		case p.N.BitLen() > maxRSABits:
-			return nil, refusef("is an RSA key of %d bits; use at most %d", p.N.BitLen(), maxRSABits)
-		case p.E < 3 || p.E%2 == 0:
-			return nil, refusef("is an RSA key with exponent %d, which anyone can sign for", p.E)
-		}
 		err = add(signature.LoadVerifier(p, crypto.SHA256))
 	case ed25519.PublicKey:
 		k.algorithm = "Ed25519"
