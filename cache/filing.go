@@ -93,8 +93,8 @@ func factKey(subject, signature trust.Digest, ctx Context) []byte {
 }
 
 // file brings the candidate index in line with the hints of a fact. Rows count
-// for the repository that first filed the fact; beyond its bound (invariant
-// I4) they are not filed, and the place is flagged so that new signers are
+// for the repository that first filed the fact; beyond its bound
+// ([Options.MaxFiled]) they are not filed, and the place is flagged so that new signers are
 // tried on it as a whole.
 func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place string) error {
 	index := c.tx.Bucket(privIndex)

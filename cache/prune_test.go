@@ -60,7 +60,7 @@ func TestPruneKeepsFactsForDays(t *testing.T) {
 	}
 }
 
-// I4: one repository cannot fill the store with unmatched rows.
+// One repository cannot fill the store with unmatched rows.
 func TestUnmatchedRowsAreBounded(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{MaxFiled: 3})
 	defer func() { publish(t, s); closeChecked(t, s) }()

@@ -20,7 +20,7 @@ import (
 )
 
 // What one repository, or one moment, says of a signature must not decide what
-// another reads (invariant I2), nor keep a signer from finding it.
+// another reads, nor keep a signer from finding it.
 
 // copyOf copies a repository, without the manifests that keep leaves out.
 func (w *world) copyOf(from, to string, keep func(ocispec.Descriptor) bool) {

@@ -178,7 +178,7 @@ func TestNextPassTriesAgain(t *testing.T) {
 }
 
 // While one repository holds many bad signatures, another's new one is decided
-// after a bounded number of that one's (I4): by work done, not by time.
+// after a bounded number of that one's: by work done, not by time.
 func TestFairness(t *testing.T) {
 	w := newWorld(t)
 	w.edit = func(c *Config) { c.Workers = 1 }

@@ -349,7 +349,7 @@ func sortHints(h []cache.Hint) {
 }
 
 // oweOverflow owes a pass at low priority over everything while some unmatched
-// signatures are beyond the bounds of the index (invariant I4): whichever
+// signatures are beyond the bounds of the index: whichever
 // repository had no room for one, it may be in others.
 func (s *Scheduler) oweOverflow() {
 	n, err := s.cfg.Store.Unfiled()

@@ -1,7 +1,9 @@
 package trust
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -224,27 +226,29 @@ func TestParseDigestIsStrict(t *testing.T) {
 
 // T1: one statement in the program can yield Trusted.
 func TestOneStatementSaysTrusted(t *testing.T) {
-	says := regexp.MustCompile(`Status\s*:?=\s*(trust\.)?Trusted\b|return\s+(trust\.)?Trusted\b`)
+	says := regexp.MustCompile(`Status\s*:?=\s*(trust\.)?Trusted\b|Status:\s*(trust\.)?Trusted\b|return\s+(trust\.)?Trusted\b`)
 	var found []string
-	for _, dir := range []string{".", "../cache", "../verifier", "../scheduler", "../layout", "../watcher", "../cmd/trust-worker"} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
+	looked := 0
+	err := filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (strings.HasPrefix(e.Name(), ".") && e.Name() != ".." || e.Name() == "testdata"):
+			return filepath.SkipDir
+		case e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
 		}
-		for _, e := range entries {
-			if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
-				continue
-			}
-			b, err := os.ReadFile(dir + "/" + e.Name())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for range says.FindAll(b, -1) {
-				found = append(found, dir+"/"+e.Name())
-			}
+		b, err := os.ReadFile(path)
+		looked++
+		for range says.FindAll(b, -1) {
+			found = append(found, path)
 		}
+		return err
+	})
+	if err != nil || looked < 200 {
+		t.Fatalf("looked at %d files of the program: %v", looked, err)
 	}
-	if !slices.Equal(found, []string{"./inforce.go"}) {
+	if !slices.Equal(found, []string{filepath.Join("..", "trust", "inforce.go")}) {
 		t.Errorf("statements that say trusted: %v", found)
 	}
 }

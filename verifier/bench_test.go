@@ -14,7 +14,7 @@ import (
 
 // The benchmarks print the cost of one verification as a multiple of its floor, a
 // bare ecdsa.VerifyASN1 on P-256, timed in turn with it in the same run. The
-// targets are in the design, section 8. BenchmarkLibrary is the second floor: what
+// targets are in docs/performance.md. BenchmarkLibrary is the second floor: what
 // cosign and notation-go cost by themselves. Run with
 //
 //	go test -run '^$' -bench . -benchmem ./verifier/

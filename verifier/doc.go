@@ -3,8 +3,9 @@
 // facts; whether an image is trusted is decided by package trust, which joins
 // facts with what is in force.
 //
-// Loading (loader.go, pass.go, directories.go, material.go, keys.go,
-// certificates.go, policy.go) is tolerant: one bad file costs that file. Verifying
+// Loading (loader.go, pass.go, directories.go, policyfiles.go, ruling.go,
+// material.go, keys.go, weak.go, certificates.go, policy.go) is tolerant: one bad
+// file costs that file. Verifying
 // (cosign.go, bundle.go, notation.go) is not: the checks that need no cryptography
 // come first, and cosign or notation-go decides.
 //
@@ -32,8 +33,8 @@
 //	    OCSP responders and CRL distribution points on its own time, about
 //	    chains whose integrity, anchor and identity notation-go has accepted,
 //	    in the mode online alone.
-//	V8. A panic in a library ends with the one layer: it reads malformed and is
-//	    counted.
+//	V8. A panic in a library ends with the one layer: it reads limit-exceeded and
+//	    is counted (docs/adr/0006).
 //	V9. The author of a signature is set only beside a ground.
 //	V10. A trust store is one state of each directory, never a mixture: a
 //	    Kubernetes volume is read through the directory that its ..data named,
@@ -43,6 +44,7 @@
 //	    is there is complete and refused. Nothing else outlives a load.
 //	V12. A directory that is missing, empty or off trusts nothing. A policy that
 //	    cannot be used in full is not used at all.
+//	     Absence, a new name or damage of a policy never widens trust (ruling.go).
 //	V13. No message quotes the content of a file of trust material.
 //
 // The package does not find signatures (package layout), store verdicts (package

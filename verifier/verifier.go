@@ -19,8 +19,7 @@ import (
 // change and it does not.
 const Epoch uint32 = 5
 
-// Limits, all applied before memory or cryptography is spent (design,
-// section 4). Reaching one reads limit-exceeded.
+// Limits, all applied before memory or cryptography is spent. Reaching one reads limit-exceeded.
 const (
 	MaxLayers   = 1000    // signature layers of one manifest
 	MaxBlob     = 1 << 20 // bytes of one payload, bundle or envelope

@@ -13,7 +13,6 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"trust-worker/changes/webhook"
 )
@@ -56,8 +55,8 @@ func readConfig(path string, strict bool, flags *pflag.FlagSet) (*configValues, 
 		return nil, usageError{f.located(err)}
 	}
 	var doc map[string]any
-	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-		return nil, usageError{fmt.Errorf("configuration %s: %w", path, err)}
+	if err := goccy.Unmarshal(b, &doc); err != nil {
+		return nil, usageError{f.located(err)}
 	}
 	if err := f.walk("", doc); err != nil {
 		return nil, usageError{err}
@@ -204,9 +203,9 @@ func valueText(flagType string, value any) (string, error) {
 		if flagType == "bool" {
 			return strconv.FormatBool(v), nil
 		}
-	case float64:
-		if (flagType == "int" || flagType == "int64") && v == float64(int64(v)) {
-			return strconv.FormatInt(int64(v), 10), nil
+	case uint64, int64:
+		if flagType == "int" || flagType == "int64" {
+			return fmt.Sprint(v), nil
 		}
 	case []any:
 		if flagType != "stringSlice" {

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 )
 
 // output is the flags -o and --no-trunc.
@@ -40,12 +39,7 @@ func (o *output) print(w io.Writer, v any, text func(*table)) error {
 		e.SetEscapeHTML(false)
 		return e.Encode(v)
 	case "yaml":
-		b, err := yaml.Marshal(v)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(b)
-		return err
+		return writeYAML(w, v)
 	}
 	return usageError{fmt.Errorf("-o %s: choose text, json or yaml", o.format)}
 }
