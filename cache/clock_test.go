@@ -117,7 +117,7 @@ func TestPublicationIsAsOldAsTheLook(t *testing.T) {
 	setTrust(t, s, inForce())
 	mustCommit(t, s, world(signedBy(keyA)))
 	publish(t, s)
-	if _, err := s.SetTrustAsOf(inForce(keyA), time.Now().Add(-2*time.Minute)); err != nil {
+	if err := s.PublishTrust(inForce(keyA), time.Now().Add(-2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	want(t, openReader(t, dir), trust.Unknown, trust.Stale)

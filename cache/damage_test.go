@@ -226,7 +226,7 @@ func live(t *testing.T, dir string, rebuilt *int) (err error) {
 	}
 	defer func() {
 		if errors.Is(err, ErrDamaged) {
-			err = errors.Join(err, s.MarkDamaged())
+			err = errors.Join(err, s.MarkDamaged(err))
 		}
 		if closeErr := s.Close(); err == nil {
 			err = closeErr

@@ -29,19 +29,17 @@ type dictionary struct {
 	nextAuth uint32
 }
 
-// load replaces what is in memory by what the transaction sees.
+// load replaces what is in memory by what the transaction sees. Reading it may take
+// long on a disk that fails: nobody waits for that.
 func (d *dictionary) load(tx *bbolt.Tx) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.signers, d.signerOf = map[trust.Signer]uint32{}, map[uint32]trust.Signer{}
-	d.policies, d.policyOf = map[trust.PolicyID]uint32{}, map[uint32]trust.PolicyID{}
-	d.nextSign, d.nextPol, d.nextAuth, d.trustGen = 0, 0, 0, getMeta(tx, metaTrust)
+	n := &dictionary{signers: map[trust.Signer]uint32{}, signerOf: map[uint32]trust.Signer{},
+		policies: map[trust.PolicyID]uint32{}, policyOf: map[uint32]trust.PolicyID{}, trustGen: getMeta(tx, metaTrust)}
 	err := tx.Bucket(privSigners).ForEach(func(k, v []byte) error {
 		var p cachepb.Signer
 		if ok, err := unsealMessage(k, v, &p); !ok || err != nil || len(k) != 4 {
 			return fmt.Errorf("%w: signer %x", ErrDamaged, k)
 		}
-		d.addSigner(binary.BigEndian.Uint32(k), decodeSigner(&p))
+		n.addSigner(binary.BigEndian.Uint32(k), decodeSigner(&p))
 		return nil
 	})
 	if err != nil {
@@ -52,15 +50,19 @@ func (d *dictionary) load(tx *bbolt.Tx) error {
 		if !ok || err != nil || len(k) != 4 || len(body) != 32 {
 			return fmt.Errorf("%w: policy %x", ErrDamaged, k)
 		}
-		d.addPolicy(binary.BigEndian.Uint32(k), trust.PolicyID(body))
+		n.addPolicy(binary.BigEndian.Uint32(k), trust.PolicyID(body))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if k, _ := tx.Bucket(privAuthors).Cursor().Last(); len(k) == 4 {
-		d.nextAuth = binary.BigEndian.Uint32(k)
+		n.nextAuth = binary.BigEndian.Uint32(k)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.signers, d.signerOf, d.policies, d.policyOf = n.signers, n.signerOf, n.policies, n.policyOf
+	d.trustGen, d.nextSign, d.nextPol, d.nextAuth = n.trustGen, n.nextSign, n.nextPol, n.nextAuth
 	return nil
 }
 

@@ -13,8 +13,8 @@
 //	C1. A published file never changes; a new one has a new name, and CURRENT
 //	    names those in force. A reader sees one generation in a Snapshot, and
 //	    generations of one cache id never go backwards.
-//	C2. A loss of trust needs one small file and a rename. It waits for no
-//	    base, delta, fold or transaction; if it cannot be written, CURRENT is
+//	C2. A loss of trust needs one small file and a rename. It waits for no lock
+//	    that a base, a delta, a fold or a transaction is made under; if it cannot be written, CURRENT is
 //	    withdrawn, which needs no space, and answers read unknown.
 //	C3. No answer is trusted unless the join of package trust says so with the
 //	    published trust, at a time that is never earlier than the publication,

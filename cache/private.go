@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -32,8 +33,7 @@ func (s *Store) closeDB() error {
 
 // What the opening mark says.
 const (
-	markDamaged = "damaged" // met while running
-	markAsked   = "asked"   // somebody wants it made anew
+	markDamaged = "damaged" // met while running; what it was, on the next line
 	markAgain   = "again"   // opened once more after an attempt that did not come back
 )
 
@@ -51,8 +51,11 @@ func (s *Store) openPrivate() error {
 	missing := errors.Is(err, fs.ErrNotExist)
 	mark := ""
 	if !missing {
-		var why string
-		if mark, why, err = s.lastAttempt(); err != nil {
+		why := asked
+		if !s.opts.Anew {
+			mark, why, err = s.lastAttempt()
+		}
+		if s.opts.Anew = false; err != nil { // once
 			return fmt.Errorf("open private cache: %w", err)
 		}
 		if why != "" {
@@ -112,10 +115,8 @@ func (s *Store) lastAttempt() (mark, why string, err error) {
 		return "", "", nil
 	case err != nil:
 		return "", "", err
-	case string(b) == markDamaged:
-		return "", "damage was met while it was in use", nil
-	case string(b) == markAsked:
-		return "", asked, nil
+	case bytes.HasPrefix(b, []byte(markDamaged)):
+		return "", cmp.Or(string(bytes.TrimPrefix(b, []byte(markDamaged+"\n"))), "damage was met while it was in use"), nil
 	case string(b) == markAgain:
 		return "", "two attempts to open it did not finish", nil
 	}
@@ -281,14 +282,9 @@ func (s *Store) setAside(why string) error {
 }
 
 // MarkDamaged makes the next Open set the private store aside. It is for
-// damage that is met while running: close, then open again.
-func (s *Store) MarkDamaged() error {
-	return os.WriteFile(s.markerPath(), []byte(markDamaged), 0o600)
-}
-
-// MarkRebuild does the same to one that has nothing wrong with it.
-func (s *Store) MarkRebuild() error {
-	return os.WriteFile(s.markerPath(), []byte(markAsked), 0o600)
+// damage that is met while running: close, then open again. why is what was met.
+func (s *Store) MarkDamaged(why error) error {
+	return os.WriteFile(s.markerPath(), fmt.Appendf(nil, "%s\n%.500s", markDamaged, why.Error()), 0o600)
 }
 
 // view runs fn in a read transaction with damage turned into ErrDamaged.
@@ -309,6 +305,10 @@ func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	if s.failUpdate != nil {
 		do = func(tx *bbolt.Tx) error { return cmp.Or(fn(tx), s.failUpdate()) }
 	}
+	if s.opts.InTransaction != nil {
+		inner := do
+		do = func(tx *bbolt.Tx) error { s.opts.InTransaction(); return inner(tx) }
+	}
 	if err = s.db.Update(do); err != nil {
 		err = errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
 			n, err := countTracked(tx)
@@ -323,7 +323,7 @@ func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 func (s *Store) abandon(err *error) {
 	if p := recover(); p != nil {
 		s.abandoned.Store(true)
-		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		*err = damage(p)
 	}
 }
 
@@ -335,6 +335,14 @@ func (s *Store) abandon(err *error) {
 // to take damage for a mistake would end the process at each start.
 func recoverDamage(err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		*err = damage(p)
 	}
+}
+
+// damage is what a panic says.
+func damage(p any) error {
+	if err, ok := p.(error); ok && errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", ErrDamaged, p)
 }

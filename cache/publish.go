@@ -22,15 +22,19 @@ import (
 //
 // mu guards cur, terms and every write below the published directory. A trust
 // file and CURRENT are written under it in a few milliseconds; a base or a
-// delta is written to a file of its own first, without it, so that a removal
-// waits for neither.
+// delta is written to a file of its own first, without it, and no transaction is
+// waited for under it, so that a removal waits for none of them.
 type publisher struct {
-	mu        sync.Mutex
-	cur       current
-	terms     *trust.InForce
-	inForce   atomic.Pointer[trust.InForce] // terms, for those who count and hold no lock
-	at        int64                         // when the trust file in force was written, Unix nanoseconds
-	looked    time.Time                     // when the look began that gave terms, or last confirmed them
+	mu      sync.Mutex
+	cur     current
+	terms   *trust.InForce // what is published, or to be published with the first base
+	lacking bool           // something in the trust file has no number yet
+	// inForce is what was last recorded: what everything is rendered and counted
+	// under. It may be behind terms for as long as a transaction takes; readers join
+	// with what is published.
+	inForce   atomic.Pointer[trust.InForce]
+	at        int64     // when the trust file in force was written, Unix nanoseconds
+	looked    time.Time // when the look began that gave terms, or last confirmed them
 	withdrawn bool
 	// unsure: terms were set that could not be published or recorded.
 	unsure bool
@@ -50,12 +54,6 @@ type publisher struct {
 
 	notify    chan struct{}
 	onPublish func(asOf time.Time)
-}
-
-// setTerms notes what is trusted from now on. mu is held.
-func (p *publisher) setTerms(f *trust.InForce) {
-	p.terms = f
-	p.inForce.Store(f)
 }
 
 func (p *publisher) wake() {
@@ -289,11 +287,18 @@ func getFull(s *Store) (full uint64) {
 
 // take reserves a generation for a file that is about to be written.
 func (s *Store) take() (generation uint64, err error) {
+	if s.pub.inForce.Load() == nil {
+		return 0, errNotRecorded
+	}
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	next, err := s.next()
 	return next.generation, err
 }
+
+// errNotRecorded: nothing can be rendered before it is known which statements
+// govern.
+var errNotRecorded = errors.New("the trust in force is not recorded yet")
 
 // next is what is current under the next generation, which is used up whatever
 // becomes of it: a failed publication may have been seen. pub.mu is held. Files of

@@ -157,6 +157,7 @@ func TestAFileThatWasNotPublishedChangesNoID(t *testing.T) {
 		}
 		closeChecked(t, s)
 		s = openStore(t, dir, Options{})
+		setTrust(t, s, inForce(keyA))
 		mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("x")), Present: true}}})
 	}
 	defer closeChecked(t, s)

@@ -99,11 +99,16 @@ type Options struct {
 	// MaxFiled bounds the candidate rows of one repository; 0 means 100,000.
 	MaxFiled int64
 	Log      *slog.Logger
+	// Anew sets the private store aside that is there, damaged or not.
+	Anew bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Begin, if not nil, is called by Open once it holds the lock of the state
 	// directory and before it makes anything in it.
 	Begin func() error
+	// InTransaction, if not nil, is called within each write transaction. Tests
+	// of other packages hold the store with it.
+	InTransaction func()
 
 	// foldAt and compactAbove are the constants of these names; tests lower
 	// them to have a small cache do what a large one does.
@@ -125,8 +130,15 @@ type Store struct {
 	// ever, and closing would wait for them.
 	abandoned atomic.Bool
 
-	write sync.Mutex // held over a write transaction and the dictionary's keep
+	// write is held over a write transaction and the dictionary's keep: as long as
+	// that takes. It is never waited for while pub.mu is held.
+	write sync.Mutex
 	dict  *dictionary
+	// record serialises RecordTrust and guards recordUnsure: whether the last
+	// one may be in the store though it failed. whole serialises SetWhole. Both
+	// are taken before write.
+	record, whole sync.Mutex
+	recordUnsure  bool
 
 	pub publisher
 
@@ -349,9 +361,14 @@ func (s *Store) Close() error {
 	return errors.Join(s.closeDB(), s.lock.Close())
 }
 
+// getMeta returns a number, 0 if there is none. Damage panics, as it does in bbolt:
+// view and update make an error of either.
 func getMeta(tx *bbolt.Tx, name string) uint64 {
 	b, ok, err := unseal([]byte(name), tx.Bucket(privMeta).Get([]byte(name)))
-	if !ok || err != nil || len(b) != 8 {
+	switch {
+	case err != nil:
+		panic(err)
+	case !ok || len(b) != 8:
 		return 0
 	}
 	return binary.BigEndian.Uint64(b)

@@ -132,7 +132,7 @@ func storm(dir string, plan []string, out io.Writer) int {
 			fmt.Fprintln(out, "begin", o)
 			err = nil
 			if o.verb == "lose" && s != nil {
-				err = s.MarkDamaged()
+				err = s.MarkDamaged(ErrDamaged)
 			}
 			if err == nil && (s == nil || o.verb == "open" || o.verb == "lose") {
 				if s, err = reopen(s, dir, last); err == nil && s.Rebuilt() != "" && o.verb != "lose" {
@@ -150,7 +150,7 @@ func storm(dir string, plan []string, out io.Writer) int {
 			}
 			fmt.Fprintf(out, "fail %q\n", err)
 			if errors.Is(err, ErrDamaged) && s != nil { // as the daemon does
-				_ = s.MarkDamaged() // or the next opening finds it
+				_ = s.MarkDamaged(ErrDamaged) // or the next opening finds it
 				_ = s.Close()
 				s = nil
 			}

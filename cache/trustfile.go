@@ -18,7 +18,7 @@ import (
 
 // What is trusted, published: a small file that a removal waits for alone.
 
-// TrustChange is what SetTrust found different.
+// TrustChange is what a new trust in force has different from the one before.
 type TrustChange struct {
 	Added, Removed []trust.Signer
 	// Terms is set when anything else that is published differs: an author,
@@ -38,63 +38,90 @@ func (c TrustChange) Changed() bool {
 	return c.First || c.Terms || len(c.Added)+len(c.Removed) > 0
 }
 
-// SetTrust publishes the trust in force. A loss of trust is published first
-// and by itself: it needs neither a transaction nor a new base. When it cannot
-// be published (a full disk) CURRENT is withdrawn, which needs no space, and
-// answers read unknown until a later call succeeds.
-func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
-	return s.SetTrustAsOf(f, s.opts.Now())
+// And returns the change that c and then next make.
+func (c TrustChange) And(next TrustChange) TrustChange {
+	return TrustChange{Added: append(slices.Clone(c.Added), next.Added...), Removed: append(slices.Clone(c.Removed), next.Removed...),
+		Terms: c.Terms || next.Terms, Policies: c.Policies || next.Policies, First: c.First || next.First}
 }
 
-// SetTrustAsOf is SetTrust for what the trust directories held when a look at
-// them began: what is published is confirmed as of then. A process that is frozen
-// in between publishes no more than what it saw.
-func (s *Store) SetTrustAsOf(f *trust.InForce, looked time.Time) (change TrustChange, err error) {
+// SetTrust is PublishTrust, as of now, and then RecordTrust.
+func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
+	if err := s.PublishTrust(f, s.opts.Now()); err != nil {
+		return TrustChange{}, err
+	}
+	change, _, err := s.RecordTrust(f)
+	return change, err
+}
+
+// PublishTrust publishes what the trust directories held when a look at them began:
+// it is confirmed as of then, so that a process that is frozen in between publishes
+// no more than what it saw. It waits for no transaction, no base, no delta and no
+// fsync but that of its own small file (C2), and all that is removed is removed by it.
+// What is new counts once RecordTrust has recorded it.
+//
+// A loss of trust that cannot be published (a full disk) withdraws CURRENT, which
+// needs no space: answers read unknown until a later call succeeds.
+func (s *Store) PublishTrust(f *trust.InForce, looked time.Time) (err error) {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
 	defer func() { s.pub.unsure = err != nil }()
 	s.pub.looked = looked
-	change = compareTrust(s.pub.terms, f)
+	change := compareTrust(s.pub.terms, f)
 	if !change.Changed() && !s.pub.withdrawn && !s.pub.unsure { // or CURRENT may name what failed
-		return change, nil
+		return nil
 	}
 	if s.pub.cur.base == 0 {
 		// The first base brings the trust file. What is published until then
 		// is another cache's, and says what was in force for that.
 		if err := s.removeCurrent(); err != nil {
-			return change, fmt.Errorf("publish trust: %w", err)
+			return fmt.Errorf("publish trust: %w", err)
 		}
-		_, err := s.internTrust(f)
-		return change, err
+		s.pub.terms = f
+		return nil
 	}
-	// Without new numbers: everything the numbers in use say is published.
 	if err := s.publishTrust(f); err != nil {
 		if !change.mayLose() {
-			return change, fmt.Errorf("publish trust: %w", err) // what is published is still true
+			return fmt.Errorf("publish trust: %w", err) // what is published is still true
 		}
-		return change, s.withdraw(err)
+		return s.withdraw(err)
 	}
-	numbered, err := s.internTrust(f)
-	if err != nil || !numbered {
-		return change, err
-	}
-	// Once more, with the new numbers. Nothing can be lost by this one.
-	if err := s.publishTrust(f); err != nil {
-		s.pub.terms = nil // so that the next call begins again
-		return change, fmt.Errorf("publish trust: %w", err)
-	}
-	return change, nil
+	s.pub.terms = f
+	return nil
 }
 
-// internTrust gives numbers to the new signers and statements, durably, before
-// any file names them, and reports whether there were any.
-func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
+// RecordTrust records the trust in force in the private store: signers and
+// statements that are new get their numbers, durably, before any file names them
+// (C5), and it is noted what has to be rendered or counted anew. It waits for
+// transactions. It returns what differs from what was last recorded, and the
+// generation of the set of signers from now on: what is verified under f is
+// decided under that one.
+//
+// f may have been superseded: what is published afterwards is what PublishTrust was
+// last given.
+func (s *Store) RecordTrust(f *trust.InForce) (change TrustChange, generation uint64, err error) {
+	s.record.Lock()
+	defer s.record.Unlock()
+	recorded := s.pub.inForce.Load()
+	if s.recordUnsure {
+		recorded = nil // it may or may not be what the store says
+	}
+	if change = compareTrust(recorded, f); change.Changed() {
+		if err := s.recordTrust(f, recorded == nil); err != nil {
+			return change, 0, fmt.Errorf("record trust: %w", err)
+		}
+		s.pub.wake() // everything may have to be published anew
+	}
+	return change, s.TrustGeneration(), s.publishNumbers()
+}
+
+// recordTrust is the transaction of RecordTrust. Everything that renders and counts
+// goes by what is recorded, and changes with it: s.write is held until it does. record
+// is held.
+func (s *Store) recordTrust(f *trust.InForce, first bool) error {
 	s.write.Lock()
 	defer s.write.Unlock()
-	first := s.pub.terms == nil
-	s.pub.terms = nil // should it fail, the next call begins again
 	var sess *session
-	err = s.update(func(tx *bbolt.Tx) error {
+	err := s.update(func(tx *bbolt.Tx) error {
 		sess = s.dict.session(tx)
 		for _, m := range f.Terms().Materials {
 			if _, err := sess.signerID(m.Signer); err != nil {
@@ -109,14 +136,14 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 		if err := errors.Join(oweRecount(tx, f), s.noteNamed(tx)); err != nil {
 			return err
 		}
-		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum {
+		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum || s.recordUnsure {
 			// Records show the verdicts of the statement that governed when
 			// they were rendered, in this process or an earlier one.
 			if err := errors.Join(putMeta(tx, metaPolicies, sum), putMeta(tx, metaFull, 1)); err != nil {
 				return err
 			}
 		}
-		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum || s.pub.unsure {
+		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum || s.recordUnsure {
 			sess.trustGen++
 			if first { // nobody may know any more which signers have left, and what rests on them
 				if err := putMeta(tx, metaRecount, 1); err != nil {
@@ -127,13 +154,34 @@ func (s *Store) internTrust(f *trust.InForce) (numbered bool, err error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return false, fmt.Errorf("record trust: %w", err)
+	if s.recordUnsure = err != nil; err != nil {
+		return err
 	}
 	sess.keep()
-	s.pub.setTerms(f)
-	s.pub.wake() // everything may have to be published anew
-	return len(sess.signers)+len(sess.policies) > 0, nil
+	s.pub.inForce.Store(f)
+	return nil
+}
+
+// publishNumbers publishes the trust in force once more if signers or statements
+// had no number when it was published. Nothing can be lost by that.
+func (s *Store) publishNumbers() error {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	if !s.pub.lacking || s.pub.terms == nil || s.pub.withdrawn || s.pub.cur.base == 0 {
+		return nil
+	}
+	if err := s.publishTrust(s.pub.terms); err != nil {
+		return fmt.Errorf("publish trust: %w", err)
+	}
+	return nil
+}
+
+// Lacking reports whether something of the trust in force is published only once it
+// has been recorded: a signer or a statement that this cache has not had before.
+func (s *Store) Lacking() bool {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	return s.pub.lacking
 }
 
 // withdraw removes CURRENT: answers read unknown/no-cache. There are no terms
@@ -210,6 +258,8 @@ func (s *Store) writeTrust(f *trust.InForce, next current) (at int64, err error)
 	return p.PublishedAt, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
 }
 
+// encodeTrust encodes f, and notes whether anything in it has no number yet. pub.mu
+// is held.
 func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 	t := f.Terms()
 	p := encodeTerms(t)
@@ -221,8 +271,10 @@ func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
 		}
 	}
+	s.pub.lacking = len(p.Signers) < len(t.Materials)
 	for i := range t.Statements {
-		p.Statements[i].Policy = s.dict.policies[t.Statements[i].Policy]
+		id, ok := s.dict.policies[t.Statements[i].Policy]
+		p.Statements[i].Policy, s.pub.lacking = id, s.pub.lacking || !ok
 	}
 	return p
 }
@@ -242,20 +294,25 @@ func encodeTerms(t trust.Terms) *cachepb.Trust {
 // is not in storage then. Publish what was found before. A new private store is
 // not whole.
 func (s *Store) SetWhole(whole bool) error {
-	s.pub.mu.Lock()
-	defer s.pub.mu.Unlock()
-	if s.pub.partial != whole {
+	s.whole.Lock() // one at a time, and nobody else's lock while it is recorded
+	defer s.whole.Unlock()
+	if s.partial() != whole {
 		return nil
 	}
 	n := uint64(0)
 	if whole {
 		n = 1
 	}
-	if err := s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaWhole, n) }); err != nil {
+	s.write.Lock()
+	err := s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaWhole, n) })
+	s.write.Unlock()
+	if err != nil {
 		return fmt.Errorf("record that storage was read: %w", err)
 	}
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
 	s.pub.partial = !whole
-	if s.pub.terms == nil || s.pub.withdrawn {
+	if s.pub.terms == nil || s.pub.withdrawn || s.pub.cur.base == 0 {
 		return nil // the next trust file says it
 	}
 	if err := s.publishTrust(s.pub.terms); err != nil {
@@ -263,6 +320,12 @@ func (s *Store) SetWhole(whole bool) error {
 		return fmt.Errorf("publish that storage was read: %w", err)
 	}
 	return nil
+}
+
+func (s *Store) partial() bool {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	return s.pub.partial
 }
 
 // Confirm renews the lease: at time at the caller began the look that found the

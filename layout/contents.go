@@ -108,11 +108,11 @@ func (c *Contents) problem(d trust.Digest, r trust.Reason, format string, args .
 	c.Problems = append(c.Problems, Problem{Digest: d, Reason: r, Detail: detail})
 }
 
-// Contents reads index.json and resolves it. known answers what a digest is
-// without opening it, from what an earlier Contents learned, in this repository
-// or another; it may be nil. Only other digests are opened, each once. What is
-// answered for known digests is not looked for again: their blobs are met when
-// they are verified.
+// Contents reads index.json and resolves it. known answers what a digest is from
+// what an earlier Contents learned, and that its bytes have been read in this
+// repository; it may be nil. What a digest is holds everywhere, that its bytes are
+// here does not: a known digest whose file is not here, or has another size, is
+// opened like all others, each once.
 //
 // The error is ctx's, or a *[trust.ReasonError] about index.json: io-error (it
 // wraps [fs.ErrNotExist] when the file is gone), limit-exceeded, malformed,

@@ -101,6 +101,27 @@ func openAt(dir *os.File, name string) (fd int, err error) {
 	return fd, err
 }
 
+// sizeAt returns the size of a regular file of a directory, without opening it.
+func sizeAt(dir *os.File, name string) (int64, error) {
+	conn, err := dir.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var st unix.Stat_t
+	cerr := conn.Control(func(at uintptr) {
+		err = ignoringEINTR(func() error { return unix.Fstatat(int(at), name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	})
+	switch {
+	case cerr != nil: // dir is closed
+		return 0, cerr
+	case err != nil:
+		return 0, err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return 0, errIrregular
+	}
+	return st.Size, nil
+}
+
 func fstat(fd int) (Stamp, error) {
 	var st unix.Stat_t
 	if err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) }); err != nil {

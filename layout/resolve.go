@@ -178,7 +178,7 @@ func (r *resolver) learn(ctx context.Context, n *node) error {
 		return nil
 	}
 	if r.known != nil {
-		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified {
+		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified && r.p.looksWhole(n.digest, kind.Size) {
 			n.kind = kind
 			return nil
 		}

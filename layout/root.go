@@ -253,6 +253,16 @@ func (p *Repository) blob(ctx context.Context, d trust.Digest, size, limit int64
 	return b, nil
 }
 
+// looksWhole reports whether there is a blob of the given size in this repository.
+// Whether its bytes are right is not known by that.
+func (p *Repository) looksWhole(d trust.Digest, size int64) bool {
+	if p.blobs == nil {
+		return false
+	}
+	n, err := sizeAt(p.blobs, d.Hex())
+	return err == nil && n == size
+}
+
 // globalBlobs is where zot is going to keep deduplicated blobs. With local
 // storage a repository has a hard link of its own, so that this is looked at
 // only for blobs that it lacks.

@@ -47,7 +47,7 @@ func (s *Scheduler) commitLoop() error {
 		}
 		began := time.Now()
 		if err := s.commit(batch); errors.Is(err, cache.ErrDamaged) {
-			fatal = err
+			fatal = s.fail(err)
 			s.agenda.queue.ShutDown()
 		}
 		ended := time.Now()
@@ -114,6 +114,9 @@ func (s *Scheduler) commit(results []result) error {
 		late, err := s.cfg.Store.Commit(batches...)
 		s.log.Debug("committed", "turns", len(results), "batches", len(batches), "took", time.Since(began), "error", err)
 		if err != nil {
+			if errors.Is(err, cache.ErrDamaged) {
+				s.fail(err) // before anybody takes the work for done
+			}
 			s.commitFailed(results, err)
 			return err
 		}

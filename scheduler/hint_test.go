@@ -26,7 +26,7 @@ func TestLookAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	finished := errors.New("finished")
-	err := s.run(context.Background(), func(ctx context.Context, g *errgroup.Group) {
+	err := s.run(context.Background(), func(context.Context, *errgroup.Group) {}, func(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error {
 			for _, name := range []string{"team/new", "team/app", "team", "team/app/index.json", "team/link", "none", "../x", "_cosign", "team/app/blobs", ""} {
 				s.LookAt(name)

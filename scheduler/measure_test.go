@@ -24,7 +24,7 @@ func TestMeasures(t *testing.T) {
 	w.st.SignSimple(w.st.Image("d", "1"), other, signtest.CosignOptions{})
 	s := w.scheduler()
 	finished := errors.New("finished")
-	err := s.run(context.Background(), func(ctx context.Context, g *errgroup.Group) {
+	err := s.run(context.Background(), func(context.Context, *errgroup.Group) {}, func(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error {
 			if err := s.walk(ctx, true); err != nil {
 				return err

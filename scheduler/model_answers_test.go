@@ -187,7 +187,9 @@ func (m *model) settle() {
 	must(s.walk(ctx, false))
 	m.quiet()
 	if m.rotten {
-		s.oweRehash()
+		if err := s.oweRehash(); err != nil {
+			m.t.Fatal(err)
+		}
 		m.quiet()
 	}
 	m.ahead.Add(int64(2 * time.Hour))  // past every back-off

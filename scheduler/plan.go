@@ -96,6 +96,16 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		if !row.Present {
 			continue
 		}
+		if o.was != nil && len(o.was.Problems) > 0 && n < turnSize {
+			// It may have been the image that was wrong: its size alone has
+			// been looked at since.
+			if reason := s.imageReason(ctx, p, row); ctx.Err() != nil {
+				return nil, ctx.Err()
+			} else if reason != "" {
+				s.apply(&row.References[o.ref], whole(reason))
+				continue
+			}
+		}
 		if n >= turnSize {
 			if pl.left++; o.was != nil && len(o.was.Problems) > 0 { // they stand until it is looked at
 				ref := &row.References[o.ref]

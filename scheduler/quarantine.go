@@ -48,6 +48,15 @@ func (q *quarantine) open(store *cache.Store) {
 	q.record = record
 }
 
+// close ends that.
+func (q *quarantine) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.record != nil {
+		q.record.Close()
+	}
+}
+
 func (q *quarantine) panicked(d trust.Digest, layer int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

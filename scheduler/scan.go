@@ -47,9 +47,24 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 			s.counters.errors.Add(1)
 			s.log.Error("pass over storage failed", "error", err)
 		}
+		if force {
+			// Nothing that is remembered of storage is believed, stored bytes
+			// included.
+			if err := s.oweRehash(); errors.Is(err, cache.ErrDamaged) {
+				return err
+			} else if err != nil {
+				s.counters.errors.Add(1)
+				s.log.Error("cannot look at stored bytes again", "error", err)
+			}
+		}
 		if s.cfg.SlowInterval > 0 && s.now().Sub(lastSlow) >= s.cfg.SlowInterval {
 			lastSlow = s.now()
-			s.oweRehash()
+			if err := s.oweRehash(); errors.Is(err, cache.ErrDamaged) {
+				return err
+			} else if err != nil {
+				s.counters.errors.Add(1)
+				s.log.Error("slow pass failed", "error", err)
+			}
 			s.cfg.Store.RenderAnew()
 			if err := s.prune(ctx); errors.Is(err, cache.ErrDamaged) {
 				return err
@@ -154,8 +169,16 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	var kindErr error
 	contents, err := p.Contents(ctx, func(d trust.Digest) (layout.Kind, bool) {
 		k, ok, err := s.cfg.Store.Kind(d)
+		kind := layoutKind(k)
+		if ok && err == nil && (kind.Class == layout.ImageManifest || kind.Class == layout.ImageIndex) {
+			// Signatures are read in each repository that they come to, see
+			// plan; images here.
+			var row cache.Row
+			row, ok, err = s.cfg.Store.Row(name, d)
+			ok = ok && row.Present
+		}
 		kindErr = errors.Join(kindErr, err)
-		return layoutKind(k), ok && err == nil
+		return kind, ok && err == nil
 	})
 	switch {
 	case ctx.Err() != nil:

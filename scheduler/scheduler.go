@@ -95,15 +95,29 @@ type Scheduler struct {
 	agenda  *agenda
 	results chan result
 
+	// loaded is what was last loaded and published, trust what workers verify
+	// under: the store has recorded it.
+	loaded atomic.Pointer[verifier.TrustStore]
 	trust  atomic.Pointer[trustInUse]
-	loaded atomic.Pointer[verifier.TrustStore] // the last load, whether or not it changed what is in use
-	// trustMu serialises reloads; changes of what is owed because of them are
-	// made under it.
-	trustMu sync.Mutex
-	// trustOwed: the last reload did not come to its end. policiesOwed: since
-	// then statements have changed meaning.
-	trustOwed, policiesOwed bool
-	refused                 []verifier.Refusal // by the last load
+	// trustMu serialises loads and their publication, and guards publishOwed: the
+	// last one was not published. Nothing that takes long is waited for under it.
+	trustMu     sync.Mutex
+	publishOwed bool
+	refused     []verifier.Refusal // by the last load
+	// followMu serialises what follows a change of trust. followOwed: the last
+	// time it did not come to its end; owedChange is what has changed since it last
+	// did.
+	followMu   sync.Mutex
+	followOwed bool
+	owedChange cache.TrustChange
+	following  atomic.Bool                   // followLoop runs
+	mirrorSaid string                        // the last error of mirrorPolicy
+	follow     chan struct{}                 // there may be something to follow
+	followed   atomic.Pointer[chan struct{}] // closed and replaced after each time
+
+	// fatal is the first error after which nothing more can be done here.
+	fatalMu sync.Mutex
+	fatal   error
 
 	// rootsListed is set when the last walk could list every root.
 	rootsListed atomic.Bool
@@ -148,8 +162,10 @@ func New(cfg Config) (*Scheduler, error) {
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
-		measures: newMeasures(),
+		follow: make(chan struct{}, 1), measures: newMeasures(),
 	}
+	round := make(chan struct{})
+	s.followed.Store(&round)
 	cfg.Store.OnPublish(s.measures.published)
 	return s, nil
 }
@@ -185,14 +201,16 @@ func (s *Scheduler) FirstPass() <-chan struct{} { return s.firstPass }
 // and returns nil. It returns an error when nothing more can be done here: an
 // error that is cache.ErrDamaged or cache.ErrStateGone asks for a new Store.
 func (s *Scheduler) Run(ctx context.Context) error {
-	return s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
+	watch := func(ctx context.Context, g *errgroup.Group) {
 		if s.cfg.Trust != nil {
 			g.Go(func() error { return s.cfg.Trust.Run(ctx) })
 		}
+		g.Go(func() error { return s.trustLoop(ctx) })
+	}
+	return s.run(ctx, watch, func(ctx context.Context, g *errgroup.Group) {
 		if s.cfg.Repositories != nil {
 			g.Go(func() error { return s.cfg.Repositories.Run(ctx) })
 		}
-		g.Go(func() error { return s.trustLoop(ctx) })
 		g.Go(func() error { return s.scanLoop(ctx) })
 		g.Go(func() error { return s.retryLoop(ctx) })
 		g.Go(func() error { return s.watchFirstPass(ctx) })
@@ -200,17 +218,21 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // Scan does one full pass: it loads the trust directories, looks at every
-// repository, verifies what is new, tries once more what was not decided, and
-// publishes. believe says whether unchanged stamps are believed.
+// repository, verifies what is new, tries once more what was not decided, reads the
+// bytes of signatures and their images again, and publishes. believe says whether
+// unchanged stamps are believed.
 func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	finished := errors.New("finished")
 	s.impatient = true
-	err := s.run(ctx, func(ctx context.Context, g *errgroup.Group) {
+	err := s.run(ctx, func(context.Context, *errgroup.Group) {}, func(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error {
 			if err := s.oweUndecided(); err != nil {
 				return err
 			}
 			if err := s.walk(ctx, !believe); err != nil {
+				return err
+			}
+			if err := s.oweRehash(); err != nil { // nobody else makes a slow pass here
 				return err
 			}
 			for asked := int64(0); ; {
@@ -242,52 +264,85 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// run publishes the trust in force, then starts the workers, the committer,
-// the publisher and whatever start adds, and waits for all of them.
-func (s *Scheduler) run(ctx context.Context, start func(context.Context, *errgroup.Group)) error {
+// run publishes the trust in force and starts what keeps it so (watch). Only then
+// comes what may take long: recording what is new, publishing what an earlier run
+// left, and resuming its work. Then it starts the workers, the committer, the
+// publisher and whatever start adds, and waits for all of them.
+func (s *Scheduler) run(ctx context.Context, watch, start func(context.Context, *errgroup.Group)) error {
 	if err := s.reloadTrust(ctx); ctx.Err() != nil {
 		return nil // stopped before it began
-	} else if err != nil && !errors.Is(err, errTrustNotPublished) {
+	} else if err != nil && (s.impatient || !errors.Is(err, errTrustNotPublished)) {
 		return err
 	}
-	if err := s.cfg.Store.Publish(ctx); ctx.Err() != nil {
-		return nil
-	} else if err != nil {
-		s.log.Error("cannot publish at start; will retry", "error", err)
-	}
-	if err := s.resume(); err != nil {
-		return err
-	}
-	s.quarantine.open(s.cfg.Store)
-	defer s.quarantine.record.Close() // nothing is in flight by then
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
-	workers, wctx := errgroup.WithContext(ctx)
-	for range s.cfg.Workers {
-		workers.Go(func() error { return s.work(wctx) })
-	}
-	// The committer and the publisher outlive the workers, so that the turns
-	// in progress at shutdown are kept.
-	g.Go(func() error {
-		defer close(s.results)
-		return workers.Wait()
-	})
-	g.Go(func() error { return s.commitLoop() })
-	if s.cfg.Revocation != nil {
-		g.Go(func() error { return s.cfg.Revocation.Run(ctx) })
-	}
-	g.Go(func() error { return s.cfg.Store.Run(ctx) })
+	recorded := make(chan struct{})
+	g.Go(func() error { return s.followLoop(ctx, recorded) })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.agenda.queue.ShutDown()
 		return nil
 	})
-	start(ctx, g)
+	watch(ctx, g)
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-recorded:
+		}
+		if err := s.cfg.Store.Publish(ctx); errors.Is(err, cache.ErrDamaged) {
+			return s.fail(err)
+		} else if err != nil && ctx.Err() == nil {
+			s.log.Error("cannot publish at start; will retry", "error", err)
+		}
+		if err := s.resume(); err != nil {
+			return s.fail(err)
+		}
+		s.quarantine.open(s.cfg.Store)
+		var workers sync.WaitGroup
+		for range s.cfg.Workers {
+			workers.Add(1)
+			g.Go(func() error { defer workers.Done(); return s.work(ctx) })
+		}
+		// The committer and the publisher outlive the workers, so that the turns
+		// in progress at shutdown are kept.
+		g.Go(func() error {
+			defer close(s.results)
+			workers.Wait()
+			return nil
+		})
+		g.Go(func() error { return s.commitLoop() })
+		if s.cfg.Revocation != nil {
+			g.Go(func() error { return s.cfg.Revocation.Run(ctx) })
+		}
+		g.Go(func() error { return s.cfg.Store.Run(ctx) })
+		start(ctx, g)
+		return nil
+	})
 	err := g.Wait()
+	s.quarantine.close() // nothing is in flight any more
+	if fatal := s.failure(); fatal != nil {
+		return fatal
+	}
 	if outer.Err() != nil && !errors.Is(err, cache.ErrDamaged) {
 		return nil
 	}
 	return err
+}
+
+// fail notes an error after which nothing more can be done here, before whoever
+// met it says that its work is over: it counts, whatever else ends the run.
+func (s *Scheduler) fail(err error) error {
+	s.fatalMu.Lock()
+	defer s.fatalMu.Unlock()
+	s.fatal = cmp.Or(s.fatal, err)
+	return err
+}
+
+func (s *Scheduler) failure() error {
+	s.fatalMu.Lock()
+	defer s.fatalMu.Unlock()
+	return s.fatal
 }
 
 // work takes turns until the queue is shut down.
@@ -304,6 +359,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 		began := time.Now()
 		r, err := s.turn(ctx, i, w)
 		if errors.Is(err, cache.ErrDamaged) {
+			s.fail(err)
 			s.agenda.done(i)
 			return err
 		}
@@ -376,6 +432,9 @@ func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 			err := s.cfg.Store.Publish(ctx)
 			if err == nil {
 				err = s.cfg.Store.SetWhole(s.rootsListed.Load())
+			}
+			if errors.Is(err, cache.ErrDamaged) {
+				return s.fail(err)
 			}
 			if err == nil {
 				s.passOnce.Do(func() { close(s.firstPass) })

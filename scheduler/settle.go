@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"slices"
@@ -183,11 +184,10 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 			continue
 		}
 		// The image itself first: it may be what was missing.
-		if _, err := p.Manifest(ctx, subject); err != nil {
-			if ctx.Err() != nil {
-				return n, ctx.Err()
-			}
-			s.apply(ref, whole(reasonOf(err)))
+		if reason := s.imageReason(ctx, p, &row); ctx.Err() != nil {
+			return n, ctx.Err()
+		} else if reason != "" {
+			s.apply(ref, whole(reason))
 			continue
 		}
 		prior, err := s.prior(in, subject, row.References)
@@ -301,21 +301,30 @@ func (s *Scheduler) oweUndecided() error {
 	return nil
 }
 
-// oweRehash owes the slow pass: signature bytes are read again and hashed, so
-// that rot is found within its interval.
-func (s *Scheduler) oweRehash() {
+// imageReason reads the image manifest of a row and says what is wrong with its
+// bytes, "" if nothing is.
+func (s *Scheduler) imageReason(ctx context.Context, p *layout.Repository, row *cache.Row) trust.Reason {
+	if _, err := p.Manifest(ctx, row.Digest); err != nil {
+		return reasonOf(err)
+	}
+	return ""
+}
+
+// oweRehash owes the slow pass: the bytes of signatures and of the images that they
+// are about are read again and hashed, so that rot is found within its interval.
+func (s *Scheduler) oweRehash() error {
 	places, err := s.cfg.Store.Places()
 	if err != nil {
-		s.log.Error("cannot list repositories", "error", err)
-		return
+		return fmt.Errorf("list repositories: %w", err)
 	}
 	for _, p := range places {
 		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.rehash = true })
 	}
+	return nil
 }
 
-// rehashTurn re-reads the signatures of some rows. One that cannot be read any
-// more gets a problem, which is retried like any other.
+// rehashTurn re-reads the signatures of some rows, and their images. One that cannot
+// be read any more gets a problem, which is retried like any other.
 func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (result, error) {
 	p, err := s.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -329,10 +338,22 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	batch := cache.Batch{Place: name}
 	for k := range rows {
 		row := &rows[k]
+		if !row.Present || len(row.References) == 0 {
+			continue
+		}
 		changed := false
+		image := s.imageReason(ctx, p, row)
+		if image != "" && ctx.Err() == nil {
+			s.log.Warn("stored image manifest has changed", "repository", name, "digest", row.Digest.String(), "reason", string(image))
+		}
 		for n := range row.References {
 			ref := &row.References[n]
-			if len(ref.Problems) > 0 || !row.Present {
+			if len(ref.Problems) > 0 {
+				continue
+			}
+			if image != "" && ctx.Err() == nil {
+				s.apply(ref, whole(image))
+				changed = true
 				continue
 			}
 			if reason := s.reread(ctx, p, ref); reason != "" && ctx.Err() == nil {
@@ -353,7 +374,11 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	if other.rehash {
 		other.reread = rows[len(rows)-1].Digest
 	}
-	return result{again: w, batches: []cache.Batch{batch}, then: func(bool) {
+	var batches []cache.Batch
+	if len(batch.Rows) > 0 { // or a transaction for nothing
+		batches = append(batches, batch)
+	}
+	return result{again: w, batches: batches, then: func(bool) {
 		poke(s.wakeup)
 		if other.rehash {
 			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other) })

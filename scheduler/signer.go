@@ -140,8 +140,8 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		switch {
 		case outdated:
 			// Signers came while these were verified: begin again.
-			s.trustMu.Lock()
-			defer s.trustMu.Unlock()
+			s.followMu.Lock()
+			defer s.followMu.Unlock()
 			if marks, err := s.cfg.Store.Marks(); err == nil {
 				s.oweSigner(s.trust.Load(), i.signer, p.came, marks)
 			}

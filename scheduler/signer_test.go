@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,7 +248,7 @@ func TestKeyThatIsBackBeforeItsLeavingWasWorkedOff(t *testing.T) {
 	img := w.st.Image("repo", "2")
 	w.st.SignSimple(img, key, signtest.CosignOptions{})
 	s, ctx := w.scheduler(), context.Background()
-	if err := s.reloadTrust(ctx); err != nil {
+	if err := errors.Join(s.reloadTrust(ctx), s.followTrust()); err != nil {
 		t.Fatal(err)
 	}
 	s.quarantine.open(w.store)

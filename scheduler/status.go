@@ -83,8 +83,8 @@ type Status struct {
 type stateOfScan struct {
 	mu sync.Mutex
 	st Status
-	// trustProblem and commitProblem end each when what it is about succeeds.
-	trustProblem, commitProblem string
+	// Each ends when what it is about succeeds.
+	trustProblem, recordProblem, commitProblem string
 	// unstableTries counts, by repository, the scans in a row that found it
 	// changing or incomplete. Bounded: see unstable.
 	unstableTries map[string]int
@@ -94,6 +94,12 @@ func (st *stateOfScan) setTrustProblem(p string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.trustProblem = p
+}
+
+func (st *stateOfScan) setRecordProblem(p string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.recordProblem = p
 }
 
 func (st *stateOfScan) setCommitProblem(p string) {
@@ -153,7 +159,7 @@ func (st *stateOfScan) unstable(name string, is bool) int {
 func (s *Scheduler) Status() Status {
 	s.state.mu.Lock()
 	st := s.state.st
-	st.Problem = cmp.Or(s.state.trustProblem, s.state.commitProblem)
+	st.Problem = cmp.Or(s.state.trustProblem, s.state.recordProblem, s.state.commitProblem)
 	s.state.mu.Unlock()
 	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
 	if c := s.cfg.Revocation; c != nil {

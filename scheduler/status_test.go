@@ -148,7 +148,7 @@ func TestStorageThatWasNotReadToItsEnd(t *testing.T) {
 		return snap.Partial()
 	}
 	s := w.scheduler()
-	if err := errors.Join(s.reloadTrust(t.Context()), w.store.Publish(t.Context())); err != nil {
+	if err := errors.Join(s.reloadTrust(t.Context()), s.followTrust(), w.store.Publish(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if !partial() {

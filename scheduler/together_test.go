@@ -54,7 +54,9 @@ func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
 	w.scan()
 	s := w.last
 	s.agenda = newAgenda() // that of the pass is shut down
-	s.oweRehash()
+	if err := s.oweRehash(); err != nil {
+		t.Fatal(err)
+	}
 	i, owed, _ := s.agenda.get()
 	r, err := s.turn(context.Background(), i, owed)
 	if err != nil {

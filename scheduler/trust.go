@@ -29,7 +29,8 @@ func (t *trustInUse) inForce() *trust.InForce { return t.store.InForce() }
 // withdrawn, and the trust loop tries again.
 var errTrustNotPublished = errors.New("trust is not published")
 
-// trustLoop keeps what is published in step with the trust directories.
+// trustLoop keeps what is published in step with the trust directories. It waits
+// for nothing that takes long: what a change makes necessary besides is followLoop's.
 func (s *Scheduler) trustLoop(ctx context.Context) error {
 	var notices <-chan watcher.Notice
 	if s.cfg.Trust != nil {
@@ -48,7 +49,7 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 		case <-timer.C:
 		}
 		next := s.cfg.ConfirmInterval
-		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrDamaged) || errors.Is(err, cache.ErrStateGone) {
+		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrStateGone) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			fails++
@@ -70,24 +71,38 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 }
 
 // ReloadNow looks at the trust directories and returns nil once what they hold
-// is published: every snapshot taken afterwards has it. After an error a loss
-// of trust has been withdrawn, or is tried again by the trust loop.
+// is published: every snapshot taken afterwards has it. What is removed is published
+// at once; what this cache has never had waits for the transactions in progress. After
+// an error a loss of trust has been withdrawn, or is tried again by the trust loop.
 func (s *Scheduler) ReloadNow(ctx context.Context) error {
-	err := s.reloadTrust(ctx)
-	if err != nil {
+	if err := s.reloadTrust(ctx); err != nil {
 		s.Reload()
+		return err
 	}
-	return err
+	if !s.following.Load() { // nobody runs: a test, or before the start
+		return s.followTrust()
+	}
+	for s.cfg.Store.Lacking() {
+		round := s.followed.Load()
+		if !s.cfg.Store.Lacking() {
+			return nil
+		}
+		poke(s.follow)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("new signers are not recorded yet: %w", ctx.Err())
+		case <-*round:
+		}
+	}
+	return nil
 }
 
-// TrustStore returns what was last loaded from the trust directories, or nil
-// before the first load.
+// TrustStore returns what was last loaded from the trust directories and published,
+// or nil before the first load.
 func (s *Scheduler) TrustStore() *verifier.TrustStore { return s.loaded.Load() }
 
-// reloadTrust loads the trust directories, publishes what differs, and owes
-// the passes that follow. Publication comes first (S1). Workers verify under the
-// new trust once nothing that the store says of the old is in their way; should
-// any step fail, the next call does all of them again.
+// reloadTrust loads the trust directories, publishes what differs (S1), renews the
+// lease, and has the rest follow. It waits for no transaction.
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	s.trustMu.Lock()
 	defer s.trustMu.Unlock()
@@ -97,57 +112,122 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
 	s.logRefused(store.Refused())
-	was := s.trust.Load()
-	if was != nil && !s.trustOwed && was.store.ID() == store.ID() {
-		return s.confirm(store, looked)
-	}
-	s.trustOwed = true
-	change, err := s.cfg.Store.SetTrustAsOf(store.InForce(), looked)
-	s.policiesOwed = s.policiesOwed || change.Policies
-	in := &trustInUse{store: store, generation: s.cfg.Store.TrustGeneration(),
-		verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
-	if was == nil { // workers need one
-		s.trust.Store(in)
-	}
-	if err != nil {
-		s.state.setTrustProblem("cannot publish trust: " + err.Error())
-		if errors.Is(err, cache.ErrDamaged) {
-			return err
+	was := s.loaded.Load()
+	changed := was == nil || s.publishOwed || was.ID() != store.ID()
+	if changed {
+		s.publishOwed = true
+		if err := s.cfg.Store.PublishTrust(store.InForce(), looked); err != nil {
+			s.state.setTrustProblem("cannot publish trust: " + err.Error())
+			return fmt.Errorf("%w: %w", errTrustNotPublished, err)
 		}
-		return fmt.Errorf("%w: %w", errTrustNotPublished, err)
+		s.publishOwed = false
+		s.state.setTrustProblem("")
+		s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials),
+			"policy", store.Policy().String(), "refused", len(store.Refused()))
 	}
-	s.state.setTrustProblem("")
-	s.logTrust(store, change)
-	if err := s.takeBack(store, change, was); err != nil {
-		return err
-	}
-	s.trust.Store(in)
-	if err := s.owePasses(in, change); err != nil {
-		return err
-	}
-	s.trustOwed, s.policiesOwed = false, false
-	poke(s.wakeup) // the images may have to be counted again
-	return s.confirm(store, looked)
-}
-
-// confirm renews the lease and mirrors the default policy: store, from a look
-// begun at looked, is what is published.
-func (s *Scheduler) confirm(store *verifier.TrustStore, looked time.Time) error {
 	s.loaded.Store(store)
 	s.state.setTrust(store, looked)
-	if s.cfg.MirrorPolicy {
-		if path, err := s.cfg.Loader.MirrorDefaultPolicy(context.Background()); err != nil {
-			s.log.Warn("the default trust policy is in force, but cannot be written where notation reads it", "error", err)
-		} else if path != "" {
-			s.log.Info("wrote the default trust policy", "path", path)
-		}
+	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() {
+		poke(s.follow)
 	}
 	return s.cfg.Store.Confirm(looked)
 }
 
-func (s *Scheduler) logTrust(store *verifier.TrustStore, change cache.TrustChange) {
-	s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials), "added", len(change.Added),
-		"removed", len(change.Removed), "policy", store.Policy().String(), "refused", len(store.Refused()))
+// followLoop does what a change of trust makes necessary once it is published, and
+// may take long: it records signers and statements that are new, which completes their
+// publication, has the workers verify under the new trust, and owes the passes.
+// first is closed when that has been done once.
+func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error {
+	s.following.Store(true)
+	defer s.nextRound()
+	defer s.following.Store(false)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	fails := uint32(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.follow:
+		case <-timer.C:
+		}
+		err := s.followTrust()
+		s.nextRound()
+		switch {
+		case errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrStateGone), err != nil && s.impatient:
+			s.fail(err)
+			return err
+		case err != nil && ctx.Err() == nil:
+			fails++
+			wait := backoff(fails, 250*time.Millisecond, s.cfg.ConfirmInterval)
+			s.counters.errors.Add(1)
+			s.state.setRecordProblem("cannot record the trust in force: " + err.Error())
+			s.log.Error("cannot record the trust in force; what is removed is removed, what is new waits; will retry", "error", err, "in", wait)
+			timer.Reset(wait)
+		case err == nil:
+			fails = 0
+			s.state.setRecordProblem("")
+			if first != nil && s.trust.Load() != nil {
+				close(first)
+				first = nil
+			}
+		}
+	}
+}
+
+// nextRound tells whoever waits for followTrust that it has been called once more.
+func (s *Scheduler) nextRound() {
+	round := make(chan struct{})
+	close(*s.followed.Swap(&round))
+}
+
+// followTrust brings the store, and with it the workers, to the trust that is
+// published. Should any step fail, the next call does all of them again.
+func (s *Scheduler) followTrust() error {
+	s.followMu.Lock()
+	defer s.followMu.Unlock()
+	store, was := s.loaded.Load(), s.trust.Load()
+	if store == nil {
+		return nil // nothing could be published yet
+	}
+	if was == nil || s.followOwed || was.store.ID() != store.ID() {
+		s.followOwed = true
+		change, generation, err := s.cfg.Store.RecordTrust(store.InForce())
+		s.owedChange = s.owedChange.And(change)
+		if err != nil {
+			return err
+		}
+		s.log.Debug("trust recorded", "added", len(change.Added), "removed", len(change.Removed))
+		if err := s.takeBack(store, s.owedChange, was); err != nil {
+			return err
+		}
+		in := &trustInUse{store: store, generation: generation,
+			verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
+		s.trust.Store(in)
+		if err := s.owePasses(in, s.owedChange); err != nil {
+			return err
+		}
+		s.followOwed, s.owedChange = false, cache.TrustChange{}
+		poke(s.wakeup) // the images may have to be counted again
+	}
+	if s.cfg.MirrorPolicy {
+		s.mirrorPolicy()
+	}
+	return nil
+}
+
+// mirrorPolicy writes the default policy where the last load wants it. followMu is
+// held.
+func (s *Scheduler) mirrorPolicy() {
+	path, err := s.cfg.Loader.MirrorDefaultPolicy(context.Background())
+	said := fmt.Sprint(err)
+	switch {
+	case err != nil && said != s.mirrorSaid:
+		s.log.Warn("the default trust policy is in force, but cannot be written where notation reads it", "error", err)
+	case path != "":
+		s.log.Info("wrote the default trust policy", "path", path)
+	}
+	s.mirrorSaid = said
 }
 
 // logRefused tells of each refusal once, also when what is trusted stays the same.
@@ -190,7 +270,7 @@ func parseMark(kind, mark string) (s trust.Signer, ok bool) {
 
 // owePasses queues what a change of trust makes necessary: a pass for each
 // signer that came or went and has not been applied, and the repositories with
-// notation signatures when statements changed meaning. trustMu is held.
+// notation signatures when statements changed meaning. followMu is held.
 func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
@@ -212,7 +292,7 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 	if err := s.oweSwitched(f, marks); err != nil {
 		return err
 	}
-	if s.policiesOwed {
+	if change.Policies {
 		return s.oweNotation(change.First)
 	}
 	return nil

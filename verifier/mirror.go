@@ -80,6 +80,14 @@ func (l *Loader) MirrorDefaultPolicy(ctx context.Context) (written string, err e
 	return file, l.cfg.Memory.set(after, time.Time{})
 }
 
+// WantsMirror reports whether the last load found that MirrorDefaultPolicy has
+// something to write.
+func (l *Loader) WantsMirror() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mirror != nil
+}
+
 // DefaultPolicy returns the default policy over the trust stores on disk, as the
 // file that counts as the default.
 func (l *Loader) DefaultPolicy(ctx context.Context, now time.Time) ([]byte, error) {

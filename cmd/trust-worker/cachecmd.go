@@ -70,15 +70,7 @@ func newCacheRebuildCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Opened and closed once, for the lock and the mark.
-			store, err := s.store(log, -1)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(store.MarkRebuild(), store.Close()); err != nil {
-				return err
-			}
-			summary, err := s.scan(cmd.Context(), cmd.ErrOrStderr(), nil)
+			summary, err := s.scan(cmd.Context(), cmd.ErrOrStderr(), true)
 			if err != nil {
 				return err
 			}

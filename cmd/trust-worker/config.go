@@ -48,6 +48,7 @@ type settings struct {
 	webhooks               []webhook.Config
 
 	memory *verifier.Memory // this process's, once it owns a state directory
+	anew   bool             // the next opening of the cache sets aside what is there
 }
 
 // register declares the flags that commands share.
@@ -275,14 +276,31 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 
 // store opens the cache for writing, and the trust memory beside it.
 func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, error) {
-	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Begin: func() (err error) {
+	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() (err error) {
 		s.memory, err = verifier.OpenMemory(s.state, cache.Exists(s.state), s.memory)
 		return err
 	}})
+	s.anew = s.anew && err != nil // once
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w; run as a user that may write there, or choose another --state", err)
 	}
 	return store, err
+}
+
+// onStore opens the cache for f. Damage that f meets is set aside at the next
+// opening.
+func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*cache.Store) error) (err error) {
+	store, err := s.store(log, lease)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, cache.ErrDamaged) {
+			err = errors.Join(err, store.MarkDamaged(err))
+		}
+		err = errors.Join(err, store.Close())
+	}()
+	return f(store)
 }
 
 // scheduler builds a scheduler on an open store.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,7 @@ a maximum age.`,
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
-			summary, err := s.scan(cmd.Context(), cmd.ErrOrStderr(), nil)
+			summary, err := s.scan(cmd.Context(), cmd.ErrOrStderr(), false)
 			if err != nil {
 				return err
 			}
@@ -71,45 +72,23 @@ func (sum *scanSummary) text(t *table) {
 	t.row("seconds", fmt.Sprintf("%.2f", sum.Seconds))
 }
 
-// scan does one pass. before, if not nil, is called with the store before the
-// pass.
-func (s *settings) scan(ctx context.Context, stderr io.Writer, before func(*cache.Store) error) (*scanSummary, error) {
+// scan does one pass. When it meets damage in the cache, that is set aside, and the
+// pass is made again, once. anew sets the cache aside as it is.
+func (s *settings) scan(ctx context.Context, stderr io.Writer, anew bool) (*scanSummary, error) {
 	start := time.Now()
 	log, err := s.logger()
 	if err != nil {
 		return nil, err
 	}
-	store, err := s.store(log, -1)
-	if err != nil {
-		return nil, err
+	s.anew = anew
+	var work scheduler.Work
+	pass := func(store *cache.Store) (err error) {
+		work, err = s.pass(ctx, stderr, store, log)
+		return err
 	}
-	defer store.Close()
-	if before != nil {
-		if err := before(store); err != nil {
-			return nil, err
-		}
+	if err = s.onStore(log, -1, pass); errors.Is(err, cache.ErrDamaged) && ctx.Err() == nil {
+		err = s.onStore(log, -1, pass)
 	}
-	roots, closeAll, err := s.storage()
-	if err != nil {
-		return nil, err
-	}
-	defer closeAll()
-	loader, err := s.loader(log)
-	if err != nil {
-		return nil, err
-	}
-	sched, err := scheduler.New(s.scheduler(store, roots, loader, log))
-	if err != nil {
-		return nil, err
-	}
-	told, err := s.observe(log)
-	if err != nil {
-		return nil, err
-	}
-	done := showProgress(stderr, sched)
-	err = sched.Scan(ctx, true)
-	done()
-	err = errors.Join(err, told.close())
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +96,33 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, before func(*cach
 	if err != nil {
 		return nil, err
 	}
-	work := sched.Work()
 	sum.Verified, sum.Errors, sum.Seconds = work.Calls, work.Errors, time.Since(start).Seconds()
 	return sum, nil
+}
+
+// pass is one pass over storage with an open cache.
+func (s *settings) pass(ctx context.Context, stderr io.Writer, store *cache.Store, log *slog.Logger) (work scheduler.Work, err error) {
+	roots, closeAll, err := s.storage()
+	if err != nil {
+		return work, err
+	}
+	defer closeAll()
+	loader, err := s.loader(log)
+	if err != nil {
+		return work, err
+	}
+	sched, err := scheduler.New(s.scheduler(store, roots, loader, log))
+	if err != nil {
+		return work, err
+	}
+	told, err := s.observe(log)
+	if err != nil {
+		return work, err
+	}
+	done := showProgress(stderr, sched)
+	err = sched.Scan(ctx, true)
+	done()
+	return sched.Work(), errors.Join(err, told.close())
 }
 
 // summarize counts what is published, as any reader sees it.

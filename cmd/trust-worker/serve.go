@@ -59,7 +59,7 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 		return err
 	}
 	for {
-		err := s.serveOnce(ctx, log, ready)
+		err := s.onStore(log, s.lease, func(store *cache.Store) error { return s.serveOnce(ctx, store, log, ready) })
 		switch {
 		case err == nil:
 			log.Info("stopped")
@@ -68,8 +68,7 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 			return err
 		case errors.Is(err, cache.ErrStateGone): // another daemon may have it by now, which Open tells
 			log.Error("beginning anew", "error", err)
-		case errors.Is(err, cache.ErrDamaged):
-			log.Error("the private cache is damaged; beginning with a new one", "error", err)
+		case errors.Is(err, cache.ErrDamaged): // which Open tells
 		default:
 			return err
 		}
@@ -80,17 +79,7 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 	}
 }
 
-func (s *settings) serveOnce(ctx context.Context, log *slog.Logger, ready func(context.Context) error) (err error) {
-	store, err := s.store(log, s.lease)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if errors.Is(err, cache.ErrDamaged) {
-			err = errors.Join(err, store.MarkDamaged())
-		}
-		err = errors.Join(err, store.Close())
-	}()
+func (s *settings) serveOnce(ctx context.Context, store *cache.Store, log *slog.Logger, ready func(context.Context) error) (err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
 		return err
