@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -10,7 +11,8 @@ import (
 	"trust-worker/trust"
 )
 
-// Image is the answer about one image, in the names of zot's GraphQL.
+// Image is the answer about one image, in the names of zot's GraphQL. What it lists
+// is bounded, see [MaxAnswer]; its state is that of all its signatures.
 type Image struct {
 	RepoName      string
 	Tag           string
@@ -19,17 +21,24 @@ type Image struct {
 	IsSigned      bool
 	AsOf          time.Time
 	SignatureInfo []Signature
+	// SignaturesOmitted is how many more there are than SignatureInfo has.
+	SignaturesOmitted int `json:",omitempty"`
 	// Manifests are an index's children, each with its own signatures:
 	// nothing is inherited. A single image lists itself.
 	Manifests []Manifest
+
+	omitted omissions
 }
 
 // Manifest is one child of an index, or the single image itself.
 type Manifest struct {
-	Digest        trust.Digest
-	Platform      string `json:",omitempty"`
-	IsSigned      bool
-	SignatureInfo []Signature
+	Digest            trust.Digest
+	Platform          string `json:",omitempty"`
+	IsSigned          bool
+	SignatureInfo     []Signature
+	SignaturesOmitted int `json:",omitempty"`
+
+	omitted omissions
 }
 
 // Signature is the answer about one signature; a manifest with several cosign
@@ -55,20 +64,87 @@ type Signature struct {
 }
 
 // Code folds the image to its exit code; see [trust.Fold].
-func (i *Image) Code() int {
-	return trust.Fold(i.statuses())
-}
+func (i *Image) Code() int { return trust.Fold(i.statuses()) }
 
 // State names the image's state in a word: trusted, untrusted, expired,
 // unknown, pending or unsigned.
-func (i *Image) State() string {
-	return stateOf(i.statuses())
+func (i *Image) State() string { return stateOf(i.statuses()) }
+
+// Manifest is the image as an entry of Manifests, its own or an index's.
+func (i *Image) Manifest(platform string) Manifest {
+	return Manifest{Digest: i.Digest, Platform: platform, IsSigned: i.IsSigned, SignatureInfo: i.SignatureInfo,
+		SignaturesOmitted: i.SignaturesOmitted, omitted: i.omitted}
 }
 
+// leaveOut counts all signatures among those left out.
+func (m *Manifest) leaveOut() {
+	m.omitted = slices.Clone(m.omitted) // another entry's as well
+	for i := range m.SignatureInfo {
+		m.omitted.add(m.SignatureInfo[i].Status, m.SignatureInfo[i].Reason)
+	}
+	m.SignaturesOmitted += len(m.SignatureInfo)
+	m.SignatureInfo = []Signature{}
+}
+
+// State is as for an image.
+func (m *Manifest) State() string {
+	return (&Image{SignatureInfo: m.SignatureInfo, omitted: m.omitted}).State()
+}
+
+// Reason is that of the first signature that gives the image its state.
+func (i *Image) Reason() trust.Reason {
+	state := trust.Status(i.State())
+	for n := range i.SignatureInfo {
+		if sig := &i.SignatureInfo[n]; sig.Status == state {
+			return sig.Reason
+		}
+	}
+	for _, o := range i.omitted {
+		if o.status == state {
+			return o.reason
+		}
+	}
+	return ""
+}
+
+// Has reports whether some signature, also of those that are left out, reads the
+// reason.
+func (i *Image) Has(r trust.Reason) bool {
+	for n := range i.SignatureInfo {
+		if i.SignatureInfo[n].Reason == r {
+			return true
+		}
+	}
+	for _, o := range i.omitted {
+		if o.reason == r {
+			return true
+		}
+	}
+	return false
+}
+
+// Statuses counts the image's signatures by status, those that are left out
+// included.
+func (i *Image) Statuses() map[trust.Status]int {
+	counts := map[trust.Status]int{}
+	for n := range i.SignatureInfo {
+		counts[i.SignatureInfo[n].Status]++
+	}
+	for _, o := range i.omitted {
+		counts[o.status] += o.n
+	}
+	return counts
+}
+
+// statuses are those of the signatures that are listed, and each one of those left
+// out once.
 func (i *Image) statuses() []trust.Status {
-	statuses := make([]trust.Status, len(i.SignatureInfo))
+	statuses := make([]trust.Status, len(i.SignatureInfo), len(i.SignatureInfo)+len(i.omitted))
 	for n := range i.SignatureInfo {
 		statuses[n] = i.SignatureInfo[n].Status
+	}
+	for _, o := range i.omitted {
+		statuses = append(statuses, o.status)
 	}
 	return statuses
 }
@@ -102,16 +178,25 @@ const Unsigned = "unsigned"
 func (s *Snapshot) signer(id uint32) trust.Signer   { return s.g.trust.signers[id] }
 func (s *Snapshot) policy(id uint32) trust.PolicyID { return s.g.trust.policies[id] }
 
+// author is read once for as long as the same is asked for.
 func (s *Snapshot) author(id uint32) string {
+	if s.lastAuthor.id == id && id != 0 {
+		return s.lastAuthor.text
+	}
 	body, ok, err := s.get(inAuthors, id32(id))
 	if !ok || err != nil {
 		return ""
 	}
-	return string(body)
+	s.lastAuthor.id, s.lastAuthor.text = id, string(body)
+	return s.lastAuthor.text
 }
 
 // answer joins an image record with what is in force.
 func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, children bool) (Image, error) {
+	return s.answerWithin(repository, d, body, children, NewBudget())
+}
+
+func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, children bool, budget *Budget) (Image, error) {
 	if err := s.record.decode(body); err != nil {
 		return Image{}, err
 	}
@@ -122,24 +207,27 @@ func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, childr
 			return Image{}, err
 		}
 	}
-	if img.SignatureInfo, err = s.signatures(repository, s.record.signatures, unlisted); err != nil {
+	l, err := s.signatures(repository, s.record.signatures, unlisted, budget)
+	if err != nil {
 		return Image{}, err
 	}
-	img.IsSigned = len(img.SignatureInfo) > 0
+	img.SignatureInfo, img.SignaturesOmitted, img.omitted = l.Kept, l.Omitted, l.omitted
+	img.IsSigned = len(l.Kept)+l.Omitted > 0
 	if !children {
 		return img, nil
 	}
 	if len(s.record.children) == 0 {
-		img.Manifests = []Manifest{{Digest: d, IsSigned: img.IsSigned, SignatureInfo: img.SignatureInfo}}
+		img.Manifests = []Manifest{img.Manifest("")}
 		return img, nil
 	}
-	img.Manifests, err = s.manifests(repository, s.record.children)
+	img.Manifests, err = s.manifests(repository, s.record.children, budget)
 	return img, err
 }
 
 // manifests answers for the children of an index, each with its own
-// signatures. The children's records take the place of the index's.
-func (s *Snapshot) manifests(repository string, encoded [][]byte) ([]Manifest, error) {
+// signatures. The children's records take the place of the index's. A child that is
+// listed again, under another platform, is not read again.
+func (s *Snapshot) manifests(repository string, encoded [][]byte, budget *Budget) ([]Manifest, error) {
 	children := make([]*cachepb.Child, 0, len(encoded))
 	for _, b := range encoded {
 		c := &cachepb.Child{}
@@ -149,15 +237,30 @@ func (s *Snapshot) manifests(repository string, encoded [][]byte) ([]Manifest, e
 		children = append(children, c)
 	}
 	out := make([]Manifest, 0, len(children))
-	for _, c := range children {
+	seen := make(map[trust.Digest]int, len(children))
+	for n, c := range children {
 		m := Manifest{Platform: c.Platform, SignatureInfo: []Signature{}}
 		copy(m.Digest[:], c.Digest)
-		child, ok, err := s.image(repository, m.Digest, false)
+		if first, again := seen[m.Digest]; again {
+			m = out[first]
+			m.Platform = c.Platform
+			if !budget.spend(m.SignatureInfo) {
+				m.leaveOut()
+			}
+			out = append(out, m)
+			continue
+		}
+		seen[m.Digest] = n
+		body, ok, err := s.get(inImages, imageKey(repository, m.Digest))
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			m.IsSigned, m.SignatureInfo = child.IsSigned, child.SignatureInfo
+			child, err := s.answerWithin(repository, m.Digest, body, false, budget)
+			if err != nil {
+				return nil, err
+			}
+			m = child.Manifest(c.Platform)
 		}
 		out = append(out, m)
 	}
@@ -175,30 +278,44 @@ func (s *Snapshot) mediaType(b []byte) string {
 	return string(b)
 }
 
-// signatures answers for every layer of every signature whose tool is on.
-func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool) ([]Signature, error) {
+// signatures answers for every layer of every signature whose tool is on, within
+// the budget.
+func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool, budget *Budget) (*Listing, error) {
 	n := 0
 	for _, b := range encoded {
 		n += countVerdicts(b)
 	}
-	out := make([]Signature, 0, n)
+	l := &Listing{Kept: make([]Signature, 0, min(n, 64)), budget: budget}
+	if !budget.look(n) {
+		l.Omitted = n
+		l.omitted = omissions{{trust.LimitExceeded.Status(), trust.LimitExceeded, n}}
+		return l, nil
+	}
 	for _, b := range encoded {
-		if err := s.signature.decode(b); err != nil {
+		if err := s.eachLayer(repository, b, unlisted, l.Add); err != nil {
 			return nil, err
 		}
-		tool := s.signature.tool
-		if !s.g.trust.inForce.Enabled(tool) {
-			continue
-		}
-		for layer, b := range s.signature.verdicts {
-			if err := s.verdict.decode(b, s); err != nil {
-				return nil, err
-			}
-			out = append(out, NewSignature(tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt,
-				s.decision(repository, unlisted)))
-		}
 	}
-	return out, nil
+	return l, nil
+}
+
+// eachLayer calls fn with the answer about each layer of one signature.
+func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, fn func(*Signature)) error {
+	if err := s.signature.decode(encoded); err != nil {
+		return err
+	}
+	tool := s.signature.tool
+	if !s.g.trust.inForce.Enabled(tool) {
+		return nil
+	}
+	for layer, b := range s.signature.verdicts {
+		if err := s.verdict.decode(b, s); err != nil {
+			return err
+		}
+		sig := NewSignature(tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, s.decision(repository, unlisted))
+		fn(&sig)
+	}
+	return nil
 }
 
 // decision joins the verdict just decoded with what is in force; what is wrong

@@ -20,6 +20,9 @@ type Difference struct {
 	// Before and After are the image's own signatures, without its children's;
 	// nil where there is no such image.
 	Before, After []Signature
+	// Was and Is name the states, of all signatures; empty where there is no
+	// such image.
+	Was, Is string
 }
 
 // Compare calls fn with every image that may read differently in s at the time
@@ -236,7 +239,8 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		s   *Snapshot
 		v   []byte
 		out *[]Signature
-	}{{c.was, before, &d.Before}, {c.is, after, &d.After}} {
+		is  *string
+	}{{c.was, before, &d.Before, &d.Was}, {c.is, after, &d.After, &d.Is}} {
 		body, ok, err := unseal(key, side.v)
 		if err != nil {
 			return nil, err
@@ -248,7 +252,7 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		if err != nil {
 			return nil, err
 		}
-		*side.out = img.SignatureInfo
+		*side.out, *side.is = img.SignatureInfo, img.State()
 	}
 	return d, nil
 }

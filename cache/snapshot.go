@@ -21,6 +21,11 @@ type Snapshot struct {
 	now         time.Time
 	asOf        time.Time
 	stale       bool
+	// lastAuthor is the text that was read last.
+	lastAuthor struct {
+		id   uint32
+		text string
+	}
 
 	*scratch
 }
@@ -240,20 +245,44 @@ func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
 // each of its layers, in every repository that holds it: the key of the cache
 // is (manifest digest, signature digest).
 func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest) ([]Signature, error) {
-	img, err := s.Image(repository, manifest)
-	if err != nil {
-		return nil, err
-	}
-	var found []Signature
-	for _, sig := range img.SignatureInfo {
-		if sig.Digest == signature {
-			found = append(found, sig)
+	var l *Listing
+	var err error
+	guard(&err, func() error {
+		body, ok, err := s.get(inImages, imageKey(repository, manifest))
+		if err != nil {
+			return err
 		}
-	}
-	if len(found) == 0 {
+		if !ok {
+			return s.Missing(repository)
+		}
+		if err := s.record.decode(body); err != nil {
+			return err
+		}
+		unlisted := false
+		if s.anyUnlisted() {
+			if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+				return err
+			}
+		}
+		var one [][]byte
+		for _, b := range s.record.signatures {
+			if err := s.signature.decode(b); err != nil {
+				return err
+			}
+			if s.signature.digest == signature {
+				one = append(one, b)
+			}
+		}
+		l, err = s.signatures(repository, one, unlisted, NewBudget())
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(l.Kept) == 0:
 		return nil, ErrNotFound
 	}
-	return found, nil
+	return l.Kept, nil
 }
 
 // Repositories calls fn with every repository name, in order.

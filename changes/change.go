@@ -132,3 +132,8 @@ func (p *Position) UnmarshalText(b []byte) (err error) {
 	*p, err = ParsePosition(string(b))
 	return err
 }
+
+// Size estimates, from above, how many bytes the change takes as JSON.
+func (c *Change) Size() int {
+	return 1024 + 2*(len(c.Repository)+len(c.Store)+len(c.Detail)+len(c.Link))
+}

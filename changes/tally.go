@@ -54,26 +54,39 @@ func newTally(snap *cache.Snapshot) *tally {
 // longer do. Whether their signatures are the same is no matter: a co-signed
 // manifest takes the place of the one before.
 func (t *tally) image(d *cache.Difference) {
-	for i := range d.Before {
-		if sig := &d.Before[i]; sig.IsTrusted && first(d.Before, i) && !trustedBy(d.After, sig) {
-			t.lost(d, sig)
+	before, after := trustedBy(d.Before), trustedBy(d.After)
+	for _, by := range before {
+		if _, still := find(after, by); !still {
+			t.lost(d, by)
 		}
 	}
-	for i := range d.After {
-		if sig := &d.After[i]; sig.IsTrusted && first(d.After, i) && !trustedBy(d.Before, sig) {
-			t.add(d, sig, group{kind: SignatureTrusted, tool: sig.Tool, signer: sig.SignerFingerprint})
+	for _, by := range after {
+		if _, already := find(before, by); !already {
+			t.add(d, by, group{kind: SignatureTrusted, tool: by.Tool, signer: by.SignerFingerprint})
 		}
 	}
 }
 
-// first reports whether no signature before the i-th is trusted by the same
-// signer.
-func first(list []cache.Signature, i int) bool { return !trustedBy(list[:i], &list[i]) }
+// trustedBy returns the first signature of each signer who makes an image trusted.
+// They are few: signers are the operator's.
+func trustedBy(list []cache.Signature) (by []*cache.Signature) {
+	seen := map[trust.Signer]bool{}
+	for i := range list {
+		sig := &list[i]
+		if who := (trust.Signer{Tool: sig.Tool, Fingerprint: sig.SignerFingerprint}); sig.IsTrusted && !seen[who] {
+			seen[who] = true
+			by = append(by, sig)
+		}
+	}
+	return by
+}
 
-func trustedBy(list []cache.Signature, by *cache.Signature) bool {
-	return slices.ContainsFunc(list, func(s cache.Signature) bool {
-		return s.IsTrusted && s.Tool == by.Tool && s.SignerFingerprint == by.SignerFingerprint
-	})
+func find(list []*cache.Signature, by *cache.Signature) (*cache.Signature, bool) {
+	i := slices.IndexFunc(list, func(s *cache.Signature) bool { return s.Tool == by.Tool && s.SignerFingerprint == by.SignerFingerprint })
+	if i < 0 {
+		return nil, false
+	}
+	return list[i], true
 }
 
 // lost tells of a signer who made an image trusted and does not now, with what
@@ -104,7 +117,7 @@ func (t *tally) add(d *cache.Difference, sig *cache.Signature, g group) {
 			t.order = append(t.order, g)
 		}
 	}
-	was, state := stateOf(d.Before), stateOf(d.After)
+	was, state := d.Was, d.Is
 	c.count++
 	if (was == string(trust.Trusted)) != (state == string(trust.Trusted)) {
 		c.turned++
@@ -118,14 +131,6 @@ func (t *tally) add(d *cache.Difference, sig *cache.Signature, g group) {
 	c.named = append(c.named, Change{Kind: g.kind, Tool: sig.Tool, Signer: sig.SignerFingerprint, Repository: d.Repository, Digest: d.Digest,
 		Signature: sig.Digest, Status: g.status, Reason: g.reason, Was: was, State: state,
 		Link: linkImages + "/" + d.Repository + "@" + d.Digest.String()})
-}
-
-// stateOf names the state of an image by its signatures; of none, nothing.
-func stateOf(sigs []cache.Signature) string {
-	if sigs == nil {
-		return ""
-	}
-	return (&cache.Image{SignatureInfo: sigs}).State()
 }
 
 // changes returns what was told, losses first.

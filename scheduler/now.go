@@ -64,21 +64,31 @@ func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStor
 	n := &now{s: s, p: p, repository: repository, at: time.Now(),
 		in: &trustInUse{store: store, verifier: verifier.New(store, verifier.Options{Revocation: checker})}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
-	if img.SignatureInfo, err = n.signatures(ctx, row); err != nil {
+	budget := cache.NewBudget()
+	l, err := n.signatures(ctx, row, budget)
+	if err != nil {
 		return cache.Image{}, err
 	}
-	img.IsSigned = len(img.SignatureInfo) > 0
+	l.Into(&img)
 	if len(row.Children) == 0 {
-		img.Manifests = []cache.Manifest{{Digest: d, IsSigned: img.IsSigned, SignatureInfo: img.SignatureInfo}}
+		img.Manifests = []cache.Manifest{img.Manifest("")}
 	}
+	seen := map[trust.Digest]cache.Manifest{} // an index may list a child often
 	for _, child := range row.Children {
-		m := cache.Manifest{Digest: child.Digest, Platform: child.Platform, SignatureInfo: []cache.Signature{}}
-		if row := rows[child.Digest]; row != nil && row.Present {
-			if m.SignatureInfo, err = n.signatures(ctx, row); err != nil {
-				return cache.Image{}, err
+		m, again := seen[child.Digest]
+		if row := rows[child.Digest]; !again {
+			l := cache.NewListing(budget)
+			if row != nil && row.Present {
+				if l, err = n.signatures(ctx, row, budget); err != nil {
+					return cache.Image{}, err
+				}
 			}
-			m.IsSigned = len(m.SignatureInfo) > 0
+			one := cache.Image{Digest: child.Digest}
+			l.Into(&one)
+			m = one.Manifest("")
+			seen[child.Digest] = m
 		}
+		m.Platform = child.Platform
 		img.Manifests = append(img.Manifests, m)
 	}
 	return img, nil
@@ -93,7 +103,7 @@ type now struct {
 	at         time.Time
 }
 
-func (n *now) signatures(ctx context.Context, row *cache.Row) ([]cache.Signature, error) {
+func (n *now) signatures(ctx context.Context, row *cache.Row, budget *cache.Budget) (*cache.Listing, error) {
 	looks := make([]looked, len(row.References))
 	// The first round asks, the second finds the answers; a signature that rests
 	// on a countersignature may ask twice.
@@ -120,11 +130,13 @@ func (n *now) signatures(ctx context.Context, row *cache.Row) ([]cache.Signature
 		n.s.cfg.Revocation.Settle(ctx)
 	}
 	n.at = time.Now() // answers of revocation services begin when they are made
-	out := []cache.Signature{}
+	out := cache.NewListing(budget)
 	for k := range row.References {
 		ref := &row.References[k]
 		if tool := kindOf(ref.Carrier).Tool(); n.in.inForce().Enabled(tool) {
-			out = append(out, n.decide(tool, ref, looks[k])...)
+			for _, sig := range n.decide(tool, ref, looks[k]) {
+				out.Add(&sig)
+			}
 		}
 	}
 	return out, nil

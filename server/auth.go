@@ -158,9 +158,14 @@ func clientOf(r *http.Request) string {
 	if p := peerOf(r.Context()); p.endpoint.socket != "" {
 		return fmt.Sprintf("uid %d", p.uid)
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return addressOf(r.RemoteAddr)
+}
+
+// addressOf is the client that an address and port stand for.
+func addressOf(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
-		return r.RemoteAddr
+		return remote
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
 		return ip.Mask(net.CIDRMask(64, 128)).String()

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -227,25 +226,6 @@ func TestHeaderLimit(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("status %d", resp.StatusCode)
-	}
-}
-
-func TestConnectionLimit(t *testing.T) {
-	w := start(t, func(c *Config) { c.Limits.MaxConns = 1 })
-	first := dial(t, w.srv.Addresses()[0].String())
-	_, err := io.WriteString(first, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	check(t, err)
-	must[*http.Response](t)(http.ReadResponse(bufio.NewReader(first), nil)).Body.Close()
-	done := make(chan int, 1)
-	go func() { done <- w.get("/livez").StatusCode }()
-	select {
-	case <-done:
-		t.Error("a second connection was served beside the first")
-	default:
-	}
-	check(t, first.Close())
-	if got := <-done; got != 200 {
-		t.Errorf("after the first had gone: %d", got)
 	}
 }
 

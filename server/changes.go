@@ -40,11 +40,31 @@ func (s *Server) restChanges(w http.ResponseWriter, r *http.Request, _ identity)
 	} else {
 		page.Reset = true
 	}
+	page.Changes = within(page.Changes, maxPageBytes, given)
 	if n := len(page.Changes); n > 0 {
 		page.Next = page.Changes[n-1].Position
 	}
 	writeJSON(w, http.StatusOK, page)
 	return nil
+}
+
+// within keeps as many changes as take at most so many bytes, at least one: the first
+// ones of a page, or else the last.
+func within(list []changes.Change, most int, first bool) []changes.Change {
+	n := 0
+	for k := range list {
+		i := k
+		if !first {
+			i = len(list) - 1 - k
+		}
+		if n += list[i].Size(); n > most && k > 0 {
+			if first {
+				return list[:i]
+			}
+			return list[i+1:]
+		}
+	}
+	return list
 }
 
 func parsePosition(text string) (p changes.Position, given bool, err error) {
@@ -72,12 +92,11 @@ func (s *Server) restEvents(w http.ResponseWriter, r *http.Request, _ identity) 
 	if err != nil {
 		return err
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
+	leave := s.streams.take(nil, clientOf(r), 0)
+	if leave == nil {
 		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many streams at once", "")
 	}
+	defer leave()
 	e := &eventWriter{w: w, rc: http.NewResponseController(w)}
 	if err := e.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 		if err != nil {
 			return err
 		}
-		g.State, g.Reason = img.State(), reasonOf(&img)
+		g.State, g.Reason = img.State(), img.Reason()
 		return nil
 	})
 	status := http.StatusOK
@@ -62,15 +62,4 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 	}
 	writeJSON(w, status, g)
 	return nil
-}
-
-// reasonOf is the reason of the signature that gives the image its state.
-func reasonOf(img *cache.Image) trust.Reason {
-	state := img.State()
-	for i := range img.SignatureInfo {
-		if sig := &img.SignatureInfo[i]; string(sig.Status) == state {
-			return sig.Reason
-		}
-	}
-	return ""
 }

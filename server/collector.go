@@ -160,7 +160,7 @@ func (e *emitter) trust() {
 
 func (e *emitter) changes() {
 	e.value("changes_total", float64(e.s.cfg.Changes.Last().Number))
-	e.value("change_streams", float64(len(e.s.streams)))
+	e.value("change_streams", float64(len(e.s.streams.all)))
 	if e.s.cfg.Webhooks == nil {
 		return
 	}

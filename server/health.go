@@ -9,6 +9,15 @@ import (
 	"trust-worker/watcher"
 )
 
+// What health is asked for by. It is answered when everything else is refused.
+const (
+	pathLive    = "/livez"
+	pathStarted = "/startupz"
+	pathReady   = "/readyz"
+)
+
+func isHealth(path string) bool { return path == pathLive || path == pathStarted || path == pathReady }
+
 // healthCheck is one condition; an empty problem means that it holds.
 type healthCheck struct {
 	name    string
@@ -20,7 +29,7 @@ type healthCheck struct {
 func (s *Server) healthRoutes(t router) {
 	started := healthCheck{"published", s.published}
 	ready := []healthCheck{started, {"confirmed", s.confirmed}, {"trust watcher", s.watching}, {"first pass", s.firstPass}, {"not draining", s.notDraining}}
-	for path, checks := range map[string][]healthCheck{"/livez": {}, "/startupz": {started}, "/readyz": ready} {
+	for path, checks := range map[string][]healthCheck{pathLive: {}, pathStarted: {started}, pathReady: ready} {
 		t.handle("GET "+path, toNone, func(w http.ResponseWriter, r *http.Request, _ identity) error {
 			return s.probe(w, r, checks)
 		})

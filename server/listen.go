@@ -29,6 +29,7 @@ type peer struct {
 	uid, gid uint32 // of a Unix socket
 	pid      int32
 	known    bool // uid, gid and pid are the kernel's
+	conn     *pooledConn
 }
 
 type peerKey struct{}
@@ -48,7 +49,7 @@ func (s *Server) listen(address string) (*endpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", address, err)
 		}
-		e.socket, e.Listener = path, newBounded(l, s.cfg.Limits.MaxConns)
+		e.socket, e.Listener = path, &pooledListener{l, s.pool}
 		return e, nil
 	}
 	l, err := net.Listen("tcp", address)
@@ -56,7 +57,7 @@ func (s *Server) listen(address string) (*endpoint, error) {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	e.loopback = l.Addr().(*net.TCPAddr).IP.IsLoopback()
-	e.Listener = newBounded(l, s.cfg.Limits.MaxConns)
+	e.Listener = &pooledListener{l, s.pool}
 	if s.tls != nil {
 		e.Listener = tls.NewListener(e.Listener, s.tls.config())
 	}
@@ -119,54 +120,11 @@ func (l *unixListener) Close() error {
 	return l.Listener.Close()
 }
 
-// bounded accepts so many connections at once; the next waits in the kernel's
-// queue.
-type bounded struct {
-	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newBounded(l net.Listener, n int) net.Listener {
-	return &bounded{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{})}
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	select {
-	case b.slots <- struct{}{}:
-	case <-b.done:
-		return nil, net.ErrClosed
-	}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.slots
-		return nil, err
-	}
-	return &boundedConn{Conn: c, b: b}, nil
-}
-
-func (b *bounded) Close() error {
-	b.once.Do(func() { close(b.done) })
-	return b.Listener.Close()
-}
-
-type boundedConn struct {
-	net.Conn
-	b    *bounded
-	once sync.Once
-}
-
-func (c *boundedConn) Close() error {
-	c.once.Do(func() { <-c.b.slots })
-	return c.Conn.Close()
-}
-
 // connContext remembers who is at the other end.
 func (e *endpoint) connContext(ctx context.Context, c net.Conn) context.Context {
 	p := &peer{endpoint: e}
-	if b, ok := c.(*boundedConn); ok && e.socket != "" {
-		if u, ok := b.Conn.(*net.UnixConn); ok {
+	if p.conn = pooled(c); p.conn != nil && e.socket != "" {
+		if u, ok := p.conn.Conn.(*net.UnixConn); ok {
 			p.uid, p.gid, p.pid, p.known = credentials(u)
 		}
 	}

@@ -56,6 +56,9 @@ type lists interface {
 	Image(repository string, d trust.Digest) (cache.Image, error)
 }
 
+// signaturesPerRead is how many signatures of an image cost as much as reading it.
+const signaturesPerRead = 100
+
 var errPageFull = errors.New("page is full")
 
 // pager collects one page in the order of repositories, tags and digests. It
@@ -69,6 +72,7 @@ type pager struct {
 	names       int // and names visited on the way
 	after       cursor
 	read, named int
+	bytes       int // that the images in the page take
 	page        imagePage
 }
 
@@ -126,7 +130,7 @@ func (p *pager) repository(repo string) error {
 // full reports whether the page has what it may have or has cost what it may,
 // and says where the next one begins.
 func (p *pager) full() bool {
-	if len(p.page.Images) < p.limit && p.read < p.most && p.named < p.names {
+	if len(p.page.Images) < p.limit && p.read < p.most && p.named < p.names && p.bytes < maxPageBytes {
 		return false
 	}
 	p.page.Next = p.after.String()
@@ -156,8 +160,10 @@ func (p *pager) image(at cursor, d trust.Digest) error {
 		return err
 	}
 	img.Tag = at.tag
+	p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead
 	if p.filter.wants(&img) {
 		p.page.Images = append(p.page.Images, img)
+		p.bytes += img.Size()
 	}
 	return nil
 }

@@ -127,6 +127,6 @@ func (q *nameQuery) finds(repo, tag string, d trust.Digest) bool {
 // wants reports whether an image is wanted by what is known of it.
 func (f *imageFilter) wants(img *cache.Image) bool {
 	return (f.state == "" || img.State() == f.state) &&
-		(f.reason == "" || slices.ContainsFunc(img.SignatureInfo, func(s cache.Signature) bool { return s.Reason == f.reason })) &&
+		(f.reason == "" || img.Has(f.reason)) &&
 		(f.signer == (trust.Digest{}) || slices.ContainsFunc(img.SignatureInfo, func(s cache.Signature) bool { return s.SignerFingerprint == f.signer }))
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -46,9 +47,18 @@ func (s *Server) fresh(w http.ResponseWriter, r *http.Request, fn func(*cache.Sn
 		if err != nil {
 			return nil, err
 		}
-		b, err := json.Marshal(v)
-		return append(b, '\n'), err
+		return encode(v)
 	})
+}
+
+// encode is json.Marshal with a line's end, and without a copy for it.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // freshBytes answers with what fn makes of a snapshot, unless the client has it.
@@ -56,14 +66,18 @@ func (s *Server) fresh(w http.ResponseWriter, r *http.Request, fn func(*cache.Sn
 func (s *Server) freshBytes(w http.ResponseWriter, r *http.Request, mediaType string, fn func(*cache.Snapshot) ([]byte, error)) error {
 	var b []byte
 	var generation string
+	var end func()
 	err := s.reading(w, r, func(snap *cache.Snapshot) (err error) {
 		generation = snap.Generation().String()
-		b, err = fn(snap)
+		if b, err = fn(snap); err == nil {
+			end, err = s.sending.begin(r, len(b))
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	defer end()
 	writeFresh(w, r, mediaType, generation, b)
 	return nil
 }

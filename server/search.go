@@ -21,18 +21,26 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request, _ identity) erro
 		return err
 	}
 	var resp *graphql.Response
-	err = s.reading(w, r, func(snap *cache.Snapshot) error {
+	var b []byte
+	var end func()
+	err = s.reading(w, r, func(snap *cache.Snapshot) (err error) {
 		resp = s.graph.Do(r.Context(), snap, params)
-		return nil
+		if b, err = encode(resp); err == nil {
+			end, err = s.sending.begin(r, len(b))
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	defer end()
 	status := http.StatusOK
 	if len(resp.Errors) > 0 && len(resp.Data) == 0 {
 		status = http.StatusUnprocessableEntity // the query itself is wrong
 	}
-	writeJSON(w, status, resp)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client is gone
 	return nil
 }
 
@@ -80,12 +88,11 @@ func decodeNumbers(b []byte, v any) error {
 // run at once. fn must not write the answer: a client that is slow to take it
 // would keep the slot and the snapshot's files.
 func (s *Server) reading(w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) error) error {
-	select {
-	case s.reads <- struct{}{}:
-		defer func() { <-s.reads }()
-	case <-r.Context().Done():
+	leave := s.reads.take(r.Context(), clientOf(r), maxWaiting)
+	if leave == nil {
 		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many searches at once", "")
 	}
+	defer leave()
 	snap, err := s.cfg.Reader.Snapshot()
 	if err != nil {
 		return err
@@ -94,6 +101,9 @@ func (s *Server) reading(w http.ResponseWriter, r *http.Request, fn func(*cache.
 	w.Header().Set(headerGeneration, snap.Generation().String())
 	return fn(snap)
 }
+
+// maxWaiting is how many reads of one client wait for their turn.
+const maxWaiting = 64
 
 // extension is an entry of the list that zot's client reads before it searches
 // (OCI distribution-spec, extensions).

@@ -31,14 +31,17 @@ type Server struct {
 	changes          chan struct{} // held over a change to the trust directories
 	writes, fails    *clients
 	hints            *clients
-	reads            chan struct{} // a slot for each search
-	streams          chan struct{} // a slot for each stream of changes
+	pool             *pool         // of connections
+	requests         *shares       // but for health
+	reads            *shares       // what is done under a snapshot
+	streams          *shares       // of changes
 	stopping         chan struct{} // closed when streams have to end
 	stopOnce         sync.Once
 	handler          http.Handler
 	patterns         []string // of its routes
 	endpoints        []*endpoint
 	draining         atomic.Bool
+	sending          sending
 	metrics          *metrics
 	graph            *graph.Engine
 	pages            *page.Pages
@@ -52,8 +55,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log,
 		cosign: &directory{path: cfg.CosignDir}, notation: &directory{path: cfg.NotationDir},
-		changes: make(chan struct{}, 1), reads: make(chan struct{}, cfg.Limits.MaxReads),
-		streams: make(chan struct{}, cfg.Limits.MaxStreams), stopping: make(chan struct{}),
+		changes: make(chan struct{}, 1), reads: newShares(cfg.Limits.MaxReads, cfg.Limits.MaxReads*3/4),
+		streams:  newShares(cfg.Limits.MaxStreams, cfg.Limits.MaxStreams/2),
+		requests: newShares(cfg.Limits.MaxConns, cfg.Limits.MaxConns/2),
+		pool:     newPool(cfg.Limits.MaxConns), stopping: make(chan struct{}),
 		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
 		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),
 		hints:  newClients(cfg.Limits.HintRate, cfg.Limits.HintBurst),
@@ -221,6 +226,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			Handler: s.handler, ReadHeaderTimeout: l.ReadHeaderTimeout, ReadTimeout: l.ReadTimeout,
 			WriteTimeout: l.WriteTimeout, IdleTimeout: l.IdleTimeout, MaxHeaderBytes: l.MaxHeaderBytes,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: e.connContext,
+			ConnState: connState,
 		}
 		g.Go(func() error {
 			if err := srv.Serve(e); !errors.Is(err, http.ErrServerClosed) {
@@ -274,6 +280,23 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.fail(w, r, refuse(http.StatusMisdirectedRequest, codeDenied, "this server is not called that",
 				"use localhost or an address, or start the daemon with --http-host-name"))
 			return
+		}
+		if !isHealth(r.URL.Path) {
+			if c := peerOf(r.Context()).conn; c != nil && c.reserved {
+				h.Set("Connection", "close")
+				s.fail(w, r, refuse(http.StatusServiceUnavailable, codeTooMany, "all connections are in use", "only health is answered"))
+				return
+			}
+			leave := s.requests.take(nil, clientOf(r), 0)
+			if leave == nil {
+				h.Set("Connection", "close")
+				s.fail(w, r, refuse(http.StatusServiceUnavailable, codeTooMany, "too many requests at once", "one client may have half of the places"))
+				return
+			}
+			defer leave()
+		}
+		if s.pool.pressed() && r.ProtoMajor == 1 {
+			h.Set("Connection", "close") // nobody is kept while others wait
 		}
 		next.ServeHTTP(w, r)
 	})

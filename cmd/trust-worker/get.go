@@ -218,6 +218,9 @@ func explain(t *table, img *cache.Image) {
 	for i := range img.SignatureInfo {
 		explainSignature(t, &img.SignatureInfo[i])
 	}
+	if img.SignaturesOmitted > 0 {
+		t.row("signatures", fmt.Sprintf("and %d more, which are not listed; the state is that of all", img.SignaturesOmitted))
+	}
 	if len(img.Manifests) == 1 && img.Manifests[0].Digest == img.Digest {
 		return
 	}
@@ -226,7 +229,7 @@ func explain(t *table, img *cache.Image) {
 		widest = max(widest, len(m.Platform)+1)
 	}
 	for _, m := range img.Manifests {
-		state := (&cache.Image{SignatureInfo: m.SignatureInfo}).State()
+		state := m.State()
 		t.row("manifest", strings.TrimSpace(fmt.Sprintf("%-*s%s", widest, m.Platform, m.Digest))+"  "+state)
 	}
 }

@@ -142,17 +142,17 @@ func (s *settings) summarize() (*scanSummary, error) {
 		sum.Repositories++
 		return snap.Each(name, func(img cache.Image) error {
 			sum.Images++
-			for _, sig := range img.SignatureInfo {
-				sum.Signatures++
-				switch sig.Status {
+			for status, n := range img.Statuses() {
+				sum.Signatures += n
+				switch status {
 				case trust.Trusted:
-					sum.Trusted++
+					sum.Trusted += n
 				case trust.Untrusted:
-					sum.Untrusted++
+					sum.Untrusted += n
 				case trust.Expired:
-					sum.Expired++
+					sum.Expired += n
 				default:
-					sum.Unknown++
+					sum.Unknown += n
 				}
 			}
 			return nil

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"slices"
 	"strings"
 
 	"trust-worker/cache"
@@ -76,13 +75,13 @@ var artifactTypes = map[trust.Format]string{
 // referrersOf lists the signature manifests, each once.
 func referrersOf(sigs []cache.Signature) []*Referrer {
 	out := []*Referrer{}
-	var seen []trust.Digest
+	seen := map[trust.Digest]bool{}
 	for i := range byTool(sigs) {
 		sig := &sigs[i]
-		if slices.Contains(seen, sig.Digest) {
+		if seen[sig.Digest] {
 			continue
 		}
-		seen = append(seen, sig.Digest)
+		seen[sig.Digest] = true
 		r := &Referrer{Digest: some(sig.Digest.String()), MediaType: some("application/vnd.oci.image.manifest.v1+json"), Annotations: []*Annotation{}}
 		if t := artifactTypes[sig.Format]; t != "" {
 			r.ArtifactType = some(t)
@@ -99,10 +98,10 @@ func repoOf(name string, newest *cache.Image) *RepoSummary {
 		return s
 	}
 	s.NewestImage = summaryOf(newest)
-	var seen []string
+	seen := map[string]bool{}
 	for _, m := range newest.Manifests {
-		if p := platformOf(m.Platform); p != nil && !slices.Contains(seen, m.Platform) {
-			seen = append(seen, m.Platform)
+		if p := platformOf(m.Platform); p != nil && !seen[m.Platform] {
+			seen[m.Platform] = true
 			s.Platforms = append(s.Platforms, p)
 		}
 	}
@@ -111,7 +110,7 @@ func repoOf(name string, newest *cache.Image) *RepoSummary {
 
 func trustOf(img *cache.Image, generation string) *TrustImage {
 	t := &TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.Digest.String(), MediaType: img.MediaType, State: img.State(),
-		AsOf: img.AsOf, Generation: generation, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*TrustManifest{}}
+		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*TrustManifest{}}
 	for _, m := range img.Manifests {
 		t.Manifests = append(t.Manifests, &TrustManifest{Digest: m.Digest.String(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
 	}
@@ -123,7 +122,7 @@ func trustSignatures(sigs []cache.Signature) []*TrustSignature {
 	for i := range sigs {
 		sig := &sigs[i]
 		t := &TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
-			Reason: string(sig.Reason), Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
+			Reason: string(sig.Reason), Detail: sig.Detail, Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
 			ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
 		if sig.SignerFingerprint != (trust.Digest{}) {
 			t.SignerFingerprint = sig.SignerFingerprint.String()

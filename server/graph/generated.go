@@ -233,15 +233,16 @@ type ComplexityRoot struct {
 	}
 
 	TrustImage struct {
-		AsOf       func(childComplexity int) int
-		Digest     func(childComplexity int) int
-		Generation func(childComplexity int) int
-		Manifests  func(childComplexity int) int
-		MediaType  func(childComplexity int) int
-		RepoName   func(childComplexity int) int
-		Signatures func(childComplexity int) int
-		State      func(childComplexity int) int
-		Tag        func(childComplexity int) int
+		AsOf              func(childComplexity int) int
+		Digest            func(childComplexity int) int
+		Generation        func(childComplexity int) int
+		Manifests         func(childComplexity int) int
+		MediaType         func(childComplexity int) int
+		RepoName          func(childComplexity int) int
+		Signatures        func(childComplexity int) int
+		SignaturesOmitted func(childComplexity int) int
+		State             func(childComplexity int) int
+		Tag               func(childComplexity int) int
 	}
 
 	TrustManifest struct {
@@ -258,6 +259,7 @@ type ComplexityRoot struct {
 
 	TrustSignature struct {
 		Author            func(childComplexity int) int
+		Detail            func(childComplexity int) int
 		Digest            func(childComplexity int) int
 		Format            func(childComplexity int) int
 		IsTrusted         func(childComplexity int) int
@@ -1240,6 +1242,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustImage.Signatures(childComplexity), true
+	case "TrustImage.SignaturesOmitted":
+		if e.ComplexityRoot.TrustImage.SignaturesOmitted == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustImage.SignaturesOmitted(childComplexity), true
 	case "TrustImage.State":
 		if e.ComplexityRoot.TrustImage.State == nil {
 			break
@@ -1297,6 +1305,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustSignature.Author(childComplexity), true
+	case "TrustSignature.Detail":
+		if e.ComplexityRoot.TrustSignature.Detail == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.Detail(childComplexity), true
 	case "TrustSignature.Digest":
 		if e.ComplexityRoot.TrustSignature.Digest == nil {
 			break
@@ -1829,6 +1843,8 @@ func (ec *executionContext) childFields_TrustImage(ctx context.Context, field gr
 		return ec.fieldContext_TrustImage_AsOf(ctx, field)
 	case "Generation":
 		return ec.fieldContext_TrustImage_Generation(ctx, field)
+	case "SignaturesOmitted":
+		return ec.fieldContext_TrustImage_SignaturesOmitted(ctx, field)
 	case "Signatures":
 		return ec.fieldContext_TrustImage_Signatures(ctx, field)
 	case "Manifests":
@@ -1883,6 +1899,8 @@ func (ec *executionContext) childFields_TrustSignature(ctx context.Context, fiel
 		return ec.fieldContext_TrustSignature_Format(ctx, field)
 	case "SignerFingerprint":
 		return ec.fieldContext_TrustSignature_SignerFingerprint(ctx, field)
+	case "Detail":
+		return ec.fieldContext_TrustSignature_Detail(ctx, field)
 	case "ValidFrom":
 		return ec.fieldContext_TrustSignature_ValidFrom(ctx, field)
 	case "ValidUntil":
@@ -6378,6 +6396,29 @@ func (ec *executionContext) fieldContext_TrustImage_Generation(_ context.Context
 	return graphql.NewScalarFieldContext("TrustImage", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _TrustImage_SignaturesOmitted(ctx context.Context, field graphql.CollectedField, obj *TrustImage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustImage_SignaturesOmitted(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignaturesOmitted, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustImage_SignaturesOmitted(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustImage", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
 func (ec *executionContext) _TrustImage_Signatures(ctx context.Context, field graphql.CollectedField, obj *TrustImage) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6816,6 +6857,29 @@ func (ec *executionContext) _TrustSignature_SignerFingerprint(ctx context.Contex
 	)
 }
 func (ec *executionContext) fieldContext_TrustSignature_SignerFingerprint(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustSignature_Detail(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_Detail(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Detail, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_Detail(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
@@ -9879,6 +9943,11 @@ func (ec *executionContext) _TrustImage(ctx context.Context, sel ast.SelectionSe
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "SignaturesOmitted":
+			out.Values[i] = ec._TrustImage_SignaturesOmitted(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "Signatures":
 			out.Values[i] = ec._TrustImage_Signatures(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -10065,6 +10134,11 @@ func (ec *executionContext) _TrustSignature(ctx context.Context, sel ast.Selecti
 			}
 		case "SignerFingerprint":
 			out.Values[i] = ec._TrustSignature_SignerFingerprint(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Detail":
+			out.Values[i] = ec._TrustSignature_Detail(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -10497,7 +10571,7 @@ func (ec *executionContext) ___Type(ctx context.Context, sel ast.SelectionSet, o
 // region    ***************************** type.gotpl *****************************
 
 func (ec *executionContext) marshalNAnnotation2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐAnnotation(ctx context.Context, sel ast.SelectionSet, v []*Annotation) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOAnnotation2ᚖtrustᚑworkerᚋserverᚋgraphᚐAnnotation(ctx, sel, v[i])
@@ -10584,7 +10658,7 @@ func (ec *executionContext) marshalNImageSummary2trustᚑworkerᚋserverᚋgraph
 }
 
 func (ec *executionContext) marshalNImageSummary2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐImageSummaryᚄ(ctx context.Context, sel ast.SelectionSet, v []*ImageSummary) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNImageSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐImageSummary(ctx, sel, v[i])
@@ -10654,7 +10728,7 @@ func (ec *executionContext) marshalNPaginatedReposResult2ᚖtrustᚑworkerᚋser
 }
 
 func (ec *executionContext) marshalNReferrer2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐReferrer(ctx context.Context, sel ast.SelectionSet, v []*Referrer) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOReferrer2ᚖtrustᚑworkerᚋserverᚋgraphᚐReferrer(ctx, sel, v[i])
@@ -10678,7 +10752,7 @@ func (ec *executionContext) marshalNRepoInfo2ᚖtrustᚑworkerᚋserverᚋgraph�
 }
 
 func (ec *executionContext) marshalNRepoSummary2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐRepoSummaryᚄ(ctx context.Context, sel ast.SelectionSet, v []*RepoSummary) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNRepoSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐRepoSummary(ctx, sel, v[i])
@@ -10779,7 +10853,7 @@ func (ec *executionContext) marshalNTrustImage2ᚖtrustᚑworkerᚋserverᚋgrap
 }
 
 func (ec *executionContext) marshalNTrustManifest2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐTrustManifestᚄ(ctx context.Context, sel ast.SelectionSet, v []*TrustManifest) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNTrustManifest2ᚖtrustᚑworkerᚋserverᚋgraphᚐTrustManifest(ctx, sel, v[i])
@@ -10819,7 +10893,7 @@ func (ec *executionContext) marshalNTrustPublication2ᚖtrustᚑworkerᚋserver�
 }
 
 func (ec *executionContext) marshalNTrustSignature2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐTrustSignatureᚄ(ctx context.Context, sel ast.SelectionSet, v []*TrustSignature) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNTrustSignature2ᚖtrustᚑworkerᚋserverᚋgraphᚐTrustSignature(ctx, sel, v[i])
@@ -10849,7 +10923,7 @@ func (ec *executionContext) marshalN__Directive2githubᚗcomᚋ99designsᚋgqlge
 }
 
 func (ec *executionContext) marshalN__Directive2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐDirectiveᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.Directive) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Directive2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐDirective(ctx, sel, v[i])
@@ -10895,7 +10969,7 @@ func (ec *executionContext) unmarshalN__DirectiveLocation2ᚕstringᚄ(ctx conte
 }
 
 func (ec *executionContext) marshalN__DirectiveLocation2ᚕstringᚄ(ctx context.Context, sel ast.SelectionSet, v []string) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__DirectiveLocation2string(ctx, sel, v[i])
@@ -10923,7 +10997,7 @@ func (ec *executionContext) marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlg
 }
 
 func (ec *executionContext) marshalN__InputValue2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValueᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.InputValue) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValue(ctx, sel, v[i])
@@ -10943,7 +11017,7 @@ func (ec *executionContext) marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋg
 }
 
 func (ec *executionContext) marshalN__Type2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐTypeᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.Type) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐType(ctx, sel, v[i])
@@ -11025,7 +11099,7 @@ func (ec *executionContext) marshalOCVE2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚐ
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOCVE2ᚖtrustᚑworkerᚋserverᚋgraphᚐCve(ctx, sel, v[i])
@@ -11060,7 +11134,7 @@ func (ec *executionContext) marshalOImageSummary2ᚕᚖtrustᚑworkerᚋserver�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOImageSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐImageSummary(ctx, sel, v[i])
@@ -11105,7 +11179,7 @@ func (ec *executionContext) marshalOLayerHistory2ᚕᚖtrustᚑworkerᚋserver�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOLayerHistory2ᚖtrustᚑworkerᚋserverᚋgraphᚐLayerHistory(ctx, sel, v[i])
@@ -11125,7 +11199,7 @@ func (ec *executionContext) marshalOLayerSummary2ᚕᚖtrustᚑworkerᚋserver�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOLayerSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐLayerSummary(ctx, sel, v[i])
@@ -11145,7 +11219,7 @@ func (ec *executionContext) marshalOManifestSummary2ᚕᚖtrustᚑworkerᚋserve
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOManifestSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐManifestSummary(ctx, sel, v[i])
@@ -11165,7 +11239,7 @@ func (ec *executionContext) marshalOPackageInfo2ᚕᚖtrustᚑworkerᚋserverᚋ
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOPackageInfo2ᚖtrustᚑworkerᚋserverᚋgraphᚐPackageInfo(ctx, sel, v[i])
@@ -11200,7 +11274,7 @@ func (ec *executionContext) marshalOPlatform2ᚕᚖtrustᚑworkerᚋserverᚋgra
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOPlatform2ᚖtrustᚑworkerᚋserverᚋgraphᚐPlatform(ctx, sel, v[i])
@@ -11228,7 +11302,7 @@ func (ec *executionContext) marshalOReferrer2ᚕᚖtrustᚑworkerᚋserverᚋgra
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOReferrer2ᚖtrustᚑworkerᚋserverᚋgraphᚐReferrer(ctx, sel, v[i])
@@ -11248,7 +11322,7 @@ func (ec *executionContext) marshalORepoSummary2ᚕᚖtrustᚑworkerᚋserverᚋ
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalORepoSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐRepoSummary(ctx, sel, v[i])
@@ -11268,7 +11342,7 @@ func (ec *executionContext) marshalOSignatureSummary2ᚕᚖtrustᚑworkerᚋserv
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalOSignatureSummary2ᚖtrustᚑworkerᚋserverᚋgraphᚐSignatureSummary(ctx, sel, v[i])
@@ -11404,7 +11478,7 @@ func (ec *executionContext) marshalO__EnumValue2ᚕgithubᚗcomᚋ99designsᚋgq
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__EnumValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐEnumValue(ctx, sel, v[i])
@@ -11423,7 +11497,7 @@ func (ec *executionContext) marshalO__Field2ᚕgithubᚗcomᚋ99designsᚋgqlgen
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Field2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐField(ctx, sel, v[i])
@@ -11442,7 +11516,7 @@ func (ec *executionContext) marshalO__InputValue2ᚕgithubᚗcomᚋ99designsᚋg
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValue(ctx, sel, v[i])
@@ -11468,7 +11542,7 @@ func (ec *executionContext) marshalO__Type2ᚕgithubᚗcomᚋ99designsᚋgqlgen�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐType(ctx, sel, v[i])

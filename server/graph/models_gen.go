@@ -217,15 +217,17 @@ type SignatureSummary struct {
 
 // An image with its state: trusted, untrusted, expired, unknown, pending or unsigned.
 type TrustImage struct {
-	RepoName   string            `json:"RepoName"`
-	Tag        string            `json:"Tag"`
-	Digest     string            `json:"Digest"`
-	MediaType  string            `json:"MediaType"`
-	State      string            `json:"State"`
-	AsOf       time.Time         `json:"AsOf"`
-	Generation string            `json:"Generation"`
-	Signatures []*TrustSignature `json:"Signatures"`
-	Manifests  []*TrustManifest  `json:"Manifests"`
+	RepoName   string    `json:"RepoName"`
+	Tag        string    `json:"Tag"`
+	Digest     string    `json:"Digest"`
+	MediaType  string    `json:"MediaType"`
+	State      string    `json:"State"`
+	AsOf       time.Time `json:"AsOf"`
+	Generation string    `json:"Generation"`
+	// How many more signatures there are than Signatures has.
+	SignaturesOmitted int               `json:"SignaturesOmitted"`
+	Signatures        []*TrustSignature `json:"Signatures"`
+	Manifests         []*TrustManifest  `json:"Manifests"`
 }
 
 type TrustManifest struct {
@@ -242,19 +244,21 @@ type TrustPublication struct {
 
 // One signature; Status and Reason are those of docs/statuses.md.
 type TrustSignature struct {
-	Tool              string     `json:"Tool"`
-	IsTrusted         bool       `json:"IsTrusted"`
-	Author            string     `json:"Author"`
-	Status            string     `json:"Status"`
-	Reason            string     `json:"Reason"`
-	Notes             []string   `json:"Notes"`
-	Digest            string     `json:"Digest"`
-	Layer             int        `json:"Layer"`
-	Format            string     `json:"Format"`
-	SignerFingerprint string     `json:"SignerFingerprint"`
-	ValidFrom         *time.Time `json:"ValidFrom,omitempty"`
-	ValidUntil        *time.Time `json:"ValidUntil,omitempty"`
-	VerifiedAt        *time.Time `json:"VerifiedAt,omitempty"`
+	Tool              string   `json:"Tool"`
+	IsTrusted         bool     `json:"IsTrusted"`
+	Author            string   `json:"Author"`
+	Status            string   `json:"Status"`
+	Reason            string   `json:"Reason"`
+	Notes             []string `json:"Notes"`
+	Digest            string   `json:"Digest"`
+	Layer             int      `json:"Layer"`
+	Format            string   `json:"Format"`
+	SignerFingerprint string   `json:"SignerFingerprint"`
+	// More of the reason, in one sentence for people.
+	Detail     string     `json:"Detail"`
+	ValidFrom  *time.Time `json:"ValidFrom,omitempty"`
+	ValidUntil *time.Time `json:"ValidUntil,omitempty"`
+	VerifiedAt *time.Time `json:"VerifiedAt,omitempty"`
 }
 
 type SortCriteria string

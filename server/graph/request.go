@@ -22,6 +22,7 @@ type request struct {
 
 	mu            sync.Mutex // a snapshot is for one goroutine at a time (G1)
 	scanned, made int
+	bytes         int // that the images made take
 }
 
 // within runs fn on ctx's request, alone.
@@ -58,13 +59,25 @@ func (r *request) image(x ref) (*cache.Image, error) {
 	if r.made++; r.made > r.limits.Images {
 		return nil, clientError(fmt.Sprintf("the answer has more than %d images: ask for a page (requestedPage: {limit, offset})", r.limits.Images))
 	}
-	return r.peek(x)
+	img, err := r.peek(x)
+	if err != nil {
+		return img, err
+	}
+	if r.bytes += img.Size(); r.bytes > maxBytes && r.made > 1 {
+		return nil, clientError(fmt.Sprintf("the answer would be larger than %d MiB: ask for a page (requestedPage: {limit, offset}), or use /api/v1/images", maxBytes>>20))
+	}
+	return img, nil
 }
+
+// maxBytes bounds the images of one answer, by what they take as JSON.
+const maxBytes = 4 << 20
 
 // peek is image for a look at what will not be part of the answer.
 func (r *request) peek(x ref) (*cache.Image, error) {
 	img, err := r.snap.Image(x.repo, x.digest)
 	img.Tag = x.tag
+	// What is left out has been decided all the same.
+	r.scanned += (len(img.SignatureInfo) + img.SignaturesOmitted) / 100
 	return &img, err
 }
 

@@ -29,6 +29,7 @@ type image struct {
 	State      state
 	AsOf       Moment
 	Signatures []signature
+	Omitted    int // signatures that are not listed
 	Children   []child
 	JSON       string // where a program reads the same
 	Command    Text   // how a shell does
@@ -36,6 +37,7 @@ type image struct {
 
 // signature explains one signature.
 type signature struct {
+	Detail      Text // more of the reason
 	State       state
 	Tool        Text
 	Format      string
@@ -72,15 +74,15 @@ func (p *Pages) Image(i *Image) ([]byte, error) {
 		Digest: img.Digest.String(), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
 		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.Digest.String()}).String(),
 		Command: Text("trust-worker get " + img.RepoName + "@" + img.Digest.String())}
+	v.Omitted = img.SignaturesOmitted
 	files := filesOf(i.Store)
 	for n := range img.SignatureInfo {
 		v.Signatures = append(v.Signatures, signatureOf(&img.SignatureInfo[n], files, i.Now))
 	}
 	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {
 		for _, m := range img.Manifests {
-			one := cache.Image{SignatureInfo: m.SignatureInfo}
 			v.Children = append(v.Children, child{Platform: Text(m.Platform), Short: short(m.Digest), Digest: m.Digest.String(),
-				URL: imageURL(img.RepoName, "", m.Digest), State: stateOfImage(&one), Signatures: countTools(m.SignatureInfo)})
+				URL: imageURL(img.RepoName, "", m.Digest), State: stateOfStatus(trust.Status(m.State())), Signatures: countTools(m.SignatureInfo, m.SignaturesOmitted)})
 		}
 	}
 	title := img.RepoName + ":" + img.Tag
@@ -114,6 +116,7 @@ func signatureOf(s *cache.Signature, files map[trust.Signer][]string, now time.T
 			v.Key = append(v.Key, Text(strings.TrimRight(line, "\r\n")))
 		}
 	}
+	v.Detail = Text(s.Detail)
 	if s.SignerFingerprint != (trust.Digest{}) {
 		v.Fingerprint = s.SignerFingerprint.String()
 		for _, name := range files[trust.Signer{Tool: s.Tool, Fingerprint: s.SignerFingerprint}] {

@@ -133,7 +133,7 @@ func rowOf(img *cache.Image, f Filter, files map[trust.Signer][]string) row {
 	f.Repo = img.RepoName
 	r := row{Key: Text(img.RepoName + ":" + img.Tag + "@" + img.Digest.String()), Repo: Text(img.RepoName), Tag: Text(img.Tag),
 		URL: imageURL(img.RepoName, img.Tag, img.Digest), RepoURL: Filter{Repo: f.Repo}.url(""), Short: short(img.Digest), Digest: img.Digest.String(),
-		State: stateOfImage(img), Signatures: countTools(img.SignatureInfo)}
+		State: stateOfImage(img), Signatures: countTools(img.SignatureInfo, img.SignaturesOmitted)}
 	r.Trusted = r.State.Name == "trusted"
 	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {
 		r.Children = len(img.Manifests)
@@ -142,8 +142,8 @@ func rowOf(img *cache.Image, f Filter, files map[trust.Signer][]string) row {
 	return r
 }
 
-// countTools is "2 cosign, 1 notation".
-func countTools(signatures []cache.Signature) string {
+// countTools is "2 cosign, 1 notation, 3 more".
+func countTools(signatures []cache.Signature, more int) string {
 	var parts []string
 	for _, tool := range []trust.Tool{trust.Cosign, trust.Notation} {
 		n := 0
@@ -155,6 +155,9 @@ func countTools(signatures []cache.Signature) string {
 		if n > 0 {
 			parts = append(parts, phrase.Number(n)+" "+string(tool))
 		}
+	}
+	if more > 0 {
+		parts = append(parts, phrase.Number(more)+" more")
 	}
 	return strings.Join(parts, ", ")
 }
@@ -181,6 +184,9 @@ func why(img *cache.Image, files map[trust.Signer][]string) (out []string) {
 	if len(out) == 0 {
 		for i := range img.SignatureInfo {
 			add(words(img.SignatureInfo[i].Reason))
+		}
+		if img.SignaturesOmitted > 0 {
+			add(words(img.Reason()))
 		}
 	}
 	return out
