@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 var (
 	// ErrName is returned for a name that no repository of this root can have.
 	ErrName = errors.New("not a repository name of this root")
+	// ErrReserved is the ErrName of a name that is valid and has an element that
+	// an image layout uses for itself.
+	ErrReserved = fmt.Errorf("%w: %q is where an image layout keeps its content, and nothing is looked for there", ErrName, reservedElement)
 	// ErrReplaced is returned when the directory that was opened is no longer
 	// the one at its path: unmounted, mounted over, or renamed away. Nothing
 	// can be concluded from what it holds; open it again.
@@ -127,6 +131,13 @@ var repositoryName = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(
 // ValidName reports whether name is a repository name.
 func ValidName(name string) bool { return len(name) <= maxName && repositoryName.MatchString(name) }
 
+// reservedElement is the one valid element of a name that no repository is looked
+// for below (OCI image-spec v1.1, image layout).
+const reservedElement = "blobs"
+
+// Reserved reports whether a name has an element that is reserved.
+func Reserved(name string) bool { return slices.Contains(strings.Split(name, "/"), reservedElement) }
+
 // serves reports whether a repository of that name is served from this root.
 func (r *Root) serves(name string) bool {
 	return ValidName(name) && (r.prefix == "" || strings.HasPrefix(name, r.prefix+"/"))
@@ -144,8 +155,11 @@ type Repository struct {
 // [fs.ErrNotExist] when there is no such directory, and [ErrName] when there
 // cannot be. Symlinks on the way are refused, as by [Root.Walk].
 func (r *Root) Repository(name string) (*Repository, error) {
-	if !r.serves(name) {
+	switch {
+	case !r.serves(name):
 		return nil, fmt.Errorf("open repository %.*q: %w", maxName, name, ErrName)
+	case Reserved(name):
+		return nil, fmt.Errorf("open repository %s: %w", name, ErrReserved)
 	}
 	dir, err := r.directory(name)
 	if err != nil {

@@ -40,6 +40,9 @@ type Visit struct {
 const (
 	RefusedSymlink = "symlink"
 	RefusedName    = "not a repository name"
+	// RefusedReserved is of a directory "blobs" outside an image layout, with
+	// more in it than blobs.
+	RefusedReserved = "reserved name"
 )
 
 // Walk calls visit for the root and for every directory below it that is or may
@@ -74,6 +77,13 @@ func (r *Root) walk(ctx context.Context, dir string, list []fs.DirEntry, visit f
 			return err
 		}
 		v := Visit{Dir: dir + e.Name()}
+		if e.Name() == reservedElement && e.IsDir() && !isLayout(list) && r.leadsToPrefix(v.Dir) && r.holdsMore(v.Dir) {
+			v.Refused = RefusedReserved // somebody may have meant repositories
+			if err := visit(v); err != nil {
+				return err
+			}
+			continue
+		}
 		switch symlink := e.Type()&fs.ModeSymlink != 0; {
 		case hidden(e.Name()) || !symlink && !e.IsDir() || !r.leadsToPrefix(v.Dir):
 			continue
@@ -146,8 +156,20 @@ func outOfRoot(dir *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir.Name()), nil
 }
 
+// isLayout reports whether a directory with these entries is an image layout.
+func isLayout(list []fs.DirEntry) bool { return has(list, "index.json") && has(list, "oci-layout") }
+
+// holdsMore reports whether a directory "blobs" has something else in it than the
+// directories of digest algorithms.
+func (r *Root) holdsMore(dir string) bool {
+	list, err := r.list(dir)
+	return err == nil && slices.ContainsFunc(list, func(e fs.DirEntry) bool {
+		return e.IsDir() && !slices.Contains([]string{"sha256", "sha512", "blake3"}, e.Name()) || e.Name() == "index.json"
+	})
+}
+
 func hidden(name string) bool {
-	return name == "blobs" || name[0] == '_' || name[0] == '.'
+	return name == reservedElement || name[0] == '_' || name[0] == '.'
 }
 
 func has(sorted []fs.DirEntry, name string) bool {

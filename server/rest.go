@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/internal/inert"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -51,10 +52,11 @@ func (s *Server) fresh(w http.ResponseWriter, r *http.Request, fn func(*cache.Sn
 	})
 }
 
-// encode is json.Marshal with a line's end, and without a copy for it.
+// encode is json.Marshal with a line's end, and with everything escaped that is not
+// printed: people look at answers on terminals.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
-	e := json.NewEncoder(&b)
+	e := json.NewEncoder(inert.Writer{W: &b})
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}

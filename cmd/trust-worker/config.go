@@ -16,6 +16,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes/webhook"
+	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/verifier"
@@ -209,7 +210,7 @@ func (s *settings) logger() (*slog.Logger, error) {
 	case "text":
 		return slog.New(slog.NewTextHandler(os.Stderr, o)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, o)), nil
+		return slog.New(slog.NewJSONHandler(inert.Writer{W: os.Stderr}, o)), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format %s: choose text or json", s.logFormat)}
 }

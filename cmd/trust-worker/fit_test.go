@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"trust-worker/internal/inert"
 )
 
 var listColumns = []column{{"IMAGE", middle}, {"STATE", keep}, {"SIGNATURES", spare}, {"WHY", end}}
@@ -128,7 +130,7 @@ func TestTableProperty(t *testing.T) {
 		lines := strings.SplitAfter(strings.TrimSuffix(b.String(), "\n"), "\n")
 		for _, l := range lines {
 			l = strings.TrimSuffix(l, "\n")
-			if widthOf(l) > width || l != inert(l) {
+			if widthOf(l) > width || l != inert.Text(l) {
 				t.Fatalf("%d columns: %q", widthOf(l), l)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -38,10 +39,19 @@ func parseReference(s string) (r reference, err error) {
 			return r, usageError{fmt.Errorf("%q: the tag is empty", s+":")}
 		}
 	}
-	if r.repository = s; !layout.ValidName(s) {
-		return r, usageError{fmt.Errorf("%q is not REPO:TAG, REPO@sha256:… or sha256:… (a repository is named by its path below the storage root, without a host)", s)}
+	r.repository = s
+	return r, checkName(s)
+}
+
+// checkName refuses what cannot be a repository here.
+func checkName(repository string) error {
+	switch {
+	case !layout.ValidName(repository):
+		return usageError{fmt.Errorf("%.300q is not REPO:TAG, REPO@sha256:… or sha256:… (a repository is named by its path below the storage root, without a host)", repository)}
+	case layout.Reserved(repository):
+		return &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", repository, layout.ErrReserved)}
 	}
-	return r, nil
+	return nil
 }
 
 func newGetCommand(s *settings) *cobra.Command {
@@ -275,7 +285,7 @@ func authorLine(sig *cache.Signature, whole bool) string {
 	if whole {
 		return b.String()
 	}
-	return cutMiddle(inert(b.String()), 48)
+	return cutMiddle(inert.Text(b.String()), 48)
 }
 
 func completeReference(cmd *cobra.Command, s *settings, toComplete string) ([]string, cobra.ShellCompDirective) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/inert"
 	"trust-worker/trust"
 )
 
@@ -34,6 +36,9 @@ func newListCommand(s *settings) *cobra.Command {
 			only := ""
 			if len(args) == 1 {
 				only = args[0]
+				if err := checkName(only); err != nil {
+					return err
+				}
 				if ok, err := snap.HasRepository(only); err != nil {
 					return err
 				} else if !ok {
@@ -76,16 +81,11 @@ func listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error
 	if o.format == "json" {
 		return listJSON(w, snap, only)
 	}
-	list := imageList{Images: []cache.Image{}}
-	if o.format != "text" {
-		err := eachImage(snap, only, func(img *cache.Image) error { list.Images = append(list.Images, *img); return nil })
-		if err != nil {
-			return err
-		}
-		return o.print(w, list, nil)
+	if o.format == "yaml" {
+		return listYAML(w, snap, only)
 	}
 	var readErr error
-	err := o.print(w, list, func(t *table) {
+	err := o.print(w, nil, func(t *table) {
 		t.columns(column{"IMAGE", middle}, column{"STATE", keep}, column{"SIGNATURES", spare}, column{"WHY", end})
 		readErr = eachImage(snap, only, func(img *cache.Image) error {
 			t.row(imageName(img), img.State(), countTools(img), why(img))
@@ -110,7 +110,7 @@ func incomplete(stderr io.Writer, snap *cache.Snapshot, only string) error {
 	}
 	const enough = 20
 	for _, name := range names[:min(len(names), enough)] {
-		fmt.Fprintf(stderr, "trust-worker: %s could not be listed or read\n", inert(name))
+		fmt.Fprintf(stderr, "trust-worker: %s could not be listed or read\n", inert.Text(name))
 	}
 	if n := len(names) - enough; n > 0 {
 		fmt.Fprintf(stderr, "trust-worker: … nor could %d more\n", n)
@@ -147,7 +147,7 @@ func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s%s", separator, b)
+		_, err = fmt.Fprintf(w, "%s%s", separator, inert.JSON(b))
 		separator = ",\n"
 		return err
 	})
@@ -155,6 +155,23 @@ func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
 		return err
 	}
 	_, err = io.WriteString(w, "\n]}\n")
+	return err
+}
+
+func listYAML(w io.Writer, snap *cache.Snapshot, only string) error {
+	head := "Images:\n"
+	err := eachImage(snap, only, func(img *cache.Image) error {
+		var b bytes.Buffer
+		if err := writeYAML(&b, []*cache.Image{img}); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, head+b.String())
+		head = ""
+		return err
+	})
+	if err == nil && head != "" {
+		_, err = io.WriteString(w, "Images: []\n")
+	}
 	return err
 }
 
@@ -179,11 +196,17 @@ func countTools(img *cache.Image) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, tool))
 		}
 	}
+	if img.SignaturesOmitted > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", img.SignaturesOmitted))
+	}
 	if parts == nil {
 		return "-"
 	}
 	return strings.Join(parts, ", ")
 }
+
+// enoughWhy signers are named at most: each is looked for among those before it.
+const enoughWhy = 50
 
 // why is who is trusted, or the reasons why nobody is.
 func why(img *cache.Image) string {
@@ -197,7 +220,7 @@ func why(img *cache.Image) string {
 		parts = append(parts, s)
 	}
 	for i := range img.SignatureInfo {
-		if s := &img.SignatureInfo[i]; s.IsTrusted {
+		if s := &img.SignatureInfo[i]; s.IsTrusted && len(parts) < enoughWhy {
 			if s.Tool == trust.Notation {
 				add(s.Author)
 			} else {
@@ -208,6 +231,9 @@ func why(img *cache.Image) string {
 	if len(parts) == 0 {
 		for i := range img.SignatureInfo {
 			add(string(img.SignatureInfo[i].Reason))
+		}
+		if img.SignaturesOmitted > 0 {
+			add(string(img.Reason()))
 		}
 	}
 	return strings.Join(parts, ", ")

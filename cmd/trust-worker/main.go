@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/internal/inert"
 	"trust-worker/trust"
 )
 
@@ -47,10 +48,13 @@ func run() int {
 	defer stop()
 	err := newRootCommand().ExecuteContext(ctx)
 	if message := messageOf(err); message != "" {
-		fmt.Fprintln(os.Stderr, "trust-worker: "+message)
+		fmt.Fprintln(os.Stderr, "trust-worker: "+inert.Message(message, maxMessage))
 	}
 	return codeOf(err)
 }
+
+// maxMessage bounds a message in bytes: it may quote what somebody gave.
+const maxMessage = 4 << 10
 
 // samePress is how close signals come that are meant as one: timeout(1) sends one
 // to the process and one to its group.

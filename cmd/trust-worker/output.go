@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"trust-worker/internal/inert"
 )
 
 // output is the flags -o and --no-trunc.
@@ -34,7 +36,7 @@ func (o *output) print(w io.Writer, v any, text func(*table)) error {
 		text(t)
 		return t.write(w)
 	case "json":
-		e := json.NewEncoder(w)
+		e := json.NewEncoder(inert.Writer{W: w})
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		return e.Encode(v)

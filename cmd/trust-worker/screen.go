@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
@@ -45,18 +44,6 @@ func (s screen) when(t time.Time) string {
 		return t.UTC().Format(time.RFC3339)
 	}
 	return phrase.Distance(t, s.now)
-}
-
-// inert replaces what a terminal would act on, and what has no width that is
-// sure: all that is not printed, control and format characters and bidirectional
-// overrides among them, and blanks that are not the usual one.
-func inert(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			return '·'
-		}
-		return r
-	}, s)
 }
 
 const ellipsis = "…"

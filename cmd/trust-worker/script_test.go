@@ -27,6 +27,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Values[shopKey{}] = &shop{map[string]*signtest.Storage{}, map[string]*signtest.Key{}, map[string]*signtest.Chain{}, map[string]string{}}
 			e.Setenv("TMPDIR", e.WorkDir)
+			e.Setenv("ESC", "\x1bc")
+			e.Setenv("BIDI", "\u202e")
 			e.Setenv("GORACE", "atexit_sleep_ms=10") // else each command sleeps for a second before it ends
 			return nil
 		},

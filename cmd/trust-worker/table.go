@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"io"
 	"strings"
+
+	"trust-worker/internal/inert"
 )
 
 // table is what a command prints for people: blocks of aligned columns. On a
@@ -37,7 +39,7 @@ func (t *table) row(cells ...string) {
 		t.columns(record...)
 	}
 	for i, c := range cells {
-		cells[i] = inert(c)
+		cells[i] = inert.Text(c)
 	}
 	s := t.blocks[len(t.blocks)-1]
 	s.rows = append(s.rows, cells)

@@ -16,6 +16,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/internal/inert"
 	"trust-worker/trust"
 )
 
@@ -134,7 +135,7 @@ type changeWriter struct {
 
 func (w *changeWriter) write(c changes.Change) error {
 	if w.json {
-		e := json.NewEncoder(w.w)
+		e := json.NewEncoder(inert.Writer{W: w.w})
 		e.SetEscapeHTML(false)
 		return e.Encode(c)
 	}
@@ -150,11 +151,11 @@ func (w *changeWriter) write(c changes.Change) error {
 // changeLine is a change on a screen. What stands on a terminal for hours says
 // the time of day: "3 minutes ago" would not stay true.
 func changeLine(s screen, c *changes.Change) string {
-	when, text := s.when(c.Time), inert(sentence(c))
+	when, text := s.when(c.Time), inert.Text(sentence(c))
 	if !s.whole {
 		when, text = c.Time.Local().Format("Jan _2 15:04:05"), shortDigests(text, digestLength([]string{text}))
 	}
-	line := fmt.Sprintf("%s  %s  %s", when, inert(fmt.Sprintf("%-17s", c.Kind)), text)
+	line := fmt.Sprintf("%s  %s  %s", when, inert.Text(fmt.Sprintf("%-17s", c.Kind)), text)
 	if s.width == 0 {
 		return line
 	}
