@@ -18,8 +18,8 @@ const signatureBytes = 512
 // storage as often as it likes. No image has so many of its own.
 const maxLooked = 1_000_000
 
-// Budget is what is left of [MaxAnswer] for one image.
-type Budget struct{ used, others, looked int }
+// Budget is what is left for the signatures of one image and its children.
+type Budget struct{ limit, used, others, looked int }
 
 // look reports whether n more signatures may be decided.
 func (b *Budget) look(n int) bool {
@@ -27,13 +27,16 @@ func (b *Budget) look(n int) bool {
 	return b.looked <= maxLooked
 }
 
-// NewBudget returns a whole one.
-func NewBudget() *Budget { return &Budget{} }
+// NewBudget returns a whole one: MaxAnswer.
+func NewBudget() *Budget { return BudgetOf(MaxAnswer) }
+
+// BudgetOf returns one of so many bytes.
+func BudgetOf(bytes int) *Budget { return &Budget{limit: bytes} }
 
 // take reports whether there is room for a signature, and uses it.
 func (b *Budget) take(sig *Signature) bool {
 	n := signatureBytes + len(sig.Author) + len(sig.Detail)
-	if b.used+n > MaxAnswer || !sig.IsTrusted && b.others+n > MaxAnswer/2 {
+	if b.used+n > b.limit || !sig.IsTrusted && b.others+n > b.limit/2 {
 		return false
 	}
 	b.used += n

@@ -174,10 +174,15 @@ func (s *Snapshot) Tag(repository, tag string) (Image, error) {
 }
 
 // Image returns one image of a repository, or what Missing does.
-func (s *Snapshot) Image(repository string, d trust.Digest) (img Image, err error) {
+func (s *Snapshot) Image(repository string, d trust.Digest) (Image, error) {
+	return s.ImageWithin(repository, d, NewBudget())
+}
+
+// ImageWithin is Image with another bound than [MaxAnswer] on what it lists.
+func (s *Snapshot) ImageWithin(repository string, d trust.Digest, b *Budget) (img Image, err error) {
 	guard(&err, func() error {
 		var ok bool
-		img, ok, err = s.image(repository, d, true)
+		img, ok, err = s.imageWithin(repository, d, true, b)
 		if err == nil && !ok {
 			err = s.Missing(repository)
 		}
@@ -381,11 +386,15 @@ func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
 
 // image reads and joins one record.
 func (s *Snapshot) image(repository string, d trust.Digest, children bool) (Image, bool, error) {
+	return s.imageWithin(repository, d, children, NewBudget())
+}
+
+func (s *Snapshot) imageWithin(repository string, d trust.Digest, children bool, b *Budget) (Image, bool, error) {
 	key := imageKey(repository, d)
 	body, ok, err := s.get(inImages, key)
 	if !ok || err != nil {
 		return Image{}, false, err
 	}
-	img, err := s.answer(repository, d, body, children)
+	img, err := s.answerWithin(repository, d, body, children, b)
 	return img, err == nil, err
 }

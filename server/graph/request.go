@@ -59,22 +59,23 @@ func (r *request) image(x ref) (*cache.Image, error) {
 	if r.made++; r.made > r.limits.Images {
 		return nil, clientError(fmt.Sprintf("the answer has more than %d images: ask for a page (requestedPage: {limit, offset})", r.limits.Images))
 	}
-	img, err := r.peek(x)
-	if err != nil {
-		return img, err
-	}
-	if r.bytes += img.Size(); r.bytes > maxBytes && r.made > 1 {
-		return nil, clientError(fmt.Sprintf("the answer would be larger than %d MiB: ask for a page (requestedPage: {limit, offset}), or use /api/v1/images", maxBytes>>20))
-	}
-	return img, nil
+	img, err := r.within(x, cache.BudgetOf(max(fewBytes, min(cache.MaxAnswer, maxBytes-r.bytes))))
+	r.bytes += img.Size()
+	return img, err
 }
 
-// maxBytes bounds the images of one answer, by what they take as JSON.
-const maxBytes = 4 << 20
+// maxBytes is about what the signatures of one answer take as JSON. When it is used
+// up, each further image still lists a few, those that are trusted first.
+const (
+	maxBytes = 4 << 20
+	fewBytes = 2 << 10
+)
 
 // peek is image for a look at what will not be part of the answer.
-func (r *request) peek(x ref) (*cache.Image, error) {
-	img, err := r.snap.Image(x.repo, x.digest)
+func (r *request) peek(x ref) (*cache.Image, error) { return r.within(x, cache.BudgetOf(fewBytes)) }
+
+func (r *request) within(x ref, b *cache.Budget) (*cache.Image, error) {
+	img, err := r.snap.ImageWithin(x.repo, x.digest, b)
 	img.Tag = x.tag
 	// What is left out has been decided all the same.
 	r.scanned += (len(img.SignatureInfo) + img.SignaturesOmitted) / 100
