@@ -41,6 +41,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		was      *cache.Reference
 	}
 	var replaced, others []open
+	left := newAllowance()
 	for i := range pl.rows {
 		row := &pl.rows[i]
 		if len(row.References) == 0 {
@@ -69,7 +70,12 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			if err != nil {
 				return nil, err
 			}
-			if !needs && (was == nil || !old.Present) && row.Present { // known from elsewhere: is it here, whole?
+			if !needs && (was == nil || !old.Present || isUnread(was)) && row.Present { // known from elsewhere: is it here, whole?
+				if !left.take() {
+					ref.Problems = unread // settled by the turns that follow
+					pl.left++
+					continue
+				}
 				if reason := s.reread(ctx, p, ref); ctx.Err() != nil {
 					return nil, ctx.Err()
 				} else if reason != "" {
@@ -78,7 +84,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 				}
 			}
 			switch {
-			case !needs && (was == nil || len(was.Problems) == 0):
+			case !needs && (was == nil || len(was.Problems) == 0 || isUnread(was)):
 				if ref.NextTry = s.again(until); was != nil && was.NextTry != 0 {
 					ref.NextTry = was.NextTry
 				}
@@ -91,22 +97,30 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			}
 		}
 	}
-	for n, o := range append(replaced, others...) {
+	var prior priorVerdicts
+	var of trust.Digest // whose they are
+	images := map[trust.Digest]trust.Reason{}
+	for _, o := range append(replaced, others...) {
 		row := &pl.rows[o.row]
 		if !row.Present {
 			continue
 		}
-		if o.was != nil && len(o.was.Problems) > 0 && n < turnSize {
+		if o.was != nil && len(o.was.Problems) > 0 && !left.spent() {
 			// It may have been the image that was wrong: its size alone has
 			// been looked at since.
-			if reason := s.imageReason(ctx, p, row); ctx.Err() != nil {
-				return nil, ctx.Err()
-			} else if reason != "" {
+			reason, known := images[row.Digest]
+			if !known {
+				if reason = s.imageReason(ctx, p, row); ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				images[row.Digest] = reason
+			}
+			if reason != "" {
 				s.apply(&row.References[o.ref], whole(reason))
 				continue
 			}
 		}
-		if n >= turnSize {
+		if !left.take() {
 			if pl.left++; o.was != nil && len(o.was.Problems) > 0 { // they stand until it is looked at
 				ref := &row.References[o.ref]
 				ref.Problems, ref.NextTry = o.was.Problems, cmp.Or(o.was.NextTry, s.now().Unix())
@@ -117,11 +131,14 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		if err != nil {
 			return nil, err
 		}
-		prior, err := s.prior(in, row.Digest, old.References)
+		if of != row.Digest {
+			prior, of = priorVerdicts{}, row.Digest
+		}
+		verdicts, err := prior.of(s, in, row.Digest, old.References)
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.look(ctx, in, p, name, row, &row.References[o.ref], prior)
+		l, err := s.look(ctx, in, p, name, row, &row.References[o.ref], verdicts)
 		if err != nil {
 			return nil, err
 		}

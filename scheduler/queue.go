@@ -39,10 +39,11 @@ type work struct {
 	settle bool // go through the rows for what is not decided
 	rehash bool // re-read signature bytes (the slow pass)
 	due    []trust.Digest
-	after  trust.Digest // where settle goes on
-	asOf   uint64       // the store's sequence when it began
-	reread trust.Digest // where rehash goes on
-	pass   *pass        // a signer's
+	dueAt  place  // how far a retry has come in one of them
+	at     place  // where settle goes on
+	asOf   uint64 // the store's sequence when it began
+	reread place  // where rehash goes on
+	pass   *pass  // a signer's
 	level  priority
 	since  time.Time // owed since
 }
@@ -52,12 +53,15 @@ func (w *work) merge(other *work) {
 	w.scan = w.scan || other.scan
 	w.force = w.force || other.force
 	if other.settle && !w.settle {
-		w.settle, w.after, w.asOf = true, other.after, other.asOf
+		w.settle, w.at, w.asOf = true, other.at, other.asOf
 	}
 	if other.rehash && !w.rehash {
 		w.rehash, w.reread = true, other.reread
 	}
 	w.due = append(w.due, other.due...)
+	if other.dueAt != (place{}) {
+		w.dueAt = other.dueAt
+	}
 	if w.pass == nil {
 		w.pass = other.pass
 	}

@@ -221,7 +221,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			// A change of policies owes nothing to repositories that were not known
 			// to have signatures that it is about.
 			if unsettled || outdated || s.trust.Load() != plan.under {
-				s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+				s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 			}
 			s.lookAgain(name, stamp == "")
 		},

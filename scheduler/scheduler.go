@@ -22,9 +22,6 @@ import (
 	"trust-worker/watcher"
 )
 
-// turnSize is how many signature manifests one turn verifies.
-const turnSize = 64
-
 // Storage is one root with the directory that it was opened from.
 type Storage struct {
 	Root *layout.Root

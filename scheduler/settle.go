@@ -31,32 +31,32 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 		return s.unlisted(name, w, err), nil
 	}
 	other := *w
-	if w.after == (trust.Digest{}) {
+	if w.at == (place{}) {
 		if other.asOf, err = s.cfg.Store.Sequence(); err != nil {
 			return result{}, errors.Join(err, p.Close())
 		}
 	}
 	in := s.trust.Load()
 	batch := cache.Batch{Place: name}
-	after, left := w.after, turnSize
-	for left > 0 {
-		rows, err := s.cfg.Store.Rows(name, after, rowsAtOnce)
+	at, left := w.at, newAllowance()
+	for !left.spent() {
+		rows, err := s.cfg.Store.Rows(name, at.after, rowsAtOnce)
 		if err != nil {
 			return result{}, errors.Join(err, p.Close())
 		}
 		for k := range rows {
-			if left <= 0 {
+			if left.spent() {
 				break
 			}
-			n, more, err := s.settleRow(ctx, in, p, name, &rows[k], left, &batch)
+			more, err := s.settleRow(ctx, in, p, name, &rows[k], &at, left, &batch)
 			if err != nil {
 				return result{}, errors.Join(err, p.Close())
 			}
-			if left -= n; !more {
-				after = rows[k].Digest
+			if !more {
+				at = place{after: rows[k].Digest}
 			}
 		}
-		if len(rows) < rowsAtOnce && left > 0 {
+		if len(rows) < rowsAtOnce && !left.spent() {
 			no := false
 			batch.Update = &cache.PlaceUpdate{Unsettled: &no, AsOf: other.asOf}
 			break
@@ -64,11 +64,11 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 	}
 	done := batch.Update != nil
 	other.settle = !done
-	other.after = after
+	other.at = at
 	r := result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
 		poke(s.wakeup)
 		if outdated {
-			other.settle, other.after = true, trust.Digest{}
+			other.settle, other.at = true, place{}
 		}
 		if other.settle || other.rehash || len(other.due) > 0 {
 			s.agenda.add(i, other.level, func(w *work) { w.merge(&other) })
@@ -77,39 +77,55 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 	return r, p.Close()
 }
 
-// settleRow verifies up to left references of a row that need it; more is set
-// when some are still to be done.
-func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, left int, batch *cache.Batch) (n int, more bool, err error) {
+// settleRow verifies the references of a row that need it, from at on, as far as left
+// allows; more is set when some are still to be done, from at on.
+func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, at *place, left *allowance, batch *cache.Batch) (more bool, err error) {
 	changed := false
+	var prior priorVerdicts
 	for k := range row.References {
 		ref := &row.References[k]
+		if at.passes(row, ref) {
+			continue
+		}
+		if isUnread(ref) && row.Present {
+			if !left.take() {
+				more = true
+				break
+			}
+			ref.Problems, changed = nil, true
+			if reason := s.reread(ctx, p, ref); ctx.Err() != nil {
+				return false, ctx.Err()
+			} else if reason != "" {
+				s.apply(ref, whole(reason))
+			}
+		}
 		needs, until, err := s.needs(in, name, row, ref)
 		if err != nil {
-			return n, false, err
+			return false, err
 		}
 		if !needs {
 			if until != 0 && ref.NextTry == 0 { // decided by a turn that writes no rows
 				ref.NextTry, changed = s.again(until), true
 			}
+			at.row, at.ref = row.Digest, ref.Digest
 			continue
 		}
-		if n == left {
+		if !left.take() {
 			more = true
 			break
 		}
-		n++
-		prior, err := s.prior(in, row.Digest, row.References)
+		verdicts, err := prior.of(s, in, row.Digest, row.References)
 		if err != nil {
-			return n, false, err
+			return false, err
 		}
-		l, err := s.look(ctx, in, p, name, row, ref, prior)
+		l, err := s.look(ctx, in, p, name, row, ref, verdicts)
 		if err != nil {
-			return n, false, err
+			return false, err
 		}
 		if l.fact != nil {
 			if l.fact.Context.Tool == trust.Notation && len(l.problems) == 0 {
 				if err := s.keepDead(l.fact); err != nil {
-					return n, false, err
+					return false, err
 				}
 			}
 			batch.Facts = append(batch.Facts, *l.fact)
@@ -118,11 +134,28 @@ func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Rep
 			s.apply(ref, l)
 			changed = true
 		}
+		at.row, at.ref = row.Digest, ref.Digest
 	}
 	if changed {
 		batch.Rows = append(batch.Rows, *row)
 	}
-	return n, more, nil
+	return more, nil
+}
+
+// priorVerdicts are those of a row, read once for a turn.
+type priorVerdicts struct {
+	read     bool
+	verdicts map[trust.LayerID]trust.Verdict
+}
+
+func (v *priorVerdicts) of(s *Scheduler, in *trustInUse, subject trust.Digest, old []cache.Reference) (map[trust.LayerID]trust.Verdict, error) {
+	if v.read {
+		return v.verdicts, nil
+	}
+	var err error
+	v.verdicts, err = s.prior(in, subject, old)
+	v.read = err == nil
+	return v.verdicts, err
 }
 
 // retryTurn looks again at the references of the given subjects whose time has
@@ -139,25 +172,29 @@ func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result
 	}
 	in := s.trust.Load()
 	batch := cache.Batch{Place: name}
-	left := turnSize
+	at, left := w.dueAt, newAllowance()
 	var rest []trust.Digest
 	for _, subject := range w.due {
-		if left <= 0 {
+		more := true
+		if !left.spent() {
+			var err error
+			if more, err = s.retryRow(ctx, in, p, name, subject, &at, left, &batch); err != nil {
+				return result{}, errors.Join(err, p.Close())
+			}
+			if !more {
+				at = place{}
+			}
+		}
+		if more {
 			rest = append(rest, subject)
-			continue
 		}
-		n, err := s.retryRow(ctx, in, p, name, subject, &batch)
-		if err != nil {
-			return result{}, errors.Join(err, p.Close())
-		}
-		left -= n
 	}
 	other := *w
-	other.due = rest
+	other.due, other.dueAt = rest, at
 	return result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
 		poke(s.wakeup)
 		if outdated {
-			other.settle, other.after = true, trust.Digest{}
+			other.settle, other.at = true, place{}
 		}
 		if other.settle || other.rehash || len(other.due) > 0 {
 			s.agenda.add(i, other.level, func(w *work) { w.merge(&other) })
@@ -165,38 +202,50 @@ func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result
 	}}, p.Close()
 }
 
-func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, subject trust.Digest, batch *cache.Batch) (n int, err error) {
+// retryRow looks at the references of a row whose time has come, from at on, as far as
+// left allows; more is set when some are still to be done.
+func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, subject trust.Digest, at *place, left *allowance, batch *cache.Batch) (more bool, err error) {
 	row, ok, err := s.cfg.Store.Row(name, subject)
 	if err != nil || !ok {
-		return 0, err
+		return false, err
 	}
 	now := s.now().Unix()
 	changed := false
+	var prior priorVerdicts
+	var image *trust.Reason // the image itself first: it may be what was missing
 	for k := range row.References {
 		ref := &row.References[k]
-		if !s.isDue(ref, now) {
+		if !s.isDue(ref, now) || at.passes(&row, ref) {
 			continue
 		}
-		n++
-		changed = true
 		if !row.Present {
-			ref.NextTry = 0 // looked at when the image comes
+			ref.NextTry, changed = 0, true // looked at when the image comes
 			continue
 		}
-		// The image itself first: it may be what was missing.
-		if reason := s.imageReason(ctx, p, &row); ctx.Err() != nil {
-			return n, ctx.Err()
-		} else if reason != "" {
-			s.apply(ref, whole(reason))
+		if !left.take() {
+			more = true
+			break
+		}
+		changed = true
+		at.row, at.ref = row.Digest, ref.Digest
+		if image == nil {
+			reason := s.imageReason(ctx, p, &row)
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+			image = &reason
+		}
+		if *image != "" {
+			s.apply(ref, whole(*image))
 			continue
 		}
-		prior, err := s.prior(in, subject, row.References)
+		verdicts, err := prior.of(s, in, subject, row.References)
 		if err != nil {
-			return n, err
+			return false, err
 		}
-		l, err := s.look(ctx, in, p, name, &row, ref, prior)
+		l, err := s.look(ctx, in, p, name, &row, ref, verdicts)
 		if err != nil {
-			return n, err
+			return false, err
 		}
 		s.apply(ref, l)
 		if l.fact != nil {
@@ -206,7 +255,7 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	if changed {
 		batch.Rows = append(batch.Rows, row)
 	}
-	return n, nil
+	return more, nil
 }
 
 // retryLoop owes the references whose next try has come, and counts the images
@@ -334,46 +383,27 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	if err != nil {
 		return s.unlisted(name, w, err), nil
 	}
-	rows, err := s.cfg.Store.Rows(name, w.reread, turnSize)
+	at, left, more := w.reread, newAllowance(), true
 	batch := cache.Batch{Place: name}
-	for k := range rows {
-		row := &rows[k]
-		if !row.Present || len(row.References) == 0 {
-			continue
-		}
-		changed := false
-		image := s.imageReason(ctx, p, row)
-		if image != "" && ctx.Err() == nil {
-			s.log.Warn("stored image manifest has changed", "repository", name, "digest", row.Digest.String(), "reason", string(image))
-		}
-		for n := range row.References {
-			ref := &row.References[n]
-			if len(ref.Problems) > 0 {
-				continue
+	for more && !left.spent() && err == nil {
+		var rows []cache.Row
+		rows, err = s.cfg.Store.Rows(name, at.after, rowsAtOnce)
+		for k := range rows {
+			if left.spent() {
+				break
 			}
-			if image != "" && ctx.Err() == nil {
-				s.apply(ref, whole(image))
-				changed = true
-				continue
+			if s.rehashRow(ctx, p, name, &rows[k], &at, left, &batch) {
+				break
 			}
-			if reason := s.reread(ctx, p, ref); reason != "" && ctx.Err() == nil {
-				s.log.Warn("stored signature has changed", "repository", name, "subject", row.Digest.String(), "signature", ref.Digest.String(), "reason", string(reason))
-				s.apply(ref, whole(reason))
-				changed = true
-			}
+			at = place{after: rows[k].Digest}
 		}
-		if changed {
-			batch.Rows = append(batch.Rows, *row)
-		}
+		more = len(rows) == rowsAtOnce || left.spent()
 	}
 	if err = errors.Join(err, ctx.Err(), p.Close()); err != nil {
 		return result{}, err
 	}
 	other := *w
-	other.rehash = len(rows) == turnSize
-	if other.rehash {
-		other.reread = rows[len(rows)-1].Digest
-	}
+	other.rehash, other.reread = more, at
 	var batches []cache.Batch
 	if len(batch.Rows) > 0 { // or a transaction for nothing
 		batches = append(batches, batch)
@@ -384,6 +414,47 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 			s.agenda.add(item{repository: name}, slow, func(w *work) { w.merge(&other) })
 		}
 	}}, nil
+}
+
+// rehashRow re-reads the signatures of a row, and its image, from at on, as far as left
+// allows; more is set when some are still to be done.
+func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name string, row *cache.Row, at *place, left *allowance, batch *cache.Batch) (more bool) {
+	if !row.Present || len(row.References) == 0 {
+		return false
+	}
+	changed := false
+	image := s.imageReason(ctx, p, row)
+	if image != "" && ctx.Err() == nil {
+		s.log.Warn("stored image manifest has changed", "repository", name, "digest", row.Digest.String(), "reason", string(image))
+	}
+	for n := range row.References {
+		ref := &row.References[n]
+		if len(ref.Problems) > 0 || at.passes(row, ref) {
+			continue
+		}
+		if !left.take() {
+			more = true
+			break
+		}
+		reason := image
+		if reason == "" {
+			if reason = s.reread(ctx, p, ref); reason != "" && ctx.Err() == nil {
+				s.log.Warn("stored signature has changed", "repository", name, "subject", row.Digest.String(), "signature", ref.Digest.String(), "reason", string(reason))
+			}
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if reason != "" {
+			s.apply(ref, whole(reason))
+			changed = true
+		}
+		at.row, at.ref = row.Digest, ref.Digest
+	}
+	if changed {
+		batch.Rows = append(batch.Rows, *row)
+	}
+	return more
 }
 
 // reread reads a signature manifest and its layers, and says what is wrong.

@@ -131,7 +131,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	r.then = func(outdated bool) {
 		for i := range r.batches {
 			if b := &r.batches[i]; b.Place != "" && b.Update != nil {
-				s.agenda.add(item{repository: b.Place}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+				s.agenda.add(item{repository: b.Place}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 			}
 			if b := &r.batches[i]; b.Place == "" && len(b.Facts) > 0 {
 				s.settleWhereItIs(b.Facts[0].Subject)
@@ -304,7 +304,7 @@ func (s *Scheduler) settleWhereItIs(subject trust.Digest) {
 		return
 	}
 	for _, name := range names {
-		s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+		s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 	}
 }
 
@@ -362,7 +362,7 @@ func (s *Scheduler) oweOverflow() {
 		return
 	}
 	for _, p := range places {
-		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.at = true, place{} })
 	}
 }
 

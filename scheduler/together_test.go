@@ -63,12 +63,12 @@ func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.item = i
-	s.agenda.add(i, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+	s.agenda.add(i, fresh, func(w *work) { w.settle, w.at.after = true, trust.Digest{} })
 	if err := s.commit([]result{r}); err != nil {
 		t.Fatal(err)
 	}
-	if _, owed, _ = s.agenda.get(); !owed.settle || owed.after != (trust.Digest{}) {
-		t.Errorf("settling begins at %s", owed.after)
+	if _, owed, _ = s.agenda.get(); !owed.settle || owed.at.after != (trust.Digest{}) {
+		t.Errorf("settling begins at %s", owed.at.after)
 	}
 }
 

@@ -359,7 +359,7 @@ func (s *Scheduler) unsettle(places []cache.Place) (batches []cache.Batch) {
 	yes := true
 	for _, p := range places {
 		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
-		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 	}
 	return batches
 }
@@ -381,7 +381,7 @@ func (s *Scheduler) oweNotation(first bool) error {
 		if !p.Unsettled && !first {
 			batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
 		}
-		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.after = true, trust.Digest{} })
+		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 	}
 	if len(batches) == 0 {
 		return nil

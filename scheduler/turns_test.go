@@ -1,0 +1,124 @@
+package scheduler
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"trust-worker/internal/signtest"
+	"trust-worker/trust"
+)
+
+// A repository that comes with many signatures which are known from elsewhere is read in
+// turns: what has not been read here is pending, not trusted, and in the end all is.
+func TestWhatIsKnownIsReadInTurns(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	const n = 3*turnSize + 5
+	var images []signtest.Image
+	w.st.Batch(func() {
+		for i := range n {
+			img := w.st.Content("a", fmt.Sprint("t", i), fmt.Sprint(i))
+			w.st.SignSimple(img, k, simple)
+			images = append(images, img)
+		}
+	})
+	w.scan()
+	w.copyOf("a", "copy", nil)
+	// One of the last is damaged there.
+	bad := images[n-1]
+	bad.Repo = "copy"
+	if err := os.WriteFile(filepath.Join(w.st.Dir, "copy", "blobs", "sha256", bad.Trust().Hex()), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := w.scheduler()
+	if err := s.reloadTrust(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.followTrust(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.scanTurn(t.Context(), "copy", &work{scan: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read := s.Work().Reread; read > turnSize {
+		t.Errorf("%d signatures read in one turn", read)
+	}
+	r.item = item{repository: "copy"}
+	if err := s.commit([]result{r}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pending := 0
+	for _, img := range images {
+		img.Repo = "copy"
+		switch got := w.image(img); {
+		case got.State() == "pending" && got.Reason() == trust.New:
+			pending++
+		case got.State() == "trusted" && img.Trust() != bad.Trust():
+		case img.Trust() != bad.Trust():
+			t.Errorf("%s reads %s (%s)", img.Trust(), got.State(), got.Reason())
+		}
+	}
+	if pending < n-turnSize-1 {
+		t.Errorf("%d pending after one turn", pending)
+	}
+	if work := w.scan(); work.Calls != 0 {
+		t.Errorf("%d verifications of what is known", work.Calls)
+	}
+	for _, img := range images {
+		img.Repo = "copy"
+		if want := "trusted"; img.Trust() != bad.Trust() {
+			w.want(img, want)
+		}
+	}
+	w.reason(bad, trust.DigestMismatch)
+}
+
+// One image with more signatures than a turn looks at is settled, retried and re-read to
+// its end, each signature once.
+func TestOneImageOfManySignatures(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("a", "1", "x")
+	const n = 2*turnSize + 9
+	w.st.Batch(func() {
+		for range n {
+			w.st.SignBundle(img, k, signtest.CosignOptions{})
+		}
+	})
+	work := w.scan()
+	if got := len(w.image(img).SignatureInfo); got != n || work.Verified != n {
+		t.Errorf("%d signatures, %d verified", got, work.Verified)
+	}
+	w.want(img, "trusted")
+	if work = w.scan(); work.Reread != n || work.Verified != 0 {
+		t.Errorf("%d read again, %d verified", work.Reread, work.Verified)
+	}
+	path := w.manifestPath(img)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	w.scan()
+	w.reason(img, trust.BlobMissing)
+	if a := w.image(img); a.Statuses()[trust.Unknown] != n {
+		t.Errorf("statuses %v", a.Statuses())
+	}
+	if err := os.WriteFile(path, good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.scan()
+	if a := w.image(img); a.Statuses()[trust.Trusted] != n {
+		t.Errorf("statuses %v", a.Statuses())
+	}
+}
