@@ -252,9 +252,11 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	if best.Status == Trusted {
 		return best
 	}
-	for _, s := range v.Grounds[0].Signers {
-		if d, lacks := f.lacks(repository, t, s.StoreType, best.Reason); lacks {
-			return d
+	for i := range v.Grounds {
+		for _, s := range v.Grounds[i].Signers {
+			if d, lacks := f.lacks(repository, t, s.StoreType, best.Reason); lacks {
+				return d
+			}
 		}
 	}
 	return best

@@ -85,7 +85,7 @@ func (f *InForce) lacks(repository string, t Tool, storeType string, r Reason) (
 			}
 		}
 	}
-	if wrong == "" && (r == TimestampInvalid || r == CertificateExpired) {
+	if wrong == "" && storeType != "signingAuthority" && (r == TimestampInvalid || r == CertificateExpired) {
 		wrong = f.lacking[i][tsaStore] // asked then as well
 	}
 	if wrong == "" {

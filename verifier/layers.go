@@ -17,7 +17,7 @@ import (
 // manifest verifies a cosign signature manifest, whose layers are one signature
 // each.
 func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome, error) {
-	var last content                        // layers often share one blob
+	fetched := &contents{}                  // layers often share one blob
 	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
 	if len(r.Signature.Layers) > 1 {
 		seen = map[trust.LayerID]LayerOutcome{}
@@ -37,7 +37,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
 		default:
 			var err error
-			if lo, err = v.layer(ctx, r, &o, d, verdict, &last, v.simple); err != nil {
+			if lo, err = v.layer(ctx, r, &o, d, verdict, fetched, v.simple); err != nil {
 				return Outcome{}, err
 			}
 			if seen != nil {
@@ -69,7 +69,7 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 		o.Layers = []LayerOutcome{{Verdict: verdict, Problem: trust.LimitExceeded}}
 		return o, nil
 	}
-	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &content{}, check)
+	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &contents{}, check)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -91,19 +91,47 @@ type content struct {
 	payload payloadCheck
 }
 
+// contents are the blobs that the layers of one manifest have been read into, so that
+// each is read, hashed and parsed once, in whatever order layers name them. Few are
+// kept: genuine manifests have one or two.
+type contents struct{ kept []*content }
+
+const maxKept = 16
+
+// of returns the blob of that digest and size if it is there.
+func (c *contents) of(d trust.Digest, size int64) *content {
+	for _, k := range c.kept {
+		if k.digest == d && int64(len(k.blob)) == size {
+			return k
+		}
+	}
+	return nil
+}
+
+// keep adds a blob, in place of the oldest if there are too many.
+func (c *contents) keep(k *content) {
+	if len(c.kept) == maxKept {
+		c.kept = append(c.kept[:0], c.kept[1:]...)
+	}
+	c.kept = append(c.kept, k)
+}
+
 // layerCheck verifies the blob of one layer. It fills in lo, whose verdict has
 // neither grounds nor a reason yet.
 type layerCheck func(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome)
 
 // layer does what all kinds have in common: the checks that need no blob, the
-// blob, earlier verdicts, panics. The blob is fetched into last unless it is
-// there.
-func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, verdict trust.Verdict, last *content, check layerCheck) (LayerOutcome, error) {
+// blob, earlier verdicts, panics. The blob is fetched unless it has been.
+func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, verdict trust.Verdict, fetched *contents, check layerCheck) (LayerOutcome, error) {
 	if err := ctx.Err(); err != nil {
 		return LayerOutcome{}, err
 	}
 	lo := LayerOutcome{Verdict: verdict}
 	digest, err := trust.ParseDigest(string(d.Digest))
+	limit := int64(MaxBlob)
+	if r.Signature.Kind == Simple {
+		limit = maxPayload
+	}
 	switch {
 	case r.Subject.Ambiguous || r.Signature.Ambiguous:
 		lo.Verdict.Reason = trust.Ambiguous
@@ -111,7 +139,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	case err != nil || d.Size < 0:
 		lo.Verdict.Reason = trust.Malformed
 		return lo, nil
-	case d.Size > MaxBlob:
+	case d.Size > limit:
 		lo.Problem = trust.LimitExceeded
 		return lo, nil
 	}
@@ -120,21 +148,23 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 			return lo, nil
 		}
 	}
-	if last.blob == nil || last.digest != digest || int64(len(last.blob)) != d.Size {
-		blob, err := r.Fetch(ctx, digest, d.Size, MaxBlob)
+	c := fetched.of(digest, d.Size)
+	if c == nil {
+		blob, err := r.Fetch(ctx, digest, d.Size, limit)
 		if ctx.Err() != nil {
 			return LayerOutcome{}, ctx.Err()
 		}
 		if lo.Problem = fetchProblem(digest, d.Size, blob, err); lo.Problem != "" {
 			return lo, nil
 		}
-		*last = content{digest: digest, blob: blob}
+		c = &content{digest: digest, blob: blob}
+		fetched.keep(c)
 	}
 	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Kind == Simple && v.reusable(&prior) {
 		prior.Layer = verdict.Layer
 		return LayerOutcome{Verdict: prior, Reused: true}, nil
 	}
-	v.guard(ctx, r, o, digest, &lo, func() { check(ctx, r, o, d, last, &lo) })
+	v.guard(ctx, r, o, digest, &lo, func() { check(ctx, r, o, d, c, &lo) })
 	if ctx.Err() != nil { // what was found may be for want of time
 		return LayerOutcome{}, ctx.Err()
 	}

@@ -87,6 +87,7 @@ func (t *tree) list(dir string) (items []item, ignored int, err error) {
 	}
 	names := map[string]bool{}
 	var data string
+	var through []item // links into ..data
 	for _, e := range entries {
 		p := path.Join(dir, e.Name())
 		isLink := e.Type()&fs.ModeSymlink != 0
@@ -109,14 +110,20 @@ func (t *tree) list(dir string) (items []item, ignored int, err error) {
 			// Listed below, as ..data has it; or gone since a moment ago, and
 			// to be listed below if a swap has brought it back.
 			target, err := t.root.Readlink(p)
-			if err == nil && strings.HasPrefix(target, "..data/") || errors.Is(err, fs.ErrNotExist) {
+			if err == nil && strings.HasPrefix(target, "..data/") {
+				through = append(through, item{e.Name(), p})
+				continue
+			}
+			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 		}
 		names[e.Name()] = true
 		items = append(items, item{e.Name(), p})
 	}
-	if data != "" {
+	if data == "" {
+		items = append(items, through...) // no volume: links like any others
+	} else {
 		entries, err := t.readDir(data)
 		if err != nil {
 			return nil, 0, errSwapped

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -30,12 +31,15 @@ const (
 	maxMemoryFile = 64 << 10
 )
 
-// memoryDoc is what MemoryFile holds.
+// memoryDoc is what MemoryFile holds. Every member is written, and has to be there.
 type memoryDoc struct {
 	Format int `json:"format"`
 	// OperatorPolicy: a policy that an operator wrote was in force, and the
 	// default has not been given back by hand since.
 	OperatorPolicy bool `json:"operatorPolicy"`
+	// OperatorFile is the hash of the operator's policy that last ruled. It stays
+	// the operator's whatever the default comes to be.
+	OperatorFile trust.Digest `json:"operatorFile"`
 	// ZotPolicy: the document that zot writes was in force as it is written.
 	// It bars the computed default, but not the setting that takes it for one.
 	ZotPolicy bool `json:"zotPolicy"`
@@ -43,30 +47,44 @@ type memoryDoc struct {
 	// the daemon: the last one, and the one before until the last is durable.
 	Defaults []trust.Digest `json:"defaults"`
 	// FirstRuled is when a policy under the first name last ruled, zero if
-	// none did. On disk it may be older by firstRuledStep.
-	FirstRuled time.Time `json:"firstRuled,omitzero"`
+	// none did; on disk it may be older by firstRuledStep. Shadowed is the hash of
+	// what stood under the second name then, ShadowedWritten when that was written.
+	FirstRuled      time.Time    `json:"firstRuled"`
+	Shadowed        trust.Digest `json:"shadowed"`
+	ShadowedWritten time.Time    `json:"shadowedWritten"`
+	// LostAt is when it was found that a former memory is lost, zero if none was:
+	// a default that was there by then is nobody's explicit act.
+	LostAt time.Time `json:"lostAt"`
 }
 
-// firstRuledStep is how far FirstRuled on disk may lag behind, where no policy
-// under the second name is newer than it says.
+// memoryMembers are the names of memoryDoc's members.
+var memoryMembers = []string{"format", "operatorPolicy", "operatorFile", "zotPolicy", "defaults", "firstRuled", "shadowed", "shadowedWritten", "lostAt"}
+
+// firstRuledStep is how far FirstRuled on disk may lag behind.
 const firstRuledStep = time.Hour
 
+// equal leaves FirstRuled aside, which moves with the clock.
 func (d memoryDoc) equal(o memoryDoc) bool {
-	return d.OperatorPolicy == o.OperatorPolicy && d.ZotPolicy == o.ZotPolicy && slices.Equal(d.Defaults, o.Defaults) && d.FirstRuled.Equal(o.FirstRuled)
+	return d.OperatorPolicy == o.OperatorPolicy && d.OperatorFile == o.OperatorFile && d.ZotPolicy == o.ZotPolicy &&
+		slices.Equal(d.Defaults, o.Defaults) && d.FirstRuled.IsZero() == o.FirstRuled.IsZero() && d.Shadowed == o.Shadowed && d.ShadowedWritten.Equal(o.ShadowedWritten) && d.LostAt.Equal(o.LostAt)
 }
 
 // Memory is the trust memory of one state directory, or none. It is safe for
 // concurrent use.
 type Memory struct {
-	mu   sync.Mutex
 	path string // empty: nothing is kept beyond the process
 	// readOnly: another process owns the file.
 	readOnly bool
-	note     string // what a person should know of it
-	doc      memoryDoc
-	saved    memoryDoc // what the file holds
-	unsaved  bool      // whether the file holds saved is not known
-	broken   bool      // the file cannot be read: it stays until a person's act renews it
+
+	saving sync.Mutex // held while the file is written; taken before mu
+	mu     sync.Mutex // guards what follows; nothing long is done under it
+	note   string     // what a person should know of it
+	fresh  bool       // there was none, and nothing says that there should be
+	doc    memoryDoc
+	saved  memoryDoc // what the file holds
+	// unsaved: whether the file holds saved is not known. broken: it cannot be
+	// read, and stays until a person's act renews it.
+	unsaved, broken bool
 }
 
 // NewMemory returns a memory that lasts as long as the process.
@@ -76,34 +94,27 @@ func NewMemory() *Memory { return &Memory{} }
 // the directory's lock, and makes it durably if there is none. withCache says that
 // there is a cache which was made beside a memory: a memory that is missing then
 // is lost. What is lost or cannot be read remembers the most: that an operator's
-// policy was in force.
+// policy was in force, and that no default that is there is an explicit act.
 //
 // last, if not nil, is the memory of the same process from before the state
 // directory was removed or replaced: what it remembers is not forgotten.
 func OpenMemory(state string, withCache bool, last *Memory) (*Memory, error) {
 	m := &Memory{path: filepath.Join(state, MemoryFile)}
-	err := m.read()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		m.unsaved = true
-		if withCache {
-			m.doc.OperatorPolicy = true
-			m.note = m.path + " is missing beside a cache: an operator's trust policy counts as having been in force"
-		}
-	case err != nil:
-		m.damaged(err)
-	}
+	m.open(withCache)
+	m.fresh = m.fresh && last == nil
 	if last != nil {
-		last.mu.Lock()
-		m.doc.OperatorPolicy = m.doc.OperatorPolicy || last.doc.OperatorPolicy
-		m.doc.ZotPolicy = m.doc.ZotPolicy || last.doc.ZotPolicy
-		if last.doc.FirstRuled.After(m.doc.FirstRuled) {
-			m.doc.FirstRuled = last.doc.FirstRuled
+		was := last.get()
+		m.doc.OperatorPolicy = m.doc.OperatorPolicy || was.OperatorPolicy
+		m.doc.ZotPolicy = m.doc.ZotPolicy || was.ZotPolicy
+		if was.FirstRuled.After(m.doc.FirstRuled) {
+			m.doc.FirstRuled, m.doc.Shadowed, m.doc.ShadowedWritten = was.FirstRuled, was.Shadowed, was.ShadowedWritten
+		}
+		if m.doc.OperatorFile == (trust.Digest{}) {
+			m.doc.OperatorFile = was.OperatorFile
 		}
 		if len(m.doc.Defaults) == 0 {
-			m.doc.Defaults = last.doc.Defaults
+			m.doc.Defaults = was.Defaults
 		}
-		last.mu.Unlock()
 	}
 	if !m.broken && (m.unsaved || !m.doc.equal(m.saved)) {
 		if err := m.save(m.doc); err != nil {
@@ -117,49 +128,76 @@ func OpenMemory(state string, withCache bool, last *Memory) (*Memory, error) {
 // judge without a cache. withCache is as for [OpenMemory].
 func ReadMemory(state string, withCache bool) *Memory {
 	m := &Memory{path: filepath.Join(state, MemoryFile), readOnly: true}
-	err := m.read()
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && withCache:
-		m.doc.OperatorPolicy = true
-		m.note = m.path + " is missing beside a cache: an operator's trust policy counts as having been in force"
-	case errors.Is(err, fs.ErrNotExist):
-		m.note = "there is no trust memory in " + state + ": whether an operator's trust policy was in force is not known, and taken for no"
-	case err != nil:
-		m.damaged(err)
-	}
+	m.open(withCache)
 	return m
 }
 
-func (m *Memory) damaged(err error) {
-	m.doc, m.unsaved, m.broken = memoryDoc{OperatorPolicy: true}, true, true
-	m.note = fmt.Sprintf("%s cannot be read (%v): an operator's trust policy counts as having been in force", m.path, plain(err))
+// open reads the file, or says what it means that this is not possible.
+func (m *Memory) open(withCache bool) {
+	switch err := m.read(); {
+	case err == nil:
+	case !errors.Is(err, fs.ErrNotExist):
+		m.lost(fmt.Sprintf("cannot be read (%v)", plain(err)))
+		m.broken = true
+	case withCache:
+		m.lost("is missing beside a cache")
+	default:
+		m.unsaved, m.fresh = true, true
+	}
+}
+
+func (m *Memory) lost(why string) {
+	m.doc, m.unsaved = memoryDoc{OperatorPolicy: true, LostAt: time.Now().Add(clockGrain)}, true
+	m.note = fmt.Sprintf("%s %s: an operator's trust policy counts as having been in force", m.path, why)
 }
 
 // Note is what a person should know of the memory's condition, or "".
 func (m *Memory) Note() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.fresh {
+		return "there is no trust memory in " + filepath.Dir(m.path) + ": whether an operator's trust policy was in force before is not known, and taken for no"
+	}
 	return m.note
 }
 
+// Fresh reports whether there was no memory, and nothing says that there should be.
+func (m *Memory) Fresh() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fresh
+}
+
 func (m *Memory) read() error {
-	f, err := os.Open(m.path)
+	f, err := os.OpenFile(m.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return errors.Join(err, errors.New("it is not a regular file"))
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxMemoryFile+1))
 	if err != nil {
 		return err
+	}
+	if len(b) > maxMemoryFile {
+		return errors.New("it is too large")
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(b, &members); err != nil {
+		return err
+	}
+	for _, name := range memoryMembers {
+		if _, ok := members[name]; !ok {
+			return fmt.Errorf("it lacks %s", name)
+		}
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields() // a later version's: what it says more is not known
 	var doc memoryDoc
 	if err := d.Decode(&doc); err != nil {
 		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) || len(b) > maxMemoryFile {
-		return errors.New("it has something after its end")
 	}
 	if doc.Format != memoryFormat {
 		return fmt.Errorf("it has format %d, not %d", doc.Format, memoryFormat)
@@ -175,43 +213,70 @@ func (m *Memory) get() memoryDoc {
 	return m.doc
 }
 
-// set remembers next, durably where it says more than that time has passed;
-// newest is the latest change time of a policy under the second name. After an
-// error the file may hold the former memory: nothing may rest on next.
-func (m *Memory) set(next memoryDoc, newest time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.path == "" || m.readOnly {
-		m.doc = next
-		return nil
+// errMemoryChanged: somebody else has set the memory since it was got.
+var errMemoryChanged = errors.New("the trust memory has changed meanwhile")
+
+// set remembers next in place of was, durably where it says more than that time has
+// passed. After an error the file may hold the former memory: nothing may rest on
+// next.
+func (m *Memory) set(was, next memoryDoc) error {
+	if durable, err := m.keep(was, next); durable || err != nil {
+		return err
 	}
-	lag := m.saved
-	lag.FirstRuled = next.FirstRuled
-	step := next.FirstRuled.Sub(m.saved.FirstRuled)
-	if !m.unsaved && next.equal(lag) && step >= 0 && step < firstRuledStep && !m.saved.FirstRuled.Before(newest) {
-		m.doc = next
-		return nil
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if durable, err := m.keep(was, next); durable || err != nil { // somebody else's turn is over
+		return err
 	}
-	if m.broken && next.equal(m.doc) {
-		return nil
+	err := m.save(next)
+	if err != nil && next.equal(was) {
+		return nil // only time has passed
 	}
-	return m.save(next)
+	return err
 }
 
-// save replaces the file: its bytes, its name, and the directory are synced.
+// keep remembers next without the file where that is enough.
+func (m *Memory) keep(was, next memoryDoc) (enough bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.doc.equal(was) {
+		return false, errMemoryChanged
+	}
+	step := next.FirstRuled.Sub(m.saved.FirstRuled)
+	switch {
+	case m.path == "" || m.readOnly:
+	case m.broken && next.equal(m.doc):
+	case !m.unsaved && next.equal(m.saved) && step.Abs() < firstRuledStep:
+	default:
+		return false, nil
+	}
+	m.doc = next
+	return true, nil
+}
+
+// save replaces the file: its bytes, its name, and the directory are synced. saving is
+// held, or nobody else has the memory yet.
 func (m *Memory) save(next memoryDoc) error {
 	next.Format = memoryFormat
+	if next.Defaults == nil {
+		next.Defaults = []trust.Digest{}
+	}
 	b, err := json.MarshalIndent(next, "", "  ")
 	if err != nil {
 		return err
 	}
+	m.mu.Lock()
 	m.unsaved = true
-	if err := renameio.WriteFile(m.path, append(b, '\n'), 0o640, renameio.WithTempDir(filepath.Dir(m.path)), renameio.WithStaticPermissions(0o640)); err != nil {
+	m.mu.Unlock()
+	dir := filepath.Dir(m.path)
+	if err := renameio.WriteFile(m.path, append(b, '\n'), 0o640, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o640)); err != nil {
 		return err
 	}
-	if err := syncDirectory(filepath.Dir(m.path)); err != nil {
+	if err := syncDirectory(dir); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.doc, m.saved, m.unsaved, m.broken, m.note = next, next, false, false, ""
 	return nil
 }

@@ -8,10 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"trust-worker/trust"
 )
@@ -29,11 +28,12 @@ type mirror struct {
 // written, or "". Anything else is somebody's policy and left alone, and so is
 // what cannot be read or is a link into a volume. The new document's hash is in the
 // trust memory before the file is there, and the former one until it is durable.
-// It is best effort: the directory may be read-only.
+// It is best effort: the directory may be read-only. Loads do not wait for it.
 func (l *Loader) MirrorDefaultPolicy(ctx context.Context) (written string, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	m := l.mirror
+	l.mirror = nil // once for each load that wants it
+	l.mu.Unlock()
 	if m == nil || ctx.Err() != nil {
 		return "", ctx.Err()
 	}
@@ -43,41 +43,94 @@ func (l *Loader) MirrorDefaultPolicy(ctx context.Context) (written string, err e
 		}
 	}()
 	file := filepath.Join(l.cfg.NotationDir, m.name)
-	same, err := m.stands(file)
-	if err != nil || !same {
-		return "", err
-	}
-	l.mirror = nil // once for each load that wants it
-	before := l.cfg.Memory.get()
-	during := before
-	during.Defaults = slices.Compact([]trust.Digest{trust.SumOf(m.document), m.was.sum})
-	if m.was.doc == nil {
-		during.Defaults = during.Defaults[:1]
-	}
-	if err := l.cfg.Memory.set(during, time.Time{}); err != nil {
-		return "", err
-	}
-	w, err := renameio.NewPendingFile(file, renameio.WithTempDir(l.cfg.NotationDir), renameio.WithPermissions(0o644), renameio.WithExistingPermissions())
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = w.Cleanup() }()
-	if _, err := w.Write(m.document); err != nil {
-		return "", err
-	}
-	// Once more, as late as possible: an operator may just have written theirs.
 	if same, err := m.stands(file); err != nil || !same {
-		return "", err // the next load has another look
-	}
-	if err := w.CloseAtomicallyReplace(); err != nil {
 		return "", err
 	}
-	if err := syncDirectory(l.cfg.NotationDir); err != nil {
+	sum := trust.SumOf(m.document)
+	both := []trust.Digest{sum}
+	if m.was.present {
+		both = append(both, m.was.sum)
+	}
+	former := l.cfg.Memory.get().Defaults
+	if err := l.remember(both); err != nil {
 		return "", err
 	}
-	after := during
-	after.Defaults = during.Defaults[:1]
-	return file, l.cfg.Memory.set(after, time.Time{})
+	done, err := m.write(l.cfg.NotationDir, file)
+	switch {
+	case !done && err == nil: // somebody else's is there: the next load has another look
+		return "", l.remember(former)
+	case !done:
+		return "", errors.Join(err, l.remember(former))
+	case err != nil: // it is there, and may be the former one after a power cut
+		return "", err
+	}
+	return file, l.remember(both[:1])
+}
+
+// remember changes which defaults count as written by the daemon.
+func (l *Loader) remember(defaults []trust.Digest) error {
+	for {
+		was := l.cfg.Memory.get()
+		next := was
+		next.Defaults = defaults
+		if err := l.cfg.Memory.set(was, next); !errors.Is(err, errMemoryChanged) {
+			return err
+		}
+	}
+}
+
+// write puts the document at file, in place of what the load found there and of nothing
+// else. done is set once the document has that name; an error after that means that it
+// may not be durable. The calls are, besides those that make the temporary file,
+//
+//	write, fsync, and then either link(temporary, file), which fails if there is one,
+//	or renameat2(temporary, file, RENAME_EXCHANGE), a look at what has come out, and
+//	the same again if that was not to be replaced; unlink(temporary); fsync(dir)
+func (m *mirror) write(dir, file string) (done bool, err error) {
+	f, err := os.CreateTemp(dir, ".trustpolicy-*.tmp") // a name that is never loaded
+	if err != nil {
+		return false, err
+	}
+	tmp := f.Name()
+	defer func() {
+		if rerr := os.Remove(tmp); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}()
+	mode := fs.FileMode(0o644)
+	if fi, err := os.Lstat(file); err == nil && m.was.present {
+		mode = fi.Mode().Perm()
+	}
+	_, err = f.Write(m.document)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return false, err
+	}
+	if !m.was.present {
+		if err := os.Link(tmp, file); errors.Is(err, fs.ErrExist) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		return true, syncDirectory(dir)
+	}
+	exchange := func() error { return unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, file, unix.RENAME_EXCHANGE) }
+	if err := exchange(); err != nil {
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ENOTSUP) {
+			return false, err
+		}
+		// A file system that cannot: a last look, and a rename.
+		if same, err := m.stands(file); err != nil || !same {
+			return false, err
+		}
+		if err := os.Rename(tmp, file); err != nil {
+			return false, err
+		}
+		return true, syncDirectory(dir)
+	}
+	if same, err := m.stands(tmp); err != nil || !same {
+		return false, errors.Join(err, exchange())
+	}
+	return true, syncDirectory(dir)
 }
 
 // WantsMirror reports whether the last load found that MirrorDefaultPolicy has

@@ -55,8 +55,7 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	}
 	anchors := v.store.anchors.of(&c)
 	if len(anchors) == 0 {
-		lo.Calls++
-		lo.Verdict.Reason = stranger(d.MediaType, blob)
+		lo.Verdict.Reason = unanchored(d.MediaType, blob)
 		return
 	}
 	for _, a := range anchors {
@@ -71,8 +70,21 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	e.judge(ctx, anchors)
 }
 
-// stranger tells an envelope that is broken from one that nothing trusted vouches
-// for.
+// unanchored is what an envelope reads whose chain ends in no trusted certificate. It
+// is not verified only to be explained: whoever pushes chooses what that costs.
+func unanchored(mediaType string, blob []byte) trust.Reason {
+	env, err := signature.ParseEnvelope(mediaType, blob)
+	if err == nil {
+		_, err = parseOnly(env).Content()
+	}
+	if err != nil {
+		return integrityReason(err, nil)
+	}
+	return trust.NoTrustedKey
+}
+
+// stranger says what is wrong with an envelope that a trusted certificate anchors, and
+// that is not intact.
 func stranger(mediaType string, blob []byte) trust.Reason {
 	env, err := signature.ParseEnvelope(mediaType, blob)
 	if err != nil {

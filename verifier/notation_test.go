@@ -204,7 +204,7 @@ func TestNotationReasons(t *testing.T) {
 		{"RSA 1024", jws(small, alg("PS256"), nil), "key-too-small"},
 		{"P-224", jws(p224, nil, nil), "unsupported-algorithm"},
 		{"signature altered", outer(leaf, func(e map[string]any) { e["signature"] = "AAAA" + e["signature"].(string)[4:] }), "malformed"},
-		{"signature altered, stranger", outer(eLeaf, func(e map[string]any) { e["signature"] = "AAAA" + e["signature"].(string)[4:] }), "malformed"},
+		{"signature altered, stranger", outer(eLeaf, func(e map[string]any) { e["signature"] = "AAAA" + e["signature"].(string)[4:] }), "no-trusted-key"},
 		{"no signature", outer(leaf, func(e map[string]any) { e["signature"] = "" }), "malformed"},
 		{"no chain", outer(leaf, func(e map[string]any) { e["header"] = map[string]any{} }), "malformed"},
 		{"N11 DSA and other keys: Ed25519 leaf", outer(leaf, func(e map[string]any) {
@@ -219,7 +219,7 @@ func TestNotationReasons(t *testing.T) {
 		{"N11 loop", outer(leaf, func(e map[string]any) {
 			e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw, root.Cert().Raw, root.Cert().Raw}
 		}), "malformed"},
-		{"no root", outer(leaf, func(e map[string]any) { e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw} }), "malformed"},
+		{"no root", outer(leaf, func(e map[string]any) { e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw} }), "no-trusted-key"},
 		{"garbage certificate", outer(leaf, func(e map[string]any) { e["header"].(map[string]any)["x5c"] = [][]byte{[]byte("x"), root.Cert().Raw} }), "malformed"},
 		{"N11 ten thousand certificates", outer(leaf, func(e map[string]any) {
 			var x5c [][]byte

@@ -33,9 +33,11 @@ type pass struct {
 	seen     policySeen // what there is of policies
 	ruling   ruling     // what rules, once the pass is complete
 	toMirror *mirror
-	refused  []Refusal
-	missing  []string
-	ignored  int
+	// policiesRead: what there is of policies has been read in this pass.
+	policiesRead bool
+	refused      []Refusal
+	missing      []string
+	ignored      int
 }
 
 // loaded is one piece of material and the file that holds it.
@@ -119,6 +121,9 @@ func (p *pass) adopt(path string, value any) {
 		store := filepath.Dir(path)
 		p.addCerts(path, filepath.Base(filepath.Dir(store)), filepath.Base(store), v)
 	case *policyDoc:
+		if p.policiesRead {
+			return // what has been read just now counts
+		}
 		f := p.policyNamed(filepath.Base(path))
 		f.present, f.doc, f.sum, f.problem = true, v, p.after[path].sum, "cannot be read; its last good content stays in force for a few seconds"
 	}

@@ -42,6 +42,7 @@ func (p *pass) readPolicies(ctx context.Context, t *tree) error {
 			return err
 		}
 	}
+	p.policiesRead = true
 	return p.readAlike(t, items)
 }
 
@@ -55,6 +56,9 @@ func (p *pass) readPolicy(ctx context.Context, t *tree, it item, f *policyFile) 
 	if err == nil {
 		ts := ctime(fi)
 		f.changed = time.Unix(ts.Unix())
+		if it.path == it.name { // not through a volume's ..data
+			f.written = fi.ModTime()
+		}
 	}
 	v, ok, err := p.content(ctx, t, it, shown, maxPolicyFile, func(b []byte) (any, error) { return parsePolicy(b) })
 	switch m := p.after[shown]; {
@@ -105,8 +109,9 @@ func (p *pass) readAlike(t *tree, items []item) error {
 		below, _, err := t.list(it.path)
 		if errors.Is(err, errSwapped) {
 			return err
-		} else if err != nil {
-			continue // reported where it matters, below truststore
+		} else if err != nil && it.name != "truststore" { // which readStores reports
+			p.refuse(p.shown(t, it.name), refusef("cannot be listed (%v); there may be a trust policy in it", plain(err)))
+			p.seen.alike = append(p.seen.alike, it.name+", which cannot be listed")
 		}
 		for _, deep := range below {
 			if deep.name == firstPolicyFile || deep.name == secondPolicyFile || looksLikePolicy(deep.name) {
@@ -126,9 +131,17 @@ func (p *pass) decide() {
 	}
 	document := defaultDocument(p.stores())
 	p.seen.computed = trust.SumOf(document)
-	p.ruling = rule(p.seen, p.cfg.Memory.get(), p.cfg.ZotPolicy)
-	if err := p.cfg.Memory.set(p.ruling.memory, p.seen.second.changed); err != nil {
-		p.ruling.invalid("", "the trust memory in the state directory cannot be written ("+plain(err).Error()+")")
+	for {
+		was := p.cfg.Memory.get()
+		p.ruling = rule(p.seen, was, p.cfg.ZotPolicy)
+		err := p.cfg.Memory.set(was, p.ruling.memory)
+		if errors.Is(err, errMemoryChanged) {
+			continue // the mirror has been written
+		}
+		if err != nil {
+			p.ruling.invalid("", "the trust memory in the state directory cannot be written ("+plain(err).Error()+")")
+		}
+		break
 	}
 	if r := &p.ruling; r.conflict {
 		p.refuse(p.notationLabel+"/"+secondPolicyFile, refusef("is not read while %s is there, and says something else", firstPolicyFile))

@@ -36,6 +36,9 @@ type policyFile struct {
 	problem string    // why it cannot be used, or why doc is only its last good content
 	settled bool      // it cannot be used, and is not in the middle of a write
 	changed time.Time // the file's change time
+	// written is when its content was last written, if a person can have done so:
+	// zero in a volume, whose files are made anew with each of its versions.
+	written time.Time
 }
 
 // policySeen is what one look at the trust directories found.
@@ -68,18 +71,24 @@ type ruling struct {
 // document which zot writes stands for the default.
 func rule(seen policySeen, memory memoryDoc, zotDefault bool) ruling {
 	r := ruling{memory: memory}
+	if m := &r.memory; m.FirstRuled.After(seen.now) {
+		m.FirstRuled = seen.now // the clock was ahead
+	}
 	switch first, second := &seen.first, &seen.second; {
 	case first.present:
 		r.judge(first, seen.computed, zotDefault)
 		if first.doc != nil || first.settled {
-			r.memory.FirstRuled = seen.now.Add(-clockGrain)
+			if now := seen.now.Add(-clockGrain); now.After(r.memory.FirstRuled) {
+				r.memory.FirstRuled = now
+			}
+			r.memory.Shadowed, r.memory.ShadowedWritten = second.sum, second.written.UTC()
 		}
 		r.conflict = second.present && (second.doc == nil || first.doc == nil || !reflect.DeepEqual(first.doc.doc, second.doc.doc))
 	case seen.unlistable:
 		r.invalid("", "the directory cannot be listed")
-	case second.present && !memory.FirstRuled.IsZero() && !second.changed.After(memory.FirstRuled):
-		r.invalid(second.name, fmt.Sprintf("%s has gone, which ruled until %s, and %s is older than that; bring the one back, or write the other anew (%s%s)",
-			firstPolicyFile, memory.FirstRuled.UTC().Format(time.RFC3339), second.name, defaultRemedy, second.name))
+	case second.present && r.shadowed(second, seen.computed):
+		r.invalid(second.name, fmt.Sprintf("%s has gone, which ruled until %s, and %s is what stood beside it; bring the one back, or write the other anew (%s%s)",
+			firstPolicyFile, r.memory.FirstRuled.UTC().Format(time.RFC3339), second.name, defaultRemedy, second.name))
 	case second.present:
 		r.judge(second, seen.computed, zotDefault)
 	case memory.OperatorPolicy || memory.ZotPolicy:
@@ -97,18 +106,44 @@ func rule(seen policySeen, memory memoryDoc, zotDefault bool) ruling {
 	return r
 }
 
+// shadowed reports whether a policy under the second name is the one that stood beside
+// a ruling first, or was there then. The same bytes count as written anew only where
+// they are the default, and a person has written them: whatever clocks say, and
+// whoever the file's owner is now.
+func (r *ruling) shadowed(second *policyFile, computed trust.Digest) bool {
+	m := &r.memory
+	switch {
+	case m.FirstRuled.IsZero():
+		return false
+	case second.doc != nil && second.sum == m.Shadowed:
+		return !m.countsAsDefault(second.sum, computed) || second.written.IsZero() || second.written.Equal(m.ShadowedWritten)
+	}
+	return !second.changed.After(m.FirstRuled)
+}
+
+// countsAsDefault reports whether a file with this hash is the default, byte for byte:
+// what the daemon wrote last, or what it would write now.
+func (m *memoryDoc) countsAsDefault(sum, computed trust.Digest) bool {
+	return sum == computed || slices.Contains(m.Defaults, sum)
+}
+
 // judge decides by one file, which is there and has its turn.
 func (r *ruling) judge(f *policyFile, computed trust.Digest, zotDefault bool) {
 	m := &r.memory
 	r.file = f.name
 	switch {
 	case f.doc == nil:
-		r.invalid(f.name, f.name+" "+f.problem)
+		r.invalid(f.name, fmt.Sprintf("%s %s; mend it, or %s%s", f.name, f.problem, defaultRemedy, f.name))
 		m.OperatorPolicy = m.OperatorPolicy || f.settled
-	case f.sum == computed || slices.Contains(m.Defaults, f.sum):
+	case m.OperatorPolicy && f.sum == m.OperatorFile:
+		r.source, r.doc = PolicyOperator, f.doc // also if the default has come to be the same
+	case m.countsAsDefault(f.sum, computed) && !m.LostAt.IsZero() && !f.written.After(m.LostAt):
+		r.invalid(f.name, fmt.Sprintf("the trust memory was lost, and %s was there before that was found: whether it is what you want is not known; write it anew (%s%s)",
+			f.name, defaultRemedy, f.name))
+	case m.countsAsDefault(f.sum, computed):
 		r.source = PolicyDefault
-		m.OperatorPolicy, m.ZotPolicy = false, false
-		if !slices.Contains(m.Defaults, f.sum) {
+		m.OperatorPolicy, m.ZotPolicy, m.OperatorFile, m.LostAt = false, false, trust.Digest{}, time.Time{}
+		if len(m.Defaults) == 0 || m.Defaults[0] == f.sum || !slices.Contains(m.Defaults, f.sum) {
 			m.Defaults = []trust.Digest{f.sum}
 		}
 		if f.sum != computed && f.problem == "" {
@@ -124,7 +159,7 @@ func (r *ruling) judge(f *policyFile, computed trust.Digest, zotDefault bool) {
 		r.source, r.doc, m.ZotPolicy = PolicyOperator, f.doc, true
 		r.note = "the document that zot writes, taken as it is written; with --zot-policy, or --zot-config, it stands for the default, which names every store"
 	default:
-		r.source, r.doc, m.OperatorPolicy = PolicyOperator, f.doc, true
+		r.source, r.doc, m.OperatorPolicy, m.OperatorFile = PolicyOperator, f.doc, true, f.sum
 	}
 	if r.source != PolicyInvalid {
 		r.problem = f.problem

@@ -85,10 +85,31 @@ func (w *ways) do(step string) {
 		}
 		check(os.MkdirAll(filepath.Dir(in(words[1])), 0o755))
 		check(os.WriteFile(in(words[1]), b, 0o644))
+		// Steps come faster than the clock of change times ticks.
+		at := time.Now().Add(w.later + 5*clockGrain)
+		check(os.Chtimes(in(words[1]), at, at))
 	case "move":
 		check(os.Rename(in(words[1]), in(words[2])))
 	case "remove":
 		check(os.RemoveAll(in(words[1])))
+	case "hide":
+		check(os.Rename(in("truststore/x509/ca/"+words[1]), filepath.Join(w.state, "hidden")))
+	case "show":
+		check(os.Rename(filepath.Join(w.state, "hidden"), in("truststore/x509/ca/"+words[1])))
+	case "touch": // as a volume makes its files anew
+		b, err := os.ReadFile(in(words[1]))
+		check(err)
+		check(os.Remove(in(words[1])))
+		check(os.WriteFile(in(words[1]), b, 0o644))
+	case "chmod":
+		check(os.Chmod(in(words[1]), 0o600))
+	case "mkdir":
+		check(os.MkdirAll(in(words[1]), 0o755))
+	case "half-mirrored": // the hashes are there, the file could not be written
+		w.says()
+		m := w.memory.get()
+		m.Defaults = append([]trust.Digest{trust.SumOf(defaultDocument([]string{"ca:acme", "ca:short"}))}, m.Defaults...)
+		check(w.memory.set(w.memory.get(), m))
 	case "link":
 		check(os.Symlink(words[1], in(words[2])))
 	case "store":
@@ -152,45 +173,56 @@ func TestRuling(t *testing.T) {
 		"removed":                 {"write trustpolicy.json operator → operator", "remove trustpolicy.json → invalid", "mirror → invalid", "restart → invalid", "write trustpolicy.json operator → operator"},
 		"removed, and the default given back": {"write trustpolicy.json operator → operator", "remove trustpolicy.json → invalid", "write trustpolicy.json default → default acme",
 			"store b → default acme", "mirror → default acme", "restart → default acme", "remove trustpolicy.json → default acme"},
-		"the default given back counts as written":   {"write trustpolicy.json operator → operator", "write trustpolicy.json default → default acme", "store b → default acme", "store c → default acme"},
-		"renamed to the other name":                  {"write trustpolicy.json operator → operator", "move trustpolicy.json trustpolicy.oci.json → operator", "mirror → operator", "restart → operator"},
-		"and back":                                   {"write trustpolicy.json operator → operator", "move trustpolicy.json trustpolicy.oci.json → operator", "move trustpolicy.oci.json trustpolicy.json → operator"},
-		"the first vanishes before an older second":  {"write trustpolicy.json operator2 → operator", "wait 1s → operator", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid", "remove trustpolicy.json → invalid"},
-		"the first vanishes before an older default": {"mirror → default acme", "wait 1s → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid"},
-		"as notation imports":                        {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.json → operator", "mirror → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid"},
-		"the first is broken":                        {"write trustpolicy.json operator2 → operator", "write trustpolicy.oci.json nonsense → invalid", "restart → invalid"},
-		"the first is half there":                    {"mirror → default acme", "write trustpolicy.oci.json half → invalid", "wait 6s → invalid", "remove trustpolicy.oci.json → invalid"},
-		"a default under the first name":             {"write trustpolicy.oci.json default → default acme", "store b → default acme", "mirror → default acme", "restart → default acme"},
-		"truncated":                                  {"write trustpolicy.json operator → operator", "write trustpolicy.json half → operator", "wait 4s → operator", "wait 2s → invalid", "remove trustpolicy.json → invalid"},
-		"half a file is no policy for five seconds":  {"write trustpolicy.json half → invalid", "remove trustpolicy.json → default acme"},
-		"then it is one that cannot be used":         {"write trustpolicy.json half → invalid", "wait 6s → invalid", "remove trustpolicy.json → invalid"},
-		"also for one look":                          {"write trustpolicy.json half → invalid", "wait 6s → invalid", "restart → invalid", "remove trustpolicy.json → invalid"},
-		"complete and of no use":                     {"write trustpolicy.json nonsense → invalid", "remove trustpolicy.json → invalid"},
-		"zot's, without the setting":                 {"write trustpolicy.json zot → operator", "mirror → operator", "remove trustpolicy.json → invalid", "zotPolicy on → invalid", "write trustpolicy.json zot → default acme"},
-		"an older zot's":                             {"write trustpolicy.json zot-old → operator", "zotPolicy on → default acme", "mirror → default acme"},
-		"zot's, with the setting":                    {"zotPolicy on → default acme", "mirror → default acme", "write trustpolicy.json zot → default acme", "mirror → default acme", "remove trustpolicy.json → default acme", "mirror → default acme"},
-		"the setting goes":                           {"zotPolicy on → default acme", "write trustpolicy.json zot → default acme", "zotPolicy off → operator"},
-		"zot overwrites an operator's":               {"write trustpolicy.json operator → operator", "write trustpolicy.json zot → invalid", "restart → invalid", "write trustpolicy.json operator → operator"},
-		"zot overwrites an operator's, the setting":  {"zotPolicy on → default acme", "write trustpolicy.json operator → operator", "write trustpolicy.json zot → invalid", "mirror → invalid"},
-		"zot overwrites the default":                 {"mirror → default acme", "write trustpolicy.json zot → operator", "mirror → operator"},
-		"the state is lost, an operator's":           {"write trustpolicy.json operator → operator", "anew → operator", "remove trustpolicy.json → invalid"},
-		"the state is lost, the default":             {"mirror → default acme", "anew → default acme", "store b → default acme"},
-		"the memory is lost":                         {"write trustpolicy.json operator → operator", "remove trustpolicy.json → invalid", "lose → invalid", "write trustpolicy.json default → default acme", "restart → default acme"},
-		"the memory is lost, no policy ever":         {"restart → default acme", "lose → invalid", "mirror → invalid", "write trustpolicy.json default → default acme", "remove trustpolicy.json → default acme"},
-		"the memory is damaged":                      {"damage {\"for → invalid", "restart → invalid", "mirror → invalid", "write trustpolicy.json default → default acme", "restart → default acme", "remove trustpolicy.json → default acme"},
-		"the memory is empty":                        {"damage {} → invalid"},
-		"a memory that says more":                    {"older → invalid"},
-		"another spelling":                           {"write trustPolicy.json operator → invalid", "mirror → invalid", "remove trustPolicy.json → default acme"},
-		"with comments":                              {"write trustpolicy.jsonc operator → invalid"},
-		"yaml":                                       {"write trust-policy.yaml operator → invalid"},
-		"one level too deep":                         {"write truststore/trustpolicy.json operator → invalid", "write trustpolicy.json operator → operator"},
-		"one level too deep, its own":                {"write policies/trustpolicy.oci.json operator → invalid"},
-		"a backup is nothing":                        {"write trustpolicy.json.bak operator → default acme", "write trustpolicy.blob.json operator → default acme"},
-		"a spelling beside the default":              {"mirror → default acme", "write trustpolicy.txt operator → default acme"},
-		"no stores":                                  {"empty → default", "mirror → default", "write trustpolicy.json default → default", "store acme → default acme"},
-		"a link":                                     {"write elsewhere operator → default acme", "link elsewhere trustpolicy.json → operator", "mirror → operator", "remove elsewhere → invalid", "remove trustpolicy.json → invalid"},
-		"the directory goes and comes back":          {"write trustpolicy.json operator → operator", "remove truststore → operator", "store acme → operator"},
-		"a default linked into a volume is not ours": {"write elsewhere default → default acme", "link elsewhere trustpolicy.json → default acme", "store b → default acme", "mirror → default acme"},
+		"the default given back counts as written":            {"write trustpolicy.json operator → operator", "write trustpolicy.json default → default acme", "store b → default acme", "store c → default acme"},
+		"renamed to the other name":                           {"write trustpolicy.json operator → operator", "move trustpolicy.json trustpolicy.oci.json → operator", "mirror → operator", "restart → operator"},
+		"and back":                                            {"write trustpolicy.json operator → operator", "move trustpolicy.json trustpolicy.oci.json → operator", "move trustpolicy.oci.json trustpolicy.json → operator"},
+		"the first vanishes before an older second":           {"write trustpolicy.json operator2 → operator", "wait 1s → operator", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid", "remove trustpolicy.json → invalid"},
+		"the first vanishes before an older default":          {"mirror → default acme", "wait 1s → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid"},
+		"as notation imports":                                 {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.json → operator", "mirror → operator", "remove trustpolicy.oci.json → invalid", "restart → invalid"},
+		"the first is broken":                                 {"write trustpolicy.json operator2 → operator", "write trustpolicy.oci.json nonsense → invalid", "restart → invalid"},
+		"the first is half there":                             {"mirror → default acme", "write trustpolicy.oci.json half → invalid", "wait 6s → invalid", "remove trustpolicy.oci.json → invalid"},
+		"a default under the first name":                      {"write trustpolicy.oci.json default → default acme", "store b → default acme", "mirror → default acme", "restart → default acme"},
+		"truncated":                                           {"write trustpolicy.json operator → operator", "write trustpolicy.json half → operator", "wait 4s → operator", "wait 2s → invalid", "remove trustpolicy.json → invalid"},
+		"half a file is no policy for five seconds":           {"write trustpolicy.json half → invalid", "remove trustpolicy.json → default acme"},
+		"then it is one that cannot be used":                  {"write trustpolicy.json half → invalid", "wait 6s → invalid", "remove trustpolicy.json → invalid"},
+		"also for one look":                                   {"write trustpolicy.json half → invalid", "wait 6s → invalid", "restart → invalid", "remove trustpolicy.json → invalid"},
+		"complete and of no use":                              {"write trustpolicy.json nonsense → invalid", "remove trustpolicy.json → invalid"},
+		"zot's, without the setting":                          {"write trustpolicy.json zot → operator", "mirror → operator", "remove trustpolicy.json → invalid", "zotPolicy on → invalid", "write trustpolicy.json zot → default acme"},
+		"an older zot's":                                      {"write trustpolicy.json zot-old → operator", "zotPolicy on → default acme", "mirror → default acme"},
+		"zot's, with the setting":                             {"zotPolicy on → default acme", "mirror → default acme", "write trustpolicy.json zot → default acme", "mirror → default acme", "remove trustpolicy.json → default acme", "mirror → default acme"},
+		"the setting goes":                                    {"zotPolicy on → default acme", "write trustpolicy.json zot → default acme", "zotPolicy off → operator"},
+		"zot overwrites an operator's":                        {"write trustpolicy.json operator → operator", "write trustpolicy.json zot → invalid", "restart → invalid", "write trustpolicy.json operator → operator"},
+		"zot overwrites an operator's, the setting":           {"zotPolicy on → default acme", "write trustpolicy.json operator → operator", "write trustpolicy.json zot → invalid", "mirror → invalid"},
+		"zot overwrites the default":                          {"mirror → default acme", "write trustpolicy.json zot → operator", "mirror → operator"},
+		"the state is lost, an operator's":                    {"write trustpolicy.json operator → operator", "anew → operator", "remove trustpolicy.json → invalid"},
+		"the state is lost, the default":                      {"mirror → default acme", "anew → default acme", "store b → default acme"},
+		"the memory is lost":                                  {"write trustpolicy.json operator → operator", "remove trustpolicy.json → invalid", "lose → invalid", "write trustpolicy.json default → default acme", "restart → default acme"},
+		"the memory is lost, no policy ever":                  {"restart → default acme", "lose → invalid", "mirror → invalid", "write trustpolicy.json default → default acme", "remove trustpolicy.json → default acme"},
+		"the memory is damaged":                               {"damage {\"for → invalid", "restart → invalid", "mirror → invalid", "write trustpolicy.json default → default acme", "restart → default acme", "remove trustpolicy.json → default acme"},
+		"the memory is empty":                                 {"damage {} → invalid"},
+		"a memory that says more":                             {"older → invalid"},
+		"another spelling":                                    {"write trustPolicy.json operator → invalid", "mirror → invalid", "remove trustPolicy.json → default acme"},
+		"with comments":                                       {"write trustpolicy.jsonc operator → invalid"},
+		"yaml":                                                {"write trust-policy.yaml operator → invalid"},
+		"one level too deep":                                  {"write truststore/trustpolicy.json operator → invalid", "write trustpolicy.json operator → operator"},
+		"one level too deep, its own":                         {"write policies/trustpolicy.oci.json operator → invalid"},
+		"a backup is nothing":                                 {"write trustpolicy.json.bak operator → default acme", "write trustpolicy.blob.json operator → default acme"},
+		"a spelling beside the default":                       {"mirror → default acme", "write trustpolicy.txt operator → default acme"},
+		"no stores":                                           {"empty → default", "mirror → default", "write trustpolicy.json default → default", "store acme → default acme"},
+		"a store goes and comes back under an edited default": {"mirror → default acme", "write trustpolicy.json edited → operator", "hide acme → operator", "show acme → operator", "mirror → operator", "restart → operator"},
+		"the same across restarts":                            {"mirror → default acme", "write trustpolicy.json edited → operator", "hide acme → operator", "restart → operator", "show acme → operator", "restart → operator"},
+		"the memory is lost, and the first has gone":          {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "lose → invalid", "restart → invalid", "mirror → invalid"},
+		"it is damaged, and the first has gone":               {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "damage {} → invalid", "restart → invalid"},
+		"a second is made anew with the same bytes":           {"write trustpolicy.json operator2 → operator", "write trustpolicy.oci.json operator → operator", "wait 1s → operator", "remove trustpolicy.oci.json → invalid", "touch trustpolicy.json → invalid", "restart → invalid", "write trustpolicy.json operator → operator"},
+		"its owner changes":                                   {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "chmod trustpolicy.json → invalid", "restart → invalid", "write trustpolicy.json default → default acme"},
+		"the clock goes back":                                 {"mirror → default acme", "write trustpolicy.oci.json operator → operator", "wait -1h → operator", "remove trustpolicy.oci.json → invalid", "wait 1h → invalid", "restart → invalid"},
+		"the clock was ahead":                                 {"wait 100h → default acme", "write trustpolicy.oci.json operator → operator", "remove trustpolicy.oci.json → invalid", "wait -100h → invalid", "write trustpolicy.json default → default acme"},
+		"a mirror that failed":                                {"hide acme → default", "mirror → default", "show acme → default acme", "half-mirrored → default acme", "write trustpolicy.json default → default acme", "write trustpolicy.json edited → operator"},
+		"a memory that lacks something":                       {"damage {\"format\":1} → invalid"},
+		"no volume behind the link":                           {"mkdir ..data → default acme", "write ..data/trustpolicy.json operator → default acme", "link ..data/trustpolicy.json trustpolicy.json → operator"},
+		"a link":                                              {"write elsewhere operator → default acme", "link elsewhere trustpolicy.json → operator", "mirror → operator", "remove elsewhere → invalid", "remove trustpolicy.json → invalid"},
+		"the directory goes and comes back":                   {"write trustpolicy.json operator → operator", "remove truststore → operator", "store acme → operator"},
+		"a default linked into a volume is not ours":          {"write elsewhere default → default acme", "link elsewhere trustpolicy.json → default acme", "store b → default acme", "mirror → default acme"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWays(t)

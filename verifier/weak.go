@@ -22,6 +22,8 @@ func weakness(pub crypto.PublicKey) *fileError {
 		switch {
 		case p.N.Sign() <= 0 || p.N.Bit(0) == 0:
 			return refusef("is an RSA key with an even modulus, which anyone can sign for")
+		case p.N.BitLen() <= 4096 && p.N.ProbablyPrime(0): // larger ones take a second to tell
+			return refusef("is an RSA key whose modulus is a prime, which anyone can sign for")
 		case p.N.BitLen() < minRSABits:
 			return refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), minRSABits)
 		case p.N.BitLen() > maxRSABits:

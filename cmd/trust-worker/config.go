@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -224,7 +225,11 @@ func (s *settings) loader(log *slog.Logger) (*verifier.Loader, error) {
 		memory = verifier.ReadMemory(s.state, cache.Exists(s.state))
 	}
 	if note := memory.Note(); note != "" && s.enable && s.notation {
-		log.Warn(note)
+		level := slog.LevelWarn
+		if memory.Fresh() && s.memory != nil {
+			level = slog.LevelInfo // as at every first start
+		}
+		log.Log(context.Background(), level, note)
 	}
 	return verifier.NewLoader(verifier.Config{
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
@@ -277,8 +282,11 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 
 // store opens the cache for writing, and the trust memory beside it.
 func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, error) {
-	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() (err error) {
-		s.memory, err = verifier.OpenMemory(s.state, cache.Exists(s.state), s.memory)
+	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() error {
+		memory, err := verifier.OpenMemory(s.state, cache.Exists(s.state), s.memory)
+		if err == nil {
+			s.memory = memory
+		}
 		return err
 	}})
 	s.anew = s.anew && err != nil // once
