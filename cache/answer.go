@@ -283,10 +283,15 @@ func (s *Snapshot) mediaType(b []byte) string {
 func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool, budget *Budget) (*Listing, error) {
 	n := 0
 	for _, b := range encoded {
-		n += countVerdicts(b)
+		if err := s.signature.decode(b); err != nil {
+			return nil, err
+		}
+		if s.g.trust.inForce.Enabled(s.signature.tool) {
+			n += len(s.signature.verdicts)
+		}
 	}
 	l := &Listing{Kept: make([]Signature, 0, min(n, 64)), budget: budget}
-	if !budget.look(n) {
+	if n > 0 && !budget.look(n) {
 		l.Omitted = n
 		l.omitted = omissions{{trust.LimitExceeded.Status(), trust.LimitExceeded, n}}
 		return l, nil

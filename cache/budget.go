@@ -19,7 +19,10 @@ const signatureBytes = 512
 const maxLooked = 1_000_000
 
 // Budget is what is left for the signatures of one image and its children.
-type Budget struct{ limit, used, others, looked int }
+type Budget struct {
+	limit, used, others, looked int
+	trusted                     bool // one that is trusted is listed
+}
 
 // look reports whether n more signatures may be decided.
 func (b *Budget) look(n int) bool {
@@ -36,11 +39,12 @@ func BudgetOf(bytes int) *Budget { return &Budget{limit: bytes} }
 // take reports whether there is room for a signature, and uses it.
 func (b *Budget) take(sig *Signature) bool {
 	n := signatureBytes + len(sig.Author) + len(sig.Detail)
-	if b.used+n > b.limit || !sig.IsTrusted && b.others+n > b.limit/2 {
+	first := sig.IsTrusted && !b.trusted // always has room, whatever its size
+	if !first && b.used+n > b.limit || !sig.IsTrusted && b.others+n > b.limit/2 {
 		return false
 	}
 	b.used += n
-	if !sig.IsTrusted {
+	if b.trusted = b.trusted || sig.IsTrusted; !sig.IsTrusted {
 		b.others += n
 	}
 	return true

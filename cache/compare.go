@@ -18,7 +18,10 @@ type Difference struct {
 	Repository string
 	Digest     trust.Digest
 	// Before and After are the image's own signatures, without its children's;
-	// nil where there is no such image.
+	// nil where there is no such image. Of very many they are those within
+	// [MaxAnswer], and those that tell what has changed: of each signer who makes
+	// the image trusted, and for each of their dates, the first; of what is yet to
+	// be valid the same; and, in After, those that are in Before.
 	Before, After []Signature
 	// Was and Is name the states, of all signatures; empty where there is no
 	// such image.
@@ -248,11 +251,9 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		if !ok {
 			continue
 		}
-		img, err := side.s.answer(name, d.Digest, body, false)
-		if err != nil {
+		if *side.out, *side.is, err = side.s.telling(name, body, d.Before); err != nil {
 			return nil, err
 		}
-		*side.out, *side.is = img.SignatureInfo, img.State()
 	}
 	return d, nil
 }
@@ -277,4 +278,60 @@ func (c comparison) moved() ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// maxTelling bounds what is kept of an image to compare it, beyond MaxAnswer. Signers
+// are the operator's, and each has few dates.
+const maxTelling = 10_000
+
+// telling returns the signatures of a record that a Difference shows, with those that
+// are in also, and the image's state.
+func (s *Snapshot) telling(repository string, body []byte, also []Signature) (out []Signature, state string, err error) {
+	if err := s.record.decode(body); err != nil {
+		return nil, "", err
+	}
+	unlisted := false
+	if s.anyUnlisted() {
+		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+			return nil, "", err
+		}
+	}
+	type layer struct {
+		digest trust.Digest
+		n      int
+	}
+	type told struct {
+		tool        trust.Tool
+		signer      trust.Digest
+		reason      trust.Reason
+		from, until int64
+	}
+	wanted, seen := map[layer]bool{}, map[told]bool{}
+	for i := range also {
+		wanted[layer{also[i].Digest, also[i].Layer}] = true
+	}
+	var statuses omissions
+	out = []Signature{}
+	budget := NewBudget()
+	for _, b := range s.record.signatures {
+		err := s.eachLayer(repository, b, unlisted, func(sig *Signature) {
+			statuses.add(sig.Status, sig.Reason)
+			key := told{tool: sig.Tool, signer: sig.SignerFingerprint, reason: sig.Reason}
+			if sig.ValidFrom != nil {
+				key.from = sig.ValidFrom.Unix()
+			}
+			if sig.ValidUntil != nil {
+				key.until = sig.ValidUntil.Unix()
+			}
+			tells := (sig.IsTrusted || sig.Reason == trust.NotYetValid) && !seen[key]
+			if budget.take(sig) || len(out) < maxTelling && (tells || wanted[layer{sig.Digest, sig.Layer}]) {
+				seen[key] = true
+				out = append(out, *sig)
+			}
+		})
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return out, (&Image{omitted: statuses}).State(), nil
 }

@@ -73,26 +73,6 @@ func (r *imageRecord) decode(b []byte) error {
 	})
 }
 
-// countVerdicts returns how many verdicts a Signature message holds, so that
-// they are made room for at once. Damage is found by decode.
-func countVerdicts(b []byte) (n int) {
-	for len(b) > 0 {
-		num, typ, size := protowire.ConsumeTag(b)
-		if size < 0 {
-			return n
-		}
-		value := protowire.ConsumeFieldValue(num, typ, b[size:])
-		if value < 0 {
-			return n
-		}
-		if num == 3 {
-			n++
-		}
-		b = b[size+value:]
-	}
-	return n
-}
-
 // signatureRecord is a Signature message, its verdicts still encoded.
 type signatureRecord struct {
 	digest        trust.Digest

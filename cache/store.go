@@ -57,6 +57,7 @@ const (
 	metaPolicies   = "policies"   // policiesSum of the statements in force
 	metaSequence   = "sequence"   // counts commits
 	metaFolding    = "folding"    // 1: a base is being made from untracked changes
+	metaSlow       = "slow"       // Unix seconds of the last slow pass that came to its end
 	metaWhole      = "whole"      // 1: storage was read to its end
 	metaFull       = "full"       // 1: changes are no longer tracked; the next publication is a base
 	metaUnfiled    = "unfiled"    // facts that are not in the index for want of room
@@ -338,6 +339,25 @@ func Exists(dir string) bool {
 func (s *Store) Sequence() (seq uint64, err error) {
 	err = s.view(func(tx *bbolt.Tx) error { seq = getMeta(tx, metaSequence); return nil })
 	return seq, err
+}
+
+// SlowPass returns when the last slow pass over storage began that came to its end,
+// zero if none did.
+func (s *Store) SlowPass() (at time.Time, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		if n := getMeta(tx, metaSlow); n != 0 {
+			at = time.Unix(int64(n), 0)
+		}
+		return nil
+	})
+	return at, err
+}
+
+// NoteSlowPass notes that one has come to its end which began at that time.
+func (s *Store) NoteSlowPass(began time.Time) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	return s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaSlow, uint64(began.Unix())) })
 }
 
 // Rebuilt says why the private store was made anew, or "".

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
@@ -88,6 +89,41 @@ func TestAnAlteredImageIsNoticed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A slow pass that is due is made by the next process, and what was altered while none
+// ran is noticed.
+func TestASlowPassIsDueAcrossRestarts(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("r", "1", "x")
+	w.st.SignSimple(img, k, simple)
+	w.edit = func(c *Config) { c.SlowInterval = 24 * time.Hour }
+	w.run()()
+	w.want(img, "trusted")
+	path := w.manifestPath(img)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alterations["altered in place"].alter(path, good); err != nil {
+		t.Fatal(err)
+	}
+	stop := w.run() // not due yet
+	if got := w.last.Work().Reread; got != 0 {
+		t.Errorf("%d signatures read again", got)
+	}
+	if err := w.store.NoteSlowPass(time.Now().Add(-25 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	defer w.run()()
+	eventually(t, "it is noticed", func() bool { return stateOf(w.image(img)) != "trusted" })
+	eventually(t, "the pass is noted", func() bool {
+		at, err := w.store.SlowPass()
+		return err == nil && time.Since(at) < time.Hour
+	})
 }
 
 // What a digest is may be known from elsewhere; that its bytes are here may not: a

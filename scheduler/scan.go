@@ -22,7 +22,11 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	lastSlow := s.now()
+	slowly, err := s.newSlowPass()
+	if err != nil {
+		return err
+	}
+	defer slowly.timer.Stop()
 	for {
 		force, walk := false, true
 		select {
@@ -31,6 +35,14 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 		case <-timer.C:
 		case <-s.rescan:
 			force = true
+		case <-slowly.timer.C:
+			if err := slowly.next(ctx); errors.Is(err, cache.ErrDamaged) {
+				return err
+			} else if err != nil && ctx.Err() == nil {
+				s.counters.errors.Add(1)
+				s.log.Error("slow pass failed; it is made again later", "error", err)
+			}
+			continue
 		case <-hints:
 			h := s.cfg.Repositories.Take()
 			walk = h.All || h.Walk
@@ -57,21 +69,68 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 				s.log.Error("cannot look at stored bytes again", "error", err)
 			}
 		}
-		if s.cfg.SlowInterval > 0 && s.now().Sub(lastSlow) >= s.cfg.SlowInterval {
-			lastSlow = s.now()
-			if err := s.oweRehash(); errors.Is(err, cache.ErrDamaged) {
-				return err
-			} else if err != nil {
-				s.counters.errors.Add(1)
-				s.log.Error("slow pass failed", "error", err)
-			}
-			s.cfg.Store.RenderAnew()
-			if err := s.prune(ctx); errors.Is(err, cache.ErrDamaged) {
-				return err
-			}
-		}
 		timer.Reset(s.cfg.ScanInterval)
 	}
+}
+
+// slowPass says when stored bytes are read again. When it was last done outlives the
+// process: one that is restarted often makes its slow passes all the same.
+type slowPass struct {
+	s     *Scheduler
+	timer *time.Timer
+	began time.Time // of the one in progress, zero if there is none
+	last  time.Time // the last one that ended
+}
+
+func (s *Scheduler) newSlowPass() (*slowPass, error) {
+	p := &slowPass{s: s, timer: time.NewTimer(time.Hour)}
+	var err error
+	if p.last, err = s.cfg.Store.SlowPass(); err != nil {
+		return nil, err
+	}
+	if now := s.now(); p.last.IsZero() || p.last.After(now) { // what is new is read as it comes
+		p.last = now
+		if err := s.cfg.Store.NoteSlowPass(now); errors.Is(err, cache.ErrDamaged) {
+			return nil, err
+		} else if err != nil {
+			s.log.Warn("cannot note when stored bytes have been read", "error", err)
+		}
+	}
+	p.wait()
+	return p, nil
+}
+
+// slowLooks is how often it is asked whether a slow pass has come to its end.
+const slowLooks = 5 * time.Second
+
+func (p *slowPass) wait() {
+	switch due := p.last.Add(p.s.cfg.SlowInterval).Sub(p.s.now()); {
+	case p.s.cfg.SlowInterval <= 0:
+		p.timer.Stop()
+	case !p.began.IsZero():
+		p.timer.Reset(min(slowLooks, max(p.s.cfg.SlowInterval/4, 50*time.Millisecond)))
+	default:
+		p.timer.Reset(max(due, 50*time.Millisecond))
+	}
+}
+
+// next begins a slow pass that is due, or notes that the one in progress is over.
+func (p *slowPass) next(ctx context.Context) error {
+	defer p.wait()
+	s := p.s
+	switch now := s.now(); {
+	case p.began.IsZero() && now.Sub(p.last) >= s.cfg.SlowInterval:
+		if err := s.oweRehash(); err != nil {
+			return err
+		}
+		p.began = now
+		s.cfg.Store.RenderAnew()
+		return s.prune(ctx)
+	case !p.began.IsZero() && s.agenda.size() == 0:
+		p.last, p.began = p.began, time.Time{}
+		return s.cfg.Store.NoteSlowPass(p.last)
+	}
+	return nil
 }
 
 // prune deletes what has been nowhere for days.

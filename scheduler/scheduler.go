@@ -101,16 +101,17 @@ type Scheduler struct {
 	trustMu     sync.Mutex
 	publishOwed bool
 	refused     []verifier.Refusal // by the last load
+	policySaid  string             // of the last load
 	// followMu serialises what follows a change of trust. followOwed: the last
 	// time it did not come to its end; owedChange is what has changed since it last
 	// did.
 	followMu   sync.Mutex
 	followOwed bool
 	owedChange cache.TrustChange
-	following  atomic.Bool                   // followLoop runs
-	mirrorSaid string                        // the last error of mirrorPolicy
-	follow     chan struct{}                 // there may be something to follow
-	followed   atomic.Pointer[chan struct{}] // closed and replaced after each time
+	started    atomic.Bool           // somebody follows, or has
+	mirrorSaid string                // the last error of mirrorPolicy
+	follow     chan struct{}         // there may be something to follow
+	followed   atomic.Pointer[round] // the next time
 
 	// fatal is the first error after which nothing more can be done here.
 	fatalMu sync.Mutex
@@ -161,8 +162,7 @@ func New(cfg Config) (*Scheduler, error) {
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		follow: make(chan struct{}, 1), measures: newMeasures(),
 	}
-	round := make(chan struct{})
-	s.followed.Store(&round)
+	s.followed.Store(newRound())
 	cfg.Store.OnPublish(s.measures.published)
 	return s, nil
 }
@@ -274,6 +274,7 @@ func (s *Scheduler) run(ctx context.Context, watch, start func(context.Context, 
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	recorded := make(chan struct{})
+	s.started.Store(true)
 	g.Go(func() error { return s.followLoop(ctx, recorded) })
 	g.Go(func() error {
 		<-ctx.Done()

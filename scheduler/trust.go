@@ -75,27 +75,48 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 // at once; what this cache has never had waits for the transactions in progress. After
 // an error a loss of trust has been withdrawn, or is tried again by the trust loop.
 func (s *Scheduler) ReloadNow(ctx context.Context) error {
-	if err := s.reloadTrust(ctx); err != nil {
-		s.Reload()
+	if err := s.PublishNow(ctx); err != nil {
 		return err
 	}
-	if !s.following.Load() { // nobody runs: a test, or before the start
+	if !s.started.Load() { // a test, or before the start
 		return s.followTrust()
 	}
-	for s.cfg.Store.Lacking() {
+	for {
 		round := s.followed.Load()
 		if !s.cfg.Store.Lacking() {
 			return nil
 		}
-		poke(s.follow)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("new signers are not recorded yet: %w", ctx.Err())
-		case <-*round:
+		case <-round.over: // reloadTrust has asked for it
+			if round.err != nil {
+				return fmt.Errorf("new signers are not recorded yet: %w", round.err)
+			}
 		}
 	}
-	return nil
 }
+
+// PublishNow looks at the trust directories and returns nil once nothing is published
+// that they do not hold: what is removed is out. It waits for no transaction.
+func (s *Scheduler) PublishNow(ctx context.Context) error {
+	err := s.reloadTrust(ctx)
+	if err != nil {
+		s.Reload()
+	}
+	return err
+}
+
+// round is one call of followTrust, the next that begins: err is what it returned.
+type round struct {
+	over chan struct{}
+	err  error
+}
+
+func newRound() *round { return &round{over: make(chan struct{})} }
+
+// errEnded: nobody follows the trust in force any more.
+var errEnded = errors.New("the daemon is stopping")
 
 // TrustStore returns what was last loaded from the trust directories and published,
 // or nil before the first load.
@@ -125,9 +146,10 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials),
 			"policy", store.Policy().String(), "refused", len(store.Refused()))
 	}
+	s.logPolicy(store.Policy())
 	s.loaded.Store(store)
 	s.state.setTrust(store, looked)
-	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() {
+	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() || s.cfg.Store.Lacking() || s.cfg.Loader.MemoryLags() {
 		poke(s.follow)
 	}
 	return s.cfg.Store.Confirm(looked)
@@ -138,9 +160,11 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 // publication, has the workers verify under the new trust, and owes the passes.
 // first is closed when that has been done once.
 func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error {
-	s.following.Store(true)
-	defer s.nextRound()
-	defer s.following.Store(false)
+	defer func() {
+		last := s.followed.Load() // and none after it
+		last.err = errEnded
+		close(last.over)
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	fails := uint32(0)
@@ -152,7 +176,10 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 		case <-timer.C:
 		}
 		err := s.followTrust()
-		s.nextRound()
+		next := newRound()
+		ended := s.followed.Swap(next)
+		ended.err = err
+		close(ended.over)
 		switch {
 		case errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrStateGone), err != nil && s.impatient:
 			s.fail(err)
@@ -173,12 +200,6 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 			}
 		}
 	}
-}
-
-// nextRound tells whoever waits for followTrust that it has been called once more.
-func (s *Scheduler) nextRound() {
-	round := make(chan struct{})
-	close(*s.followed.Swap(&round))
 }
 
 // followTrust brings the store, and with it the workers, to the trust that is
@@ -204,7 +225,7 @@ func (s *Scheduler) followTrust() error {
 		in := &trustInUse{store: store, generation: generation,
 			verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
 		s.trust.Store(in)
-		if err := s.owePasses(in, s.owedChange); err != nil {
+		if err := s.owePasses(in, s.owedChange, was); err != nil {
 			return err
 		}
 		s.followOwed, s.owedChange = false, cache.TrustChange{}
@@ -212,6 +233,9 @@ func (s *Scheduler) followTrust() error {
 	}
 	if s.cfg.MirrorPolicy {
 		s.mirrorPolicy()
+	}
+	if err := s.cfg.Loader.SaveMemory(); err != nil {
+		s.log.Warn("the trust memory is behind and cannot be written", "error", err)
 	}
 	return nil
 }
@@ -228,6 +252,22 @@ func (s *Scheduler) mirrorPolicy() {
 		s.log.Info("wrote the default trust policy", "path", path)
 	}
 	s.mirrorSaid = said
+}
+
+// logPolicy tells when another trust policy rules, or something else is wrong with it,
+// also when what is trusted stays the same. trustMu is held.
+func (s *Scheduler) logPolicy(p verifier.PolicySummary) {
+	said := p.String()
+	switch {
+	case said == s.policySaid:
+	case p.Source == verifier.PolicyInvalid:
+		s.log.Warn("no trust policy can be used; no notation signature is trusted", "problem", p.Problem)
+	case p.Problem != "" || len(p.Lacking) > 0:
+		s.log.Warn("the trust policy is in force, but not as it should be", "policy", said)
+	case s.policySaid != "":
+		s.log.Info("another trust policy rules", "policy", said)
+	}
+	s.policySaid = said
 }
 
 // logRefused tells of each refusal once, also when what is trusted stays the same.
@@ -271,7 +311,7 @@ func parseMark(kind, mark string) (s trust.Signer, ok bool) {
 // owePasses queues what a change of trust makes necessary: a pass for each
 // signer that came or went and has not been applied, and the repositories with
 // notation signatures when statements changed meaning. followMu is held.
-func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
+func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *trustInUse) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err
@@ -284,7 +324,7 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange) error {
 	}
 	for _, m := range f.Terms().Materials {
 		// A pass from before a signer left and came back may say now that it is applied.
-		back := !change.First && slices.Contains(change.Added, m.Signer)
+		back := slices.Contains(change.Added, m.Signer) && (!change.First || was != nil && !was.inForce().Has(m.Signer))
 		if back || !marks[markApplied(m.Signer)] {
 			s.oweSigner(in, m.Signer, true, marks)
 		}

@@ -13,8 +13,9 @@ const (
 	// maxPageBytes ends a page of images or changes, by what they take as JSON:
 	// after at least one.
 	maxPageBytes = 4 << 20
-	// maxSending bounds the answers of all clients that are being written, and
-	// maxSendingClient those of one. What is smaller than smallAnswer is not
+	// maxSending bounds the answers of all clients that are being written, twice
+	// that with the first ones of further clients, and maxSendingClient those of
+	// one. What is smaller than smallAnswer is not
 	// counted: connections bound it.
 	maxSending       = 64 << 20
 	maxSendingClient = maxSending / 4
@@ -37,7 +38,11 @@ func (s *sending) begin(r *http.Request, n int) (end func(), err error) {
 	client := clientOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.by[client] > 0 && s.by[client]+n > maxSendingClient || s.all > 0 && s.all+n > maxSending {
+	most := maxSending
+	if s.by[client] == 0 {
+		most = 2 * maxSending // those who have nothing yet are not crowded out by a few who do not read
+	}
+	if s.by[client] > 0 && s.by[client]+n > maxSendingClient || s.all > 0 && s.all+n > most {
 		return nil, refuse(http.StatusServiceUnavailable, codeTooMany, "too many large answers are on their way",
 			fmt.Sprintf("take those that were asked for first; one client is sent at most %d MiB at once", maxSendingClient>>20))
 	}

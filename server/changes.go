@@ -44,8 +44,7 @@ func (s *Server) restChanges(w http.ResponseWriter, r *http.Request, _ identity)
 	if n := len(page.Changes); n > 0 {
 		page.Next = page.Changes[n-1].Position
 	}
-	writeJSON(w, http.StatusOK, page)
-	return nil
+	return s.sendJSON(w, r, page)
 }
 
 // within keeps as many changes as take at most so many bytes, at least one: the first

@@ -30,10 +30,10 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
 	}
 	g := gate{State: "unknown", RepoName: repo, Digest: d}
-	err = s.reading(w, r, func(snap *cache.Snapshot) error {
+	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) error {
 		asOf := snap.AsOf()
 		g.AsOf, g.Generation = &asOf, snap.Generation().String()
-		img, err := snap.Image(repo, d)
+		img, err := snap.ImageWithin(repo, d, cache.BudgetOf(0)) // its state is that of all
 		if err != nil {
 			return err
 		}

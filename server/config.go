@@ -26,6 +26,10 @@ type Trust interface {
 	// error means that nothing is known of what is published, except that it
 	// trusts nobody whom the directories do not.
 	ReloadNow(ctx context.Context) error
+	// PublishNow is ReloadNow without what is new: it loads the trust directories
+	// and returns nil once nothing is published that they do not hold. It waits
+	// for nothing that takes long.
+	PublishNow(ctx context.Context) error
 	// TrustStore is what was last loaded, nil before the first load: after
 	// ReloadNow no older load's, also when nothing in force has changed by it
 	// (the same key may have come in a second file).

@@ -97,6 +97,23 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, p.status, map[string][]*problem{"errors": {p}})
 }
 
+// sendJSON is writeJSON for answers that may be large: it is counted among those on
+// their way.
+func (s *Server) sendJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := encode(v)
+	if err != nil {
+		return err
+	}
+	end, err := s.sending.begin(r, len(b))
+	if err != nil {
+		return err
+	}
+	defer end()
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // the client is gone
+	return nil
+}
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	b, err := encode(v)
 	if err != nil { // our own types; a failure is a programming error

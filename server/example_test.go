@@ -17,6 +17,7 @@ import (
 type idle struct{}
 
 func (idle) ReloadNow(context.Context) error  { return nil }
+func (idle) PublishNow(context.Context) error { return nil }
 func (idle) TrustStore() *verifier.TrustStore { return nil }
 func (idle) Status() scheduler.Status         { return scheduler.Status{} }
 

@@ -42,6 +42,8 @@ type daemon struct {
 	fail atomic.Pointer[error]
 }
 
+func (d *daemon) PublishNow(ctx context.Context) error { return d.ReloadNow(ctx) }
+
 func (d *daemon) ReloadNow(ctx context.Context) error {
 	if err := d.fail.Load(); err != nil {
 		return *err

@@ -46,15 +46,15 @@ func Loaded(f verifier.File) LoadedFile {
 	return l
 }
 
-func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request, _ identity) error {
-	return s.list(w, trust.Cosign, s.cfg.CosignDir)
+func (s *Server) listKeys(w http.ResponseWriter, r *http.Request, _ identity) error {
+	return s.list(w, r, trust.Cosign, s.cfg.CosignDir)
 }
 
-func (s *Server) listCertificates(w http.ResponseWriter, _ *http.Request, _ identity) error {
-	return s.list(w, trust.Notation, s.cfg.NotationDir)
+func (s *Server) listCertificates(w http.ResponseWriter, r *http.Request, _ identity) error {
+	return s.list(w, r, trust.Notation, s.cfg.NotationDir)
 }
 
-func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, tool trust.Tool, dir string) error {
 	store := s.cfg.Trust.TrustStore()
 	if store == nil {
 		return refuse(http.StatusServiceUnavailable, codeNoCache, "the trust directories have not been loaded yet", "")
@@ -64,8 +64,7 @@ func (s *Server) list(w http.ResponseWriter, tool trust.Tool, dir string) error 
 		m.Policy = store.Policy().String()
 	}
 	s.stampGeneration(w)
-	writeJSON(w, http.StatusOK, m)
-	return nil
+	return s.sendJSON(w, r, m)
 }
 
 func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []LoadedFile {

@@ -53,8 +53,8 @@ func (p *pool) accept(c net.Conn, client string) (*pooledConn, bool) {
 	switch {
 	case p.all < p.most:
 	case p.victim(false, &victim):
-	case p.reserved < p.reserve, p.victim(true, &victim):
-		n.reserved = true
+	case len(p.by[client]) < p.most/2 && (p.reserved < p.reserve || p.victim(true, &victim)):
+		n.reserved = true // not for who has a good part of the others
 	default:
 		p.mu.Unlock()
 		_ = c.Close() // whoever it is

@@ -3,12 +3,14 @@ package server
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,6 +157,30 @@ func TestIdleConnectionsHoldNothingUp(t *testing.T) {
 	}
 }
 
+// Bodies that are begun and never end hold nobody up: not those that are read, of which
+// one client has half of the places, nor those that are refused unread.
+func TestBodiesThatNeverEnd(t *testing.T) {
+	const most = 16
+	w := start(t, func(c *Config) { c.Limits.MaxConns = most; c.Limits.ReadTimeout = time.Hour })
+	address := w.srv.Addresses()[0].String()
+	for n := range 3 * most {
+		c := dial(t, address)
+		path := []string{"/v2/_zot/ext/search", "/livez", "/api/v1/images"}[n%3]
+		_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", path)
+		check(t, err)
+		if n%3 == 0 && n < 3*most/2 {
+			continue // it is waited for
+		}
+		check(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("connection %d to %s is kept: %v", n, path, err)
+		}
+	}
+	if got := w.get(pathReady).StatusCode; got != 200 {
+		t.Errorf("/readyz: %d", got)
+	}
+}
+
 // Answers on their way are bounded in bytes, all together and of one client.
 func TestAnswersOnTheirWayAreBounded(t *testing.T) {
 	var s sending
@@ -178,6 +204,11 @@ func TestAnswersOnTheirWayAreBounded(t *testing.T) {
 	for n := range 3 {
 		if !begin(fmt.Sprintf("1.1.1.%d", n+2), maxSendingClient) {
 			t.Error("another client")
+		}
+	}
+	for n := range 4 {
+		if !begin(fmt.Sprintf("1.1.2.%d", n), maxSendingClient) {
+			t.Error("the first answer of a client is crowded out")
 		}
 	}
 	if begin("1.1.1.9", maxSendingClient) {

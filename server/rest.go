@@ -145,17 +145,16 @@ func (s *Server) trustStore() (*verifier.TrustStore, error) {
 	return store, nil
 }
 
-func (s *Server) restSigners(w http.ResponseWriter, _ *http.Request, _ identity) error {
+func (s *Server) restSigners(w http.ResponseWriter, r *http.Request, _ identity) error {
 	store, err := s.trustStore()
 	if err != nil {
 		return err
 	}
 	s.stampGeneration(w)
-	writeJSON(w, http.StatusOK, map[string]any{"Signers": s.loadedOf(store, ""), "Policy": store.Policy().String()})
-	return nil
+	return s.sendJSON(w, r, map[string]any{"Signers": s.loadedOf(store, ""), "Policy": store.Policy().String()})
 }
 
-func (s *Server) restRefused(w http.ResponseWriter, _ *http.Request, _ identity) error {
+func (s *Server) restRefused(w http.ResponseWriter, r *http.Request, _ identity) error {
 	store, err := s.trustStore()
 	if err != nil {
 		return err
@@ -165,6 +164,5 @@ func (s *Server) restRefused(w http.ResponseWriter, _ *http.Request, _ identity)
 		refused = []verifier.Refusal{}
 	}
 	s.stampGeneration(w)
-	writeJSON(w, http.StatusOK, map[string]any{"Refused": refused, "Ignored": store.Ignored()})
-	return nil
+	return s.sendJSON(w, r, map[string]any{"Refused": refused, "Ignored": store.Ignored()})
 }

@@ -2,11 +2,13 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 
@@ -88,9 +90,17 @@ func decodeNumbers(b []byte, v any) error {
 // run at once. fn must not write the answer: a client that is slow to take it
 // would keep the slot and the snapshot's files.
 func (s *Server) reading(w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) error) error {
-	leave := s.reads.take(r.Context(), clientOf(r), maxWaiting)
+	return s.readingOf(s.reads, w, r, fn)
+}
+
+// readingOf is reading within other shares.
+func (s *Server) readingOf(places *shares, w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) error) error {
+	ctx, cancel := context.WithTimeout(r.Context(), longestWait)
+	defer cancel()
+	leave := places.take(ctx, clientOf(r), maxWaiting)
 	if leave == nil {
-		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many searches at once", "")
+		w.Header().Set("Retry-After", "1")
+		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many searches at once", "ask again, or ask for less at a time")
 	}
 	defer leave()
 	snap, err := s.cfg.Reader.Snapshot()
@@ -102,8 +112,12 @@ func (s *Server) reading(w http.ResponseWriter, r *http.Request, fn func(*cache.
 	return fn(snap)
 }
 
-// maxWaiting is how many reads of one client wait for their turn.
-const maxWaiting = 64
+// maxWaiting is how many reads of one client wait for their turn, and longestWait how
+// long each does.
+const (
+	maxWaiting  = 64
+	longestWait = 5 * time.Second
+)
 
 // extension is an entry of the list that zot's client reads before it searches
 // (OCI distribution-spec, extensions).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,6 +36,7 @@ type Server struct {
 	pool             *pool         // of connections
 	requests         *shares       // but for health
 	reads            *shares       // what is done under a snapshot
+	checks           *shares       // the gate\'s, which wait for no search
 	streams          *shares       // of changes
 	stopping         chan struct{} // closed when streams have to end
 	stopOnce         sync.Once
@@ -56,6 +59,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log,
 		cosign: &directory{path: cfg.CosignDir}, notation: &directory{path: cfg.NotationDir},
 		changes: make(chan struct{}, 1), reads: newShares(cfg.Limits.MaxReads, cfg.Limits.MaxReads*3/4),
+		checks:   newShares(cfg.Limits.MaxReads, cfg.Limits.MaxReads),
 		streams:  newShares(cfg.Limits.MaxStreams, cfg.Limits.MaxStreams/2),
 		requests: newShares(cfg.Limits.MaxConns, cfg.Limits.MaxConns/2),
 		pool:     newPool(cfg.Limits.MaxConns), stopping: make(chan struct{}),
@@ -281,6 +285,17 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				"use localhost or an address, or start the daemon with --http-host-name"))
 			return
 		}
+		if r.ContentLength != 0 {
+			// A body that nobody reads to its end is not waited for: whoever sends
+			// it slowly would hold the connection after the answer.
+			b := &watchedBody{ReadCloser: r.Body}
+			r.Body = b
+			defer func() {
+				if !b.ended {
+					_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // there is none in HTTP/2, which does not wait
+				}
+			}()
+		}
 		if !isHealth(r.URL.Path) {
 			if c := peerOf(r.Context()).conn; c != nil && c.reserved {
 				h.Set("Connection", "close")
@@ -300,6 +315,18 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// watchedBody knows whether it has been read to its end.
+type watchedBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
 }
 
 // hostAllowed refuses names on loopback listeners that are not ours: a page in a

@@ -133,8 +133,9 @@ func (s *Server) store(w http.ResponseWriter, r *http.Request, u *upload) error 
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if err := u.dir.put(u.at, u.name(), u.content); err != nil {
+	err = u.dir.put(u.at, u.name(), u.content)
+	unlock() // a removal does not wait for what is new to be recorded
+	if err != nil {
 		return notWritten(err)
 	}
 	u.files = []string{path.Join(u.at, u.name())}

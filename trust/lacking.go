@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +24,7 @@ func lacking(st *Statement, held map[string]bool) map[string]string {
 			continue
 		}
 		wrong[storeType] = fmt.Sprintf("the statement %.80q names the trust store %s, which does not exist or holds no certificate", st.Name, clip(s, 160))
-		if near := nearest(storeType, name, held); near != "" {
+		if near := nearest(storeType, name, held); near != "" && !slices.Contains(st.Stores, near) {
 			wrong[storeType] += "; did you mean " + clip(near, 160) + "?"
 		}
 	}

@@ -228,11 +228,24 @@ func (m *Memory) set(was, next memoryDoc) error {
 	if durable, err := m.keep(was, next); durable || err != nil { // somebody else's turn is over
 		return err
 	}
-	err := m.save(next)
-	if err != nil && next.equal(was) {
-		return nil // only time has passed
+	return m.save(next)
+}
+
+// lags reports whether the file is behind by what only time makes different.
+func (m *Memory) lags() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.path != "" && !m.readOnly && !m.unsaved && m.doc.FirstRuled.Sub(m.saved.FirstRuled).Abs() >= firstRuledStep
+}
+
+// catchUp writes that.
+func (m *Memory) catchUp() error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if !m.lags() {
+		return nil
 	}
-	return err
+	return m.save(m.get())
 }
 
 // keep remembers next without the file where that is enough.
@@ -242,11 +255,10 @@ func (m *Memory) keep(was, next memoryDoc) (enough bool, err error) {
 	if !m.doc.equal(was) {
 		return false, errMemoryChanged
 	}
-	step := next.FirstRuled.Sub(m.saved.FirstRuled)
 	switch {
 	case m.path == "" || m.readOnly:
 	case m.broken && next.equal(m.doc):
-	case !m.unsaved && next.equal(m.saved) && step.Abs() < firstRuledStep:
+	case !m.unsaved && next.equal(m.saved): // only time has passed: see lags
 	default:
 		return false, nil
 	}

@@ -133,6 +133,13 @@ func (m *mirror) write(dir, file string) (done bool, err error) {
 	return true, syncDirectory(dir)
 }
 
+// MemoryLags reports whether SaveMemory has something to write.
+func (l *Loader) MemoryLags() bool { return l.cfg.Memory.lags() }
+
+// SaveMemory writes what of the trust memory only time has changed. Nothing waits for
+// it: what matters is durable already.
+func (l *Loader) SaveMemory() error { return l.cfg.Memory.catchUp() }
+
 // WantsMirror reports whether the last load found that MirrorDefaultPolicy has
 // something to write.
 func (l *Loader) WantsMirror() bool {

@@ -29,6 +29,9 @@ var policyRules = strictjson.Rules{
 // refused: a member that was silently ignored would be a restriction that is not
 // there (Z12). Only bytes that are not JSON at all count as unfinished.
 func parsePolicy(b []byte) (*policyDoc, error) {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, unfinishedf("is empty")
+	}
 	switch err := policyRules.Check(b); {
 	case errors.Is(err, strictjson.ErrSyntax):
 		return nil, unfinishedf("is not JSON")

@@ -25,7 +25,8 @@ const (
 // kernels take it once a tick.
 const clockGrain = 10 * time.Millisecond
 
-const defaultRemedy = "to return to the default: trust-worker policy default > "
+// defaultRemedy comes before the file's name.
+const defaultRemedy = "to return to the default: trust-worker policy default --root ROOT > ROOT/_notation/"
 
 // policyFile is what stands under one of the two names.
 type policyFile struct {
@@ -72,7 +73,7 @@ type ruling struct {
 func rule(seen policySeen, memory memoryDoc, zotDefault bool) ruling {
 	r := ruling{memory: memory}
 	if m := &r.memory; m.FirstRuled.After(seen.now) {
-		m.FirstRuled = seen.now // the clock was ahead
+		m.FirstRuled = seen.now.Add(-clockGrain) // the clock was ahead
 	}
 	switch first, second := &seen.first, &seen.second; {
 	case first.present:

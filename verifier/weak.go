@@ -21,15 +21,15 @@ func weakness(pub crypto.PublicKey) *fileError {
 	case *rsa.PublicKey:
 		switch {
 		case p.N.Sign() <= 0 || p.N.Bit(0) == 0:
-			return refusef("is an RSA key with an even modulus, which anyone can sign for")
+			return refusef("is an RSA key with an even modulus, under which signatures prove nothing")
 		case p.N.BitLen() <= 4096 && p.N.ProbablyPrime(0): // larger ones take a second to tell
-			return refusef("is an RSA key whose modulus is a prime, which anyone can sign for")
+			return refusef("is an RSA key whose modulus is a prime, under which anyone can sign")
 		case p.N.BitLen() < minRSABits:
 			return refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), minRSABits)
 		case p.N.BitLen() > maxRSABits:
 			return refusef("is an RSA key of %d bits; use at most %d", p.N.BitLen(), maxRSABits)
 		case p.E < 3 || p.E%2 == 0:
-			return refusef("is an RSA key with exponent %d, which anyone can sign for", p.E)
+			return refusef("is an RSA key with the exponent %d, under which signatures prove nothing", p.E)
 		}
 	case *ecdsa.PublicKey:
 		supported := p.Curve == elliptic.P256() || p.Curve == elliptic.P384() || p.Curve == elliptic.P521()
