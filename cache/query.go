@@ -55,7 +55,7 @@ func (s *Store) Place(name string) (place Place, ok bool, err error) {
 	return place, ok, err
 }
 
-// Kinds returns what is remembered of the digests.
+// Kind returns what is remembered of a digest.
 func (s *Store) Kind(d trust.Digest) (kind Kind, ok bool, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		var p cachepb.Kind

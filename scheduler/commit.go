@@ -48,7 +48,7 @@ func (s *Scheduler) commitLoop() error {
 		began := time.Now()
 		if err := s.commit(batch); errors.Is(err, cache.ErrDamaged) {
 			fatal = s.fail(err)
-			s.agenda.queue.ShutDown()
+			s.agenda.end()
 		}
 		ended := time.Now()
 		rested = ended.Add(restAfter(ended.Sub(began)))

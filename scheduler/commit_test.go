@@ -44,7 +44,7 @@ func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, began := gathering(tt.inWork), time.Now()
-				defer s.agenda.queue.ShutDown()
+				defer s.agenda.end()
 				for after, r := range tt.later {
 					time.AfterFunc(after, func() { s.results <- r })
 				}

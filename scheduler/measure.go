@@ -147,14 +147,3 @@ func (s *Scheduler) Measures() Measures {
 	}
 	return out
 }
-
-// oldest returns how long the item that was owed first has been.
-func (a *agenda) oldest(now time.Time) time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	oldest := time.Duration(0)
-	for _, w := range a.owed {
-		oldest = max(oldest, now.Sub(w.since))
-	}
-	return oldest
-}

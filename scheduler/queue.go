@@ -4,8 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/util/workqueue"
-
 	"trust-worker/trust"
 )
 
@@ -67,82 +65,33 @@ func (w *work) merge(other *work) {
 	}
 }
 
-// lanes is a workqueue.Queue with one FIFO for each priority. The workqueue
-// calls it under its own lock, and never pushes an item that is in it. An item
-// that becomes more urgent is put into the better lane as well; what is left
-// of it in the other is passed over.
-type lanes struct {
-	level func(item) priority
-	lane  [priorities][]item
-	where map[item]priority
-}
-
-func newLanes(level func(item) priority) *lanes {
-	return &lanes{level: level, where: map[item]priority{}}
-}
-
-func (l *lanes) Len() int { return len(l.where) }
-
-func (l *lanes) Push(i item) { l.put(i, l.level(i)) }
-
-func (l *lanes) Touch(i item) {
-	if p, ok := l.where[i]; ok && l.level(i) < p {
-		l.put(i, l.level(i))
-	}
-}
-
-func (l *lanes) put(i item, p priority) {
-	l.where[i] = p
-	l.lane[p] = append(l.lane[p], i)
-}
-
-func (l *lanes) Pop() item {
-	for p := range l.lane {
-		for len(l.lane[p]) > 0 {
-			i := l.lane[p][0]
-			l.lane[p][0] = item{}
-			l.lane[p] = l.lane[p][1:]
-			if at, ok := l.where[i]; ok && at == priority(p) {
-				delete(l.where, i)
-				return i
-			}
-		}
-	}
-	return item{}
-}
-
-// agenda is the queue with the work owed to each item. An item is in work from
-// the first add until its turn's results are committed and nothing more is
-// owed to it.
+// agenda is the queue of items with the work owed to each: one FIFO for each class,
+// first to last. An item is in it at most once, and in work by one worker at a time;
+// what is owed to it meanwhile has the next turn. It is in work from the first add
+// until its turn's results are committed and nothing more is owed to it.
 type agenda struct {
-	queue *workqueue.Typed[item]
-
 	mu      sync.Mutex
+	more    *sync.Cond // something is queued, or nothing will be
+	lanes   [priorities][]item
+	queued  map[item]priority // the lane in which an item counts; in others it is passed over
 	owed    map[item]*work
 	running map[item]bool
 	idle    chan struct{} // closed while nothing is owed
 	fails   map[item]int
+	ended   bool
 }
 
 func newAgenda() *agenda {
-	a := &agenda{owed: map[item]*work{}, running: map[item]bool{}, fails: map[item]int{}, idle: make(chan struct{})}
+	a := &agenda{queued: map[item]priority{}, owed: map[item]*work{}, running: map[item]bool{}, fails: map[item]int{}, idle: make(chan struct{})}
+	a.more = sync.NewCond(&a.mu)
 	close(a.idle)
-	a.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[item]{Queue: newLanes(a.level)})
 	return a
-}
-
-func (a *agenda) level(i item) priority {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if w := a.owed[i]; w != nil {
-		return w.level
-	}
-	return slow
 }
 
 // add owes more to an item. merge changes the work under the lock.
 func (a *agenda) add(i item, level priority, merge func(*work)) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	w := a.owed[i]
 	if w == nil {
 		w = &work{level: level, since: time.Now()}
@@ -153,40 +102,83 @@ func (a *agenda) add(i item, level priority, merge func(*work)) {
 	}
 	w.level = min(w.level, level)
 	merge(w)
-	a.mu.Unlock()
-	a.queue.Add(i)
+	a.queue(i)
+}
+
+// queue puts an item with work owed into its lane, unless it is in work or in that lane
+// or a better one. mu is held.
+func (a *agenda) queue(i item) {
+	level := a.owed[i].level
+	if at, ok := a.queued[i]; a.running[i] || ok && at <= level {
+		return
+	}
+	a.queued[i] = level
+	a.lanes[level] = append(a.lanes[level], i)
+	a.more.Signal()
 }
 
 // get blocks for the next item and takes what is owed to it.
 func (a *agenda) get() (i item, w *work, shutdown bool) {
-	for {
-		i, shutdown = a.queue.Get()
-		if shutdown {
-			return item{}, nil, true
-		}
-		a.mu.Lock()
-		w = a.owed[i]
-		if w != nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !a.ended {
+		if i, ok := a.pop(); ok {
+			w := a.owed[i]
 			delete(a.owed, i)
 			a.running[i] = true
-		}
-		a.mu.Unlock()
-		if w != nil {
 			return i, w, false
 		}
-		a.queue.Done(i)
+		a.more.Wait()
 	}
+	return item{}, nil, true
+}
+
+// pop takes the first item of the best lane. mu is held.
+func (a *agenda) pop() (item, bool) {
+	for level := range a.lanes {
+		for len(a.lanes[level]) > 0 {
+			i := a.lanes[level][0]
+			a.lanes[level][0] = item{}
+			a.lanes[level] = a.lanes[level][1:]
+			if at, ok := a.queued[i]; ok && at == priority(level) {
+				delete(a.queued, i)
+				return i, true
+			}
+		}
+	}
+	return item{}, false
 }
 
 // done ends an item's turn. What was added meanwhile keeps it in the queue.
 func (a *agenda) done(i item) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	delete(a.running, i)
+	if a.owed[i] != nil {
+		a.queue(i)
+	}
 	if len(a.owed)+len(a.running) == 0 {
 		close(a.idle)
 	}
-	a.mu.Unlock()
-	a.queue.Done(i)
+}
+
+// end has get return at once, for good.
+func (a *agenda) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	a.more.Broadcast()
+}
+
+// oldest returns how long the item that was owed first has been.
+func (a *agenda) oldest(now time.Time) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var oldest time.Duration
+	for _, w := range a.owed {
+		oldest = max(oldest, now.Sub(w.since))
+	}
+	return oldest
 }
 
 // failed returns how long to wait before an item that could not be worked on

@@ -29,7 +29,7 @@ func take(t *testing.T, a *agenda) (string, *work) {
 
 func TestOrderIsByClassThenTurn(t *testing.T) {
 	a := newAgenda()
-	defer a.queue.ShutDown()
+	defer a.end()
 	none := func(*work) {}
 	a.add(repo("slow"), slow, none)
 	a.add(repo("retry"), retry, none)
@@ -52,7 +52,7 @@ func TestOrderIsByClassThenTurn(t *testing.T) {
 // What is added during a turn is kept for another, and merged into one.
 func TestWorkAddedDuringATurnIsKept(t *testing.T) {
 	a := newAgenda()
-	defer a.queue.ShutDown()
+	defer a.end()
 	a.add(repo("a"), fresh, func(w *work) { w.scan = true })
 	i, w, _ := a.get()
 	if !w.scan || w.settle {
@@ -91,6 +91,65 @@ func TestFailuresWaitLonger(t *testing.T) {
 		if d := a.failed(repo("a")); d != time.Second {
 			t.Errorf("after a success it waits %s", d)
 		}
-		a.queue.ShutDown()
+		a.end()
+	})
+}
+// Each item is in work once at a time, what is owed to it meanwhile is not lost, and the
+// best class comes first.
+func TestAgenda(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAgenda()
+		one, two, three := item{repository: "1"}, item{repository: "2"}, item{repository: "3"}
+		<-a.quiet()
+		a.add(one, slow, func(w *work) { w.rehash = true })
+		a.add(two, fresh, func(w *work) { w.scan = true })
+		a.add(three, retry, func(*work) {})
+		a.add(one, urgent, func(w *work) { w.settle = true }) // more urgent now
+		get := func(want item) *work {
+			t.Helper()
+			i, w, ended := a.get()
+			if i != want || ended {
+				t.Fatalf("%v, want %v", i, want)
+			}
+			return w
+		}
+		if w := get(one); !w.rehash || !w.settle || w.level != urgent {
+			t.Errorf("%+v", w)
+		}
+		a.add(one, fresh, func(w *work) { w.scan = true }) // while it is in work
+		get(two)
+		get(three)
+		got := make(chan item)
+		go func() { i, _, _ := a.get(); got <- i }()
+		synctest.Wait()
+		select {
+		case i := <-got:
+			t.Fatalf("%v is in work twice", i)
+		default:
+		}
+		a.done(one)
+		if i := <-got; i != one {
+			t.Errorf("%v", i)
+		}
+		for _, i := range []item{one, two} {
+			a.done(i)
+			select {
+			case <-a.quiet():
+				t.Error("quiet with work left")
+			default:
+			}
+		}
+		a.done(three)
+		<-a.quiet()
+		if a.size() != 0 || len(a.queued) != 0 {
+			t.Errorf("left: %d, %v", a.size(), a.queued)
+		}
+		ended := make(chan bool)
+		go func() { _, _, e := a.get(); ended <- e }()
+		synctest.Wait()
+		a.end()
+		if !<-ended {
+			t.Error("goes on after its end")
+		}
 	})
 }

@@ -278,7 +278,7 @@ func (s *Scheduler) run(ctx context.Context, watch, start func(context.Context, 
 	g.Go(func() error { return s.followLoop(ctx, recorded) })
 	g.Go(func() error {
 		<-ctx.Done()
-		s.agenda.queue.ShutDown()
+		s.agenda.end()
 		return nil
 	})
 	watch(ctx, g)

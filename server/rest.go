@@ -10,6 +10,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/inert"
+	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -100,6 +101,9 @@ func writeFresh(w http.ResponseWriter, r *http.Request, mediaType, generation st
 
 // lookUp reads REPO:TAG or REPO@DIGEST.
 func lookUp(snap *cache.Snapshot, name string) (cache.Image, error) {
+	if repo, _, _ := strings.Cut(name, "@"); layout.Reserved(strings.Split(repo, ":")[0]) {
+		return cache.Image{}, refuse(http.StatusNotFound, codeNameUnknown, layout.ErrReserved.Error(), "")
+	}
 	if repo, digest, ok := strings.Cut(name, "@"); ok {
 		d, err := trust.ParseDigest(digest)
 		if err != nil {
