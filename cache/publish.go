@@ -53,6 +53,7 @@ type publisher struct {
 	anew      atomic.Bool   // the next base is rendered from the private store
 
 	notify    chan struct{}
+	hurry     chan struct{} // somebody waits for the next publication
 	onPublish func(asOf time.Time)
 }
 
@@ -219,12 +220,30 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 			default:
 			}
 		}
-		timer.Reset(max(paces.after(start, time.Now()), backoff))
+		ended := time.Now()
+		timer.Reset(max(paces.after(start, ended), backoff))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		case <-s.pub.hurry:
+			// Not at once: publishing takes half of the time at most.
+			timer.Reset(max(ended.Sub(start)-time.Since(ended), backoff, 0))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			}
 		}
+	}
+}
+
+// PublishSoon has what is committed published before the pause after the last
+// publication is over: somebody waits for it.
+func (s *Store) PublishSoon() {
+	select {
+	case s.pub.hurry <- struct{}{}:
+	default:
 	}
 }
 

@@ -54,7 +54,7 @@ func (s *Store) openPublished() error {
 		return err
 	}
 	s.pub.cur = cur
-	s.pub.notify = make(chan struct{}, 1)
+	s.pub.notify, s.pub.hurry = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.sweep(left)
 	return nil
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"trust-worker/cache"
@@ -18,6 +19,8 @@ type result struct {
 	then func(outdated bool)
 	// again is what to owe when the commit fails.
 	again *work
+	// waited: somebody waits for this.
+	waited bool
 }
 
 // maxBatch is how many rows and facts one transaction takes, unless one
@@ -64,7 +67,7 @@ func restAfter(took time.Duration) time.Duration { return min(4*took, 250*time.M
 // comes, unless somebody waits for one of them or nothing else is in work. It
 // stops at maxBatch.
 func (s *Scheduler) gather(first result, rested time.Time) []result {
-	batch, size, waited := []result{first}, first.size(), !first.item.isRepository()
+	batch, size, waited := []result{first}, first.size(), first.waited
 	timer := time.NewTimer(time.Until(rested))
 	defer timer.Stop()
 	for size < maxBatch {
@@ -87,7 +90,7 @@ func (s *Scheduler) gather(first result, rested time.Time) []result {
 		}
 		batch = append(batch, more)
 		size += more.size()
-		waited = waited || !more.item.isRepository()
+		waited = waited || more.waited
 	}
 	return batch
 }
@@ -126,6 +129,9 @@ func (s *Scheduler) commit(results []result) error {
 		s.state.setCommitProblem("")
 		s.counters.commits.Add(1)
 		s.measures.committed(results)
+		if slices.ContainsFunc(results, func(r result) bool { return r.waited }) {
+			s.cfg.Store.PublishSoon()
+		}
 	}
 	for i, r := range results {
 		s.agenda.succeeded(r.item)

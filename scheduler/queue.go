@@ -19,11 +19,13 @@ func (i item) isRepository() bool { return i.repository != "" }
 // priority orders the queue; equal ones take turns.
 type priority int
 
-// The classes, first to last: what a signer's going touched, new content and
-// what a new signer may have made, retries, the slow pass.
+// The classes, first to last: what a signer's going touched; what somebody waits for,
+// which is what a new signer may have made and what the watcher saw; passes over all of
+// storage; retries; the slow pass.
 const (
 	urgent priority = iota
 	fresh
+	bulk
 	retry
 	slow
 	priorities
@@ -79,6 +81,7 @@ type agenda struct {
 	idle    chan struct{} // closed while nothing is owed
 	fails   map[item]int
 	ended   bool
+	pops    int
 }
 
 func newAgenda() *agenda {
@@ -133,14 +136,28 @@ func (a *agenda) get() (i item, w *work, shutdown bool) {
 	return item{}, nil, true
 }
 
+// othersTurn is how often an item of the classes that nobody waits for has its turn
+// before the others: a repository that is pushed to all the time must not keep them out.
+const othersTurn = 8
+
 // pop takes the first item of the best lane. mu is held.
 func (a *agenda) pop() (item, bool) {
-	for level := range a.lanes {
+	if a.pops++; a.pops%othersTurn == 0 {
+		if i, ok := a.popFrom(bulk); ok {
+			return i, true
+		}
+	}
+	return a.popFrom(urgent)
+}
+
+// popFrom takes the first item of the best lane from one on. mu is held.
+func (a *agenda) popFrom(first priority) (item, bool) {
+	for level := first; level < priorities; level++ {
 		for len(a.lanes[level]) > 0 {
 			i := a.lanes[level][0]
 			a.lanes[level][0] = item{}
 			a.lanes[level] = a.lanes[level][1:]
-			if at, ok := a.queued[i]; ok && at == priority(level) {
+			if at, ok := a.queued[i]; ok && at == level {
 				delete(a.queued, i)
 				return i, true
 			}

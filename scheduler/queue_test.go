@@ -94,6 +94,7 @@ func TestFailuresWaitLonger(t *testing.T) {
 		a.end()
 	})
 }
+
 // Each item is in work once at a time, what is owed to it meanwhile is not lost, and the
 // best class comes first.
 func TestAgenda(t *testing.T) {

@@ -145,8 +145,12 @@ func (s *Scheduler) prune(ctx context.Context) error {
 	return nil
 }
 
-func (s *Scheduler) oweScan(name string, force bool) {
-	s.agenda.add(item{repository: name}, fresh, func(w *work) { w.scan, w.force = true, w.force || force })
+// oweScan owes a look at a repository that somebody waits for; a walk over all of
+// storage owes them with the class bulk.
+func (s *Scheduler) oweScan(name string, force bool) { s.oweScanAs(fresh, name, force) }
+
+func (s *Scheduler) oweScanAs(level priority, name string, force bool) {
+	s.agenda.add(item{repository: name}, level, func(w *work) { w.scan, w.force = true, w.force || force })
 }
 
 // stamp returns the state of a repository's index.json as text, "" when it
@@ -268,7 +272,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 	for d, k := range c.Learned {
 		kinds[d] = cacheKind(k)
 	}
-	unsettled := plan.left > 0 || plan.returned
+	unsettled, level := plan.left > 0 || plan.returned, w.level
 	return result{
 		again: w,
 		batches: []cache.Batch{{
@@ -280,7 +284,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			// A change of policies owes nothing to repositories that were not known
 			// to have signatures that it is about.
 			if unsettled || outdated || s.trust.Load() != plan.under {
-				s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
+				s.agenda.add(item{repository: name}, level, func(w *work) { w.settle, w.at = true, place{} })
 			}
 			s.lookAgain(name, stamp == "")
 		},

@@ -366,7 +366,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 			s.agenda.done(i)
 			continue
 		}
-		r.item, r.began = i, began
+		r.item, r.began, r.waited = i, began, w.level <= fresh
 		s.results <- r // the committer reads until this channel is closed
 	}
 }

@@ -399,7 +399,7 @@ func (s *Scheduler) unsettle(places []cache.Place) (batches []cache.Batch) {
 	yes := true
 	for _, p := range places {
 		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
-		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
+		s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle, w.at = true, place{} })
 	}
 	return batches
 }
@@ -443,7 +443,7 @@ func (s *Scheduler) resume() error {
 	epoch := "epoch " + strconv.Itoa(int(verifier.Epoch))
 	for _, p := range places {
 		if p.Unsettled {
-			s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle = true })
+			s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle = true })
 		}
 	}
 	s.oweOverflow()

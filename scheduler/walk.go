@@ -43,7 +43,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	}
 	for name := range l.found {
 		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
-			s.oweScan(name, force)
+			s.oweScanAs(bulk, name, force)
 		}
 	}
 	if err := s.missing(places, known, l); err != nil {
@@ -137,7 +137,7 @@ func (s *Scheduler) missing(places []cache.Place, known map[string]*cache.Place,
 		i := item{repository: p.Name}
 		cause := l.hidden(p.Name)
 		if cause == nil {
-			s.agenda.add(i, fresh, func(w *work) { w.scan = true }) // the turn finds it gone
+			s.agenda.add(i, bulk, func(w *work) { w.scan = true }) // the turn finds it gone
 			continue
 		}
 		if !p.Unlisted {
