@@ -77,7 +77,7 @@ func TestPolicyChangesShow(t *testing.T) {
 		t.Errorf("verify beside the daemon: exit code %d: %s", e.code, e.stdout)
 	}
 	d.stop(t, syscall.SIGTERM)
-	d = serve(t, s.Dir)
+	serve(t, s.Dir)
 	if state := r.state("app", "2"); state != "untrusted" {
 		t.Errorf("after a restart app:2 reads %s", state)
 	}

@@ -91,7 +91,7 @@ func (s *Server) restEvents(w http.ResponseWriter, r *http.Request, _ identity) 
 	if err != nil {
 		return err
 	}
-	leave := s.streams.take(nil, clientOf(r), 0)
+	leave := s.streams.tryTake(clientOf(r))
 	if leave == nil {
 		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many streams at once", "")
 	}

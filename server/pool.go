@@ -204,8 +204,18 @@ func newShares(n, most int) *shares {
 	return &shares{all: make(chan struct{}, n), most: max(1, min(n, most)), by: map[string]*share{}}
 }
 
-// take waits for a place until ctx ends, or with a nil ctx not at all. more is how many
-// of a client may wait. leave gives the place back; it is nil if there was none.
+// tryTake takes a place if there is one. leave gives it back; it is nil if there was none.
+func (s *shares) tryTake(client string) (leave func()) { return s.take(ended, client, 0) }
+
+// ended is for who does not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// take is tryTake, but waits for a place until ctx ends. more is how many of a client
+// may wait.
 func (s *shares) take(ctx context.Context, client string, more int) (leave func()) {
 	s.mu.Lock()
 	of := s.by[client]
@@ -242,15 +252,12 @@ func (s *shares) take(ctx context.Context, client string, more int) (leave func(
 	}
 }
 
-// enter puts something into places, waiting until ctx ends, or not at all.
+// enter puts something into places, waiting until ctx ends.
 func enter(ctx context.Context, places chan struct{}) bool {
 	select {
 	case places <- struct{}{}:
 		return true
 	default:
-	}
-	if ctx == nil {
-		return false
 	}
 	select {
 	case places <- struct{}{}:

@@ -99,9 +99,9 @@ func TestShares(t *testing.T) {
 		s := newShares(4, 3)
 		var leave []func()
 		for range 3 {
-			leave = append(leave, s.take(nil, "a", 1))
+			leave = append(leave, s.tryTake("a"))
 		}
-		if s.take(nil, "a", 1) != nil {
+		if s.tryTake("a") != nil {
 			t.Error("more than its part")
 		}
 		got := make(chan func())
@@ -110,8 +110,8 @@ func TestShares(t *testing.T) {
 		if s.take(t.Context(), "a", 1) != nil {
 			t.Error("more wait than may")
 		}
-		other := s.take(nil, "b", 0)
-		if other == nil || s.take(nil, "c", 0) != nil {
+		other := s.tryTake("b")
+		if other == nil || s.tryTake("c") != nil {
 			t.Error("another's place")
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

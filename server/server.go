@@ -302,7 +302,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.fail(w, r, refuse(http.StatusServiceUnavailable, codeTooMany, "all connections are in use", "only health is answered"))
 				return
 			}
-			leave := s.requests.take(nil, clientOf(r), 0)
+			leave := s.requests.tryTake(clientOf(r))
 			if leave == nil {
 				h.Set("Connection", "close")
 				s.fail(w, r, refuse(http.StatusServiceUnavailable, codeTooMany, "too many requests at once", "one client may have half of the places"))
