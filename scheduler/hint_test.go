@@ -46,3 +46,38 @@ func TestLookAt(t *testing.T) {
 		t.Errorf("%v, %v", places, err)
 	}
 }
+
+// What somebody has just pushed is looked at before what a walk over all of storage
+// found, in a repository that is new, too.
+func TestAPushIsBeforeAWalk(t *testing.T) {
+	w := newWorld(t)
+	w.st.Image("old", "1.0")
+	w.scan()
+	w.st.Image("a", "1.0")
+	w.st.Image("b", "1.0")
+	w.st.Image("c", "1.0")
+	s := w.scheduler()
+	walk := func() {
+		t.Helper()
+		if err := s.walk(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := func(want string, level priority) {
+		t.Helper()
+		if i, owed, _ := s.agenda.get(); i.repository != want || owed.level != level {
+			t.Errorf("%s in class %d, want %s in class %d", i.repository, owed.level, want, level)
+		}
+	}
+	walk()
+	s.LookAt("c")
+	next("c", fresh)
+	w.st.Image("new", "1.0")
+	walk()
+	next("new", fresh)
+	for range 2 {
+		if _, owed, _ := s.agenda.get(); owed.level != bulk {
+			t.Errorf("what the first walk found is in class %d", owed.level)
+		}
+	}
+}

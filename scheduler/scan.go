@@ -49,6 +49,9 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 			for _, name := range h.Names {
 				s.oweScan(name, false)
 			}
+			for _, name := range h.Watched {
+				s.oweScanAs(bulk, name, false)
+			}
 		}
 		if !walk {
 			continue

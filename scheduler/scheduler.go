@@ -119,7 +119,8 @@ type Scheduler struct {
 
 	// rootsListed is set when the last walk could list every root.
 	rootsListed atomic.Bool
-	firstPass   chan struct{} // closed once the first pass over storage is queued and worked off
+	listed      map[string]bool // by the last walk, if it could; who walks uses it
+	firstPass   chan struct{}   // closed once the first pass over storage is queued and worked off
 	passOnce    sync.Once
 
 	rescan chan struct{}

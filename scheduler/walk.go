@@ -43,7 +43,11 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	}
 	for name := range l.found {
 		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
-			s.oweScanAs(bulk, name, force)
+			level := bulk
+			if s.listed != nil && !s.listed[name] {
+				level = fresh // it has just been made
+			}
+			s.oweScanAs(level, name, force)
 		}
 	}
 	if err := s.missing(places, known, l); err != nil {
@@ -51,6 +55,10 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	}
 	if err := s.setWhole(l); err != nil {
 		return err
+	}
+	s.listed = nil
+	if s.rootsListed.Load() {
+		s.listed = l.found
 	}
 	if s.cfg.Repositories != nil {
 		s.cfg.Repositories.Set(l.dirs)

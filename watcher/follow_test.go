@@ -37,7 +37,7 @@ func (s *scanner) follow(ctx context.Context) {
 				}
 			}
 		}
-		for _, name := range h.Names {
+		for _, name := range append(h.Names, h.Watched...) {
 			s.scan(name)
 		}
 		s.mu.Unlock()

@@ -16,8 +16,12 @@ type Hint struct {
 	// Walk: directories have appeared, gone or moved. List repositories anew
 	// and give the result to Set.
 	Walk bool
-	// Names of repositories whose index may have changed, in order.
+	// Names of repositories of which events were seen: an index may have
+	// changed. In order.
 	Names []string
+	// Watched are repositories without events that are watched only now. What
+	// changed between the walk that found them and their watch gave no event.
+	Watched []string
 }
 
 // hints collects hints until they are taken. Each repository has its own
@@ -29,8 +33,8 @@ type hints struct {
 	signal chan struct{} // capacity 1: there is something to take
 
 	mu     sync.Mutex
-	bursts map[string]*debounce // events were seen, and may not be over
-	ready  map[string]bool      // to be taken
+	bursts map[string]*burst // events were seen, and may not be over
+	ready  map[string]bool   // to be taken; true if events were seen
 	all    bool
 }
 
@@ -38,22 +42,33 @@ func newHints(o Options) *hints {
 	return &hints{
 		quiet: o.Debounce, limit: o.MaxDelay, max: o.MaxDirs,
 		signal: make(chan struct{}, 1),
-		bursts: map[string]*debounce{},
+		bursts: map[string]*burst{},
 		ready:  map[string]bool{},
 	}
 }
 
+type burst struct {
+	debounce
+	event bool // else its watch has begun
+}
+
 // touch notes an event at now for a repository, or for a walk if name is "".
 // Names are those of Set, which bounds bursts.
-func (h *hints) touch(name string, now time.Time) {
+func (h *hints) touch(name string, now time.Time) { h.note(name, now, true) }
+
+// watched notes that a repository is watched from now on.
+func (h *hints) watched(name string, now time.Time) { h.note(name, now, false) }
+
+func (h *hints) note(name string, now time.Time, event bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.bursts[name]
 	if b == nil {
-		b = &debounce{quiet: h.quiet, limit: h.limit}
+		b = &burst{debounce: debounce{quiet: h.quiet, limit: h.limit}}
 		h.bursts[name] = b
 	}
 	b.touch(now)
+	b.event = b.event || event
 }
 
 // everything replaces all that was collected, at once.
@@ -90,7 +105,7 @@ func (h *hints) flush(now time.Time) (next time.Time, news bool) {
 			}
 			continue
 		}
-		h.ready[name] = true
+		h.ready[name] = h.ready[name] || b.event
 		delete(h.bursts, name)
 		news = true
 	}
@@ -109,10 +124,17 @@ func (h *hints) flush(now time.Time) (next time.Time, news bool) {
 func (h *hints) take() Hint {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := Hint{All: h.all, Walk: h.all || h.ready[""]}
+	_, walk := h.ready[""]
+	out := Hint{All: h.all, Walk: h.all || walk}
 	delete(h.ready, "")
-	if !h.all && len(h.ready) > 0 {
-		out.Names = slices.Sorted(maps.Keys(h.ready))
+	for _, name := range slices.Sorted(maps.Keys(h.ready)) {
+		switch {
+		case h.all:
+		case h.ready[name]:
+			out.Names = append(out.Names, name)
+		default:
+			out.Watched = append(out.Watched, name)
+		}
 	}
 	clear(h.ready)
 	h.all = false

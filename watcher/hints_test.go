@@ -14,6 +14,8 @@ func TestHints(t *testing.T) {
 	h.touch("b", at(0))
 	h.touch("a", at(5))
 	h.touch("", at(7))
+	h.watched("a", at(5)) // an event is more
+	h.watched("c", at(5))
 	if next, news := h.flush(at(9)); news || !next.Equal(at(10)) {
 		t.Errorf("next %v, news %v", next, news)
 	}
@@ -26,7 +28,7 @@ func TestHints(t *testing.T) {
 	if len(h.signal) != 1 {
 		t.Error("no signal")
 	}
-	if got, want := h.take(), (Hint{Walk: true, Names: []string{"a", "b"}}); !reflect.DeepEqual(got, want) {
+	if got, want := h.take(), (Hint{Walk: true, Names: []string{"a", "b"}, Watched: []string{"c"}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if got := h.take(); !reflect.DeepEqual(got, Hint{}) {

@@ -173,11 +173,11 @@ func (r *Repositories) check() {
 		return
 	}
 	for _, dir := range added {
-		r.hints.touch(want[dir], r.checked)
+		r.hints.watched(want[dir], r.checked)
 	}
 	for dir, was := range last {
 		if name, ok := want[dir]; ok && name != was {
-			r.hints.touch(name, r.checked)
+			r.hints.watched(name, r.checked)
 		}
 	}
 }

@@ -206,11 +206,11 @@ func TestRepositoriesSet(t *testing.T) {
 
 		s.create("c")
 		s.repos.Set(s.walk())
-		s.expect(1510*ms, Hint{Names: []string{"c"}})
+		s.expect(1510*ms, Hint{Watched: []string{"c"}})
 
 		s.create("team/d")
 		s.repos.Set(s.walk())
-		s.expect(1520*ms, Hint{Walk: true, Names: []string{"team/d"}})
+		s.expect(1520*ms, Hint{Walk: true, Watched: []string{"team/d"}})
 		if got, want := s.watched(), s.wanted(); !slices.Equal(got, want) {
 			t.Errorf("watched %q, want %q", got, want)
 		}
@@ -224,7 +224,7 @@ func TestRepositoriesSet(t *testing.T) {
 		s.expect(1530*ms, Hint{Walk: true})
 		s.push("team/e", "{}")
 		s.repos.Set(s.walk())
-		s.expect(1540*ms, Hint{Names: []string{"team/e"}})
+		s.expect(1540*ms, Hint{Watched: []string{"team/e"}})
 
 		if err := os.RemoveAll(s.root + "/b"); err != nil {
 			t.Fatal(err)
@@ -241,7 +241,7 @@ func TestRepositoriesSet(t *testing.T) {
 		}
 		s.create("a")
 		s.repos.Set(s.walk())
-		s.expect(2010*ms, Hint{Names: []string{"a", "c/x"}})
+		s.expect(2010*ms, Hint{Watched: []string{"a", "c/x"}})
 	})
 }
 
@@ -281,7 +281,7 @@ func TestRepositoriesLimit(t *testing.T) {
 		}
 		s.silent(59 * time.Second)
 		s.p.set(func(p *puppet) { p.limit = 0 })
-		s.expect(60*time.Second+10*ms, Hint{Names: []string{"b", "c"}})
+		s.expect(60*time.Second+10*ms, Hint{Watched: []string{"b", "c"}})
 		if st := s.repos.Status(); st.Mode != ModeEvents {
 			t.Errorf("%+v", st)
 		}

@@ -83,7 +83,7 @@ func (d *driver) all() error {
 		name string
 		do   func() error
 	}{
-		{"first pass", d.firstPass}, {"restart", d.restart}, {"rescan", d.rescan}, {"idle", d.idle},
+		{"key meanwhile", d.keyMeanwhile}, {"first pass", d.firstPass}, {"restart", d.restart}, {"rescan", d.rescan}, {"idle", d.idle},
 		{"key", d.key}, {"push", d.push}, {"expiry", d.expiry}, {"look-ups", d.lookUps}, {"disk", d.disk},
 	} {
 		if err := step.do(); err != nil {

@@ -1,0 +1,187 @@
+package scheduler
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+	"trust-worker/verifier"
+)
+
+// What a change of trust, an epoch or an earlier run owes, across crashes.
+
+// Marks in the store. Each says that work is done, so that what is owed can be
+// told after a crash by what has no mark.
+func markApplied(s trust.Signer) string {
+	return "applied " + string(s.Tool) + " " + s.StoreType + " " + s.StoreName + " " + s.Fingerprint.Hex()
+}
+
+// markGone says that a signer has left and that its pass is still owed. It comes
+// with the end of markApplied: should the signer be back before that pass was
+// made, it is a new one.
+func markGone(s trust.Signer) string { return "gone" + strings.TrimPrefix(markApplied(s), "applied") }
+
+func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
+
+// markOff says that a tool was switched off when repositories were settled: its
+// signatures among them were passed over.
+func markOff(t trust.Tool) string { return "off " + string(t) }
+
+// parseMark reads the signer in a mark of a kind.
+func parseMark(kind, mark string) (s trust.Signer, ok bool) {
+	f := strings.Split(mark, " ")
+	if len(f) != 5 || f[0] != kind {
+		return s, false
+	}
+	d, err := trust.ParseHex(f[4])
+	return trust.Signer{Tool: trust.Tool(f[1]), StoreType: f[2], StoreName: f[3], Fingerprint: d}, err == nil
+}
+
+// owePasses queues what a change of trust makes necessary: a pass for each
+// signer that came or went and has not been applied, and the repositories with
+// notation signatures when statements changed meaning. followMu is held.
+func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *trustInUse) error {
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	f := in.inForce()
+	for mark := range marks {
+		if signer, ok := parseMark("gone", mark); ok && !f.Has(signer) {
+			s.oweSigner(in, signer, false, marks)
+		}
+	}
+	for _, m := range f.Terms().Materials {
+		// A pass from before a signer left and came back may say now that it is applied.
+		back := slices.Contains(change.Added, m.Signer) && (!change.First || was != nil && !was.inForce().Has(m.Signer))
+		if back || !marks[markApplied(m.Signer)] {
+			s.oweSigner(in, m.Signer, true, marks)
+		}
+	}
+	if err := s.oweSwitched(f, marks); err != nil {
+		return err
+	}
+	if change.Policies {
+		return s.oweNotation(change.First)
+	}
+	return nil
+}
+
+// takeBack takes back the marks that the new trust ends: that signers are applied
+// which have left or are back, and that signatures are filed for curves and hashes that no key
+// uses any more. was is what workers have verified under, if that is published or
+// not.
+func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.TrustChange, was *trustInUse) error {
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	change := map[string]bool{}
+	for mark := range marks {
+		if signer, ok := parseMark("applied", mark); ok && !store.InForce().Has(signer) {
+			change[mark], change[markGone(signer)] = false, true
+		}
+		if n, ok := cutPair(mark); ok && !slices.Contains(store.InUse(), n) {
+			change[mark] = false
+		}
+	}
+	for _, signer := range trustChange.Added {
+		if marks[markApplied(signer)] && (!trustChange.First || was != nil && !was.inForce().Has(signer)) {
+			change[markApplied(signer)] = false
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	_, err = s.cfg.Store.Commit(cache.Batch{Marks: change})
+	return err
+}
+
+// oweSwitched remembers which tools are off, and owes a pass over every
+// repository when one is on again.
+func (s *Scheduler) oweSwitched(f *trust.InForce, marks map[string]bool) error {
+	switched, on := map[string]bool{}, false
+	for _, tool := range []trust.Tool{trust.Cosign, trust.Notation} {
+		if off := !f.Enabled(tool); off != marks[markOff(tool)] {
+			switched[markOff(tool)] = off
+			on = on || !off
+		}
+	}
+	if len(switched) == 0 {
+		return nil
+	}
+	batches := []cache.Batch{{Marks: switched}}
+	if on {
+		places, err := s.cfg.Store.Places()
+		if err != nil {
+			return err
+		}
+		batches = append(batches, s.unsettle(places)...)
+	}
+	_, err := s.cfg.Store.Commit(batches...)
+	return err
+}
+
+// unsettle queues a pass over the rows of the places, and returns what makes it
+// owed across a restart.
+func (s *Scheduler) unsettle(places []cache.Place) (batches []cache.Batch) {
+	yes := true
+	for _, p := range places {
+		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+		s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle, w.at = true, place{} })
+	}
+	return batches
+}
+
+// oweNotation owes a pass over every repository that has notation signatures.
+// At the first load of a process that is needed only if the policies changed
+// while it was not running; the pass finds nothing to do otherwise.
+func (s *Scheduler) oweNotation(first bool) error {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	yes := true
+	var batches []cache.Batch
+	for _, p := range places {
+		if !p.HasNotation {
+			continue
+		}
+		if !p.Unsettled && !first {
+			batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+		}
+		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
+	}
+	if len(batches) == 0 {
+		return nil
+	}
+	_, err = s.cfg.Store.Commit(batches...)
+	return err
+}
+
+// resume owes what an earlier run left unfinished.
+func (s *Scheduler) resume() error {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return err
+	}
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return err
+	}
+	epoch := "epoch " + strconv.Itoa(int(verifier.Epoch))
+	for _, p := range places {
+		if p.Unsettled {
+			s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle = true })
+		}
+	}
+	s.oweOverflow()
+	if marks[epoch] {
+		return nil
+	}
+	batches := append(s.unsettle(places), cache.Batch{Marks: map[string]bool{epoch: true}})
+	_, err = s.cfg.Store.Commit(batches...)
+	return err
+}
