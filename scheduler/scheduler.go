@@ -119,8 +119,8 @@ type Scheduler struct {
 
 	// rootsListed is set when the last walk could list every root.
 	rootsListed atomic.Bool
-	listed      map[string]bool // by the last walk, if it could; who walks uses it
-	firstPass   chan struct{}   // closed once the first pass over storage is queued and worked off
+	listed      atomic.Pointer[listing] // the last walk's, if it could
+	firstPass   chan struct{}           // closed once the first pass over storage is queued and worked off
 	passOnce    sync.Once
 
 	rescan chan struct{}

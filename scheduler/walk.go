@@ -41,10 +41,11 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 			s.log.Error("storage cannot be listed; its answers read unknown", "error", err)
 		}
 	}
+	last := s.listed.Swap(nil)
 	for name := range l.found {
 		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
 			level := bulk
-			if s.listed != nil && !s.listed[name] {
+			if last != nil && !last.found[name] {
 				level = fresh // it has just been made
 			}
 			s.oweScanAs(level, name, force)
@@ -56,9 +57,8 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	if err := s.setWhole(l); err != nil {
 		return err
 	}
-	s.listed = nil
 	if s.rootsListed.Load() {
-		s.listed = l.found
+		s.listed.Store(l)
 	}
 	if s.cfg.Repositories != nil {
 		s.cfg.Repositories.Set(l.dirs)
