@@ -1,7 +1,10 @@
 package cache
 
 import (
+	"context"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -32,6 +35,40 @@ func TestPaceRestsInTheLongRunAndNotForOnce(t *testing.T) {
 			if pause != tt.last {
 				t.Errorf("last pause %v, want %v", pause, tt.last)
 			}
+		})
+	}
+}
+
+// After a publication that took long, the next one pauses, unless somebody waits for
+// it: then it takes half of the time.
+func TestPublishSoonEndsThePause(t *testing.T) {
+	for soon, want := range map[bool]time.Duration{false: 3500 * time.Millisecond, true: time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := openStore(t, t.TempDir(), Options{})
+			defer closeChecked(t, s)
+			setTrust(t, s, inForce(keyA))
+			publish(t, s)
+			began := make(chan time.Time, 10)
+			s.OnPublish(func(time.Time) {
+				began <- time.Now()
+				time.Sleep(time.Second)
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- s.Run(ctx) }()
+			turn := func(n int) time.Time {
+				mustCommit(t, s, Batch{Place: fmt.Sprint(n), Rows: []Row{{Digest: image, Present: true}}})
+				if soon {
+					s.PublishSoon()
+				}
+				return <-began
+			}
+			first := turn(0)
+			if pause := turn(1).Sub(first) - time.Second; pause != want {
+				t.Errorf("soon %v: paused for %v, want %v", soon, pause, want)
+			}
+			cancel()
+			<-ended
 		})
 	}
 }
