@@ -51,7 +51,9 @@ func start(t *testing.T, cmd *exec.Cmd, state string) *daemon {
 	}()
 	t.Cleanup(func() {
 		d.kill()
-		noCrash(t, d.log.String())
+		if log := d.log.String(); !runtimeHit(log) {
+			noCrash(t, log)
+		}
 		if t.Failed() {
 			t.Logf("log of pid %d:\n%s", cmd.Process.Pid, d.log)
 		}

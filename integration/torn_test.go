@@ -368,6 +368,14 @@ func TestKillNothingButFailDaemonSystemCalls(t *testing.T) {
 	t.Logf("%d turns, failed at %v, the daemon ended %d times, %d answers compared, 0 wrongly trusted, 0 lost", turns, failed, ended, s.compared)
 }
 
+// runtimeHit says that a fault has hit not the program but what it runs on.
+// Counting by thread can hit the eventfd by which Go's runtime wakes itself, or
+// the loading of a program with cgo, as one with the race detector is: that ends
+// any program, and counts as a kill here.
+func runtimeHit(log string) bool {
+	return strings.Contains(log, "runtime: netpollBreak write failed") || strings.Contains(log, "error while loading shared libraries")
+}
+
 // heals runs the daemon with a fault, changes things, and waits until its answers
 // are those that storage gives. One that ends has to say why.
 func (s *torn) heals(f faulttest.Fault) (ended bool) {
@@ -404,11 +412,7 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 	})
 	if d.ended() {
 		code, log := d.cmd.ProcessState.ExitCode(), d.log.String()
-		// Counting by thread can hit the eventfd by which Go's runtime wakes itself, or
-		// the loading of a program with cgo, as one with the race detector is: that ends
-		// any program, and counts as a kill here.
-		runtimeEnds := strings.Contains(log, "runtime: netpollBreak write failed") || strings.Contains(log, "error while loading shared libraries")
-		if !runtimeEnds && (code != 1 || log == "") {
+		if !runtimeHit(log) && (code != 1 || log == "") {
 			s.t.Errorf("%s ends the daemon with %d and says %q", f, code, log)
 		}
 		return true
