@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -24,24 +25,48 @@ const maxTracked = 50_000
 // its pass may be over; outdated holds the indexes of the batches that had any,
 // and a batch's repository is then marked unsettled.
 func (s *Store) Commit(batches ...Batch) (outdated []int, err error) {
+	all := make([]*Batch, len(batches))
+	for i := range batches {
+		all[i] = &batches[i]
+	}
+	return s.commit(all, func() *share { return nil })
+}
+
+// CommitSome is Commit, but for batches that are a whole repository: of each it
+// applies about as much as one transaction has time for. The rest is left to the
+// next call, until [Batch.Written]. What can end trust is applied first: tags that
+// moved or went, and images that went. A repository that is written in part has no
+// stamp, so that it is scanned again should the rest never come.
+//
+// outdated holds the batches that are written and had facts left out.
+func (s *Store) CommitSome(batches []*Batch) (outdated []int, err error) {
+	until := time.Now().Add(transactionTime)
+	return s.commit(batches, func() *share { return &share{until: until, most: s.opts.ShareSteps} })
+}
+
+func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int, err error) {
 	s.write.Lock() // until the new numbers are kept: the next session counts on from them
 	defer s.write.Unlock()
 	var sess *session
+	var written []progress
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
-		sess, outdated = c.sess, nil
-		for i := range batches {
-			late, err := c.apply(&batches[i])
-			if err != nil {
+		sess, outdated, written = c.sess, nil, make([]progress, len(batches))
+		for i, b := range batches {
+			written[i] = b.written
+			if err := c.apply(b, &written[i], shareOf()); err != nil {
 				return err
 			}
-			if late {
-				outdated = append(outdated, i)
-			}
-			if n := len(outdated); n > 0 && outdated[n-1] >= i-batches[i].Ends {
+			if !written[i].done {
 				continue
 			}
-			if err := c.marks(&batches[i]); err != nil {
+			if written[i].outdated {
+				outdated = append(outdated, i)
+			}
+			if n := len(outdated); n > 0 && outdated[n-1] >= i-b.Ends {
+				continue
+			}
+			if err := c.marks(b); err != nil {
 				return err
 			}
 		}
@@ -49,6 +74,9 @@ func (s *Store) Commit(batches ...Batch) (outdated []int, err error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
+	}
+	for i, b := range batches {
+		b.written = written[i]
 	}
 	sess.keep()
 	s.pub.wake()
@@ -112,36 +140,6 @@ func (c *commit) changed(bucket, key []byte) error {
 	return b.Put(k, number(c.seq))
 }
 
-func (c *commit) apply(b *Batch) (outdated bool, err error) {
-	for d, kind := range b.Kinds {
-		if err := c.putMessage(privKinds, d[:], encodeKind(kind)); err != nil {
-			return false, err
-		}
-	}
-	for i := range b.Facts {
-		outdated = outdated || c.late(&b.Facts[i])
-	}
-	if b.Place != "" {
-		if err := c.place(b, outdated); err != nil {
-			return false, fmt.Errorf("repository %s: %w", b.Place, err)
-		}
-	}
-	for i := range b.Facts {
-		if c.late(&b.Facts[i]) {
-			continue
-		}
-		if err := c.fact(&b.Facts[i], b.Place); err != nil {
-			return false, err
-		}
-	}
-	for _, d := range b.Recount {
-		if err := c.touchAll(d); err != nil {
-			return false, err
-		}
-	}
-	return outdated, nil
-}
-
 // marks sets and clears the marks of a batch.
 func (c *commit) marks(b *Batch) error {
 	if b.InForce != nil && !c.s.pub.inForce.Load().Has(*b.InForce) {
@@ -179,152 +177,6 @@ func (c *commit) putMessage(bucket, key []byte, m proto.Message) error {
 		return err
 	}
 	return c.tx.Bucket(bucket).Put(key, v)
-}
-
-// place applies what the batch says of its repository.
-func (c *commit) place(b *Batch, unsettled bool) error {
-	name := []byte(b.Place)
-	places := c.tx.Bucket(privPlaces)
-	var p cachepb.Place
-	if _, err := unsealMessage(name, places.Get(name), &p); err != nil {
-		return err
-	}
-	if p.Id == 0 {
-		if b.Remove {
-			return nil
-		}
-		id, err := places.NextSequence()
-		if err != nil {
-			return err
-		}
-		p.Id = id
-		if err := c.put(privPlaceIDs, number(id), name); err != nil {
-			return err
-		}
-	}
-	if b.Remove {
-		if err := c.rows(&p, b.Place, nil, true); err != nil {
-			return err
-		}
-		if err := c.tags(&p, b.Place, nil); err != nil {
-			return err
-		}
-		if err := c.changed(bucketRepositories, name); err != nil {
-			return err
-		}
-		for _, bucket := range [][]byte{privPlaceIDs, privCounts} {
-			if err := c.tx.Bucket(bucket).Delete(number(p.Id)); err != nil {
-				return err
-			}
-		}
-		return places.Delete(name)
-	}
-	if b.SetTags {
-		if err := c.tags(&p, b.Place, b.Tags); err != nil {
-			return err
-		}
-	}
-	if err := c.rows(&p, b.Place, b.Rows, b.Complete); err != nil {
-		return err
-	}
-	unlisted := p.Unlisted
-	if u := b.Update; u != nil {
-		setIf(&p.Unlisted, u.Unlisted)
-		if u.Unsettled != nil && (*u.Unsettled || p.UnsettledAt <= u.AsOf) {
-			p.Unsettled = *u.Unsettled
-		}
-		unsettled = unsettled || u.Unsettled != nil && *u.Unsettled
-		setIf(&p.HasNotation, u.HasNotation)
-		if u.Stamp != nil {
-			p.Stamp = []byte(*u.Stamp)
-		}
-	}
-	if unsettled {
-		p.Unsettled, p.UnsettledAt = true, c.seq
-	}
-	if old, _, err := unseal(name, places.Get(name)); err != nil || old == nil || unlisted != p.Unlisted {
-		if err := c.changed(bucketRepositories, name); err != nil {
-			return err
-		}
-	}
-	return c.putMessage(privPlaces, name, &p)
-}
-
-func setIf[T any](to *T, from *T) {
-	if from != nil {
-		*to = *from
-	}
-}
-
-// tags replaces the tags of a place.
-func (c *commit) tags(p *cachepb.Place, name string, tags map[string]trust.Digest) error {
-	b := c.tx.Bucket(privTags)
-	prefix := number(p.Id)
-	var gone [][]byte
-	same := map[string]bool{}
-	cur := b.Cursor()
-	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
-		tag := string(k[len(prefix):])
-		d, ok := tags[tag]
-		body, _, err := unseal(k, v)
-		switch {
-		case !ok:
-			gone = append(gone, bytes.Clone(k)) // never delete while iterating
-		case err == nil && bytes.Equal(body, d[:]):
-			same[tag] = true
-		}
-	}
-	for _, k := range gone {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-		if err := c.changed(bucketTags, tagKey(name, string(k[len(prefix):]))); err != nil {
-			return err
-		}
-	}
-	for tag, d := range tags {
-		if same[tag] {
-			continue
-		}
-		if err := c.put(privTags, append(number(p.Id), tag...), d[:]); err != nil {
-			return err
-		}
-		if err := c.changed(bucketTags, tagKey(name, tag)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rows writes the rows of a place that differ from what is there; complete
-// deletes those that are not among them.
-func (c *commit) rows(p *cachepb.Place, name string, rows []Row, complete bool) error {
-	b := c.tx.Bucket(privRows)
-	if complete {
-		keep := make(map[trust.Digest]bool, len(rows))
-		for i := range rows {
-			keep[rows[i].Digest] = true
-		}
-		prefix := number(p.Id)
-		var gone [][]byte
-		cur := b.Cursor()
-		for k, _ := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
-			if len(k) == 8+32 && !keep[trust.Digest(k[8:])] {
-				gone = append(gone, bytes.Clone(k))
-			}
-		}
-		for _, k := range gone {
-			if err := c.row(p, name, trust.Digest(k[8:]), nil); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range rows {
-		if err := c.row(p, name, rows[i].Digest, &rows[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // row writes or (nil) deletes one row, with its entries in digests and due.

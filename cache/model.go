@@ -165,6 +165,8 @@ type Batch struct {
 	Marks   map[string]bool
 	InForce *trust.Signer
 	Ends    int
+
+	written progress
 }
 
 // PlaceUpdate changes a place's own fields; nil pointers leave them.

@@ -286,11 +286,11 @@ func (s *Store) switchData(edit func(*current)) error {
 	if err != nil {
 		return err
 	}
-	at := s.pub.at
 	edit(&next)
+	written := trustWritten{s.pub.at, s.pub.lacking}
 	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
 		next.trusts = next.generation
-		if at, err = s.writeTrust(s.pub.terms, next); err != nil {
+		if written, err = s.writeTrust(s.pub.terms, next); err != nil {
 			return err
 		}
 	}
@@ -300,7 +300,7 @@ func (s *Store) switchData(edit func(*current)) error {
 		}
 		return err
 	}
-	s.pub.trustPublished, s.pub.at = true, at
+	s.pub.nowInForce(written)
 	s.pub.published.Add(1)
 	return nil
 }

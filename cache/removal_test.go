@@ -3,6 +3,8 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -260,5 +262,34 @@ func TestChangesAddUp(t *testing.T) {
 	a, b := TrustChange{Added: []trust.Signer{keyA}, First: true}, TrustChange{Removed: []trust.Signer{keyA}, Policies: true}
 	if got := a.And(b); !reflect.DeepEqual(got, TrustChange{Added: []trust.Signer{keyA}, Removed: []trust.Signer{keyA}, First: true, Policies: true}) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A signer that this cache has never had is published by the next try when the trust
+// file that would have named it cannot be written.
+func TestANewSignerWhoseTrustFileFails(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world())
+	publish(t, s)
+	keyC := trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key C"))}
+	withC := inForce(keyA, keyB, keyC)
+	if err := s.PublishTrust(withC, time.Now()); err != nil || !s.Lacking() {
+		t.Fatalf("lacking %v: %v", s.Lacking(), err)
+	}
+	blocked := filepath.Join(s.publishedPath(), fileName("trust", s.Generation()+1)+".new")
+	if err := os.MkdirAll(filepath.Join(blocked, "full"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.RecordTrust(withC); err == nil {
+		t.Fatal("a trust file was written where none can be")
+	}
+	if !s.Lacking() {
+		t.Error("what could not be published does not lack")
+	}
+	if _, _, err := s.RecordTrust(withC); err != nil || s.Lacking() {
+		t.Errorf("lacking %v: %v", s.Lacking(), err)
 	}
 }

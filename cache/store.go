@@ -110,6 +110,9 @@ type Options struct {
 	// InTransaction, if not nil, is called within each write transaction. Tests
 	// of other packages hold the store with it.
 	InTransaction func()
+	// ShareSteps, if not 0, is how many steps CommitSome takes of one batch in a
+	// transaction, whatever the time.
+	ShareSteps int
 
 	// foldAt and compactAbove are the constants of these names; tests lower
 	// them to have a small cache do what a large one does.

@@ -236,7 +236,7 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 		return err
 	}
 	next.trusts = next.generation
-	at, err := s.writeTrust(f, next)
+	written, err := s.writeTrust(f, next)
 	if err != nil {
 		return err
 	}
@@ -244,23 +244,34 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 		s.discard("trust", next.trusts)
 		return err
 	}
-	s.pub.trustPublished, s.pub.at = true, at
+	s.pub.nowInForce(written)
 	return nil
 }
 
-// writeTrust writes a trust file and returns when it says that it was published.
-func (s *Store) writeTrust(f *trust.InForce, next current) (at int64, err error) {
-	p := s.encodeTrust(f)
-	b, err := proto.Marshal(p)
-	if err != nil {
-		return 0, err
-	}
-	return p.PublishedAt, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
+// trustWritten is what is to be known of a trust file once CURRENT names it.
+type trustWritten struct {
+	at      int64 // when it says that it was published, Unix nanoseconds
+	lacking bool
 }
 
-// encodeTrust encodes f, and notes whether anything in it has no number yet. pub.mu
+// nowInForce notes that CURRENT names a trust file of this process. mu is held.
+func (p *publisher) nowInForce(w trustWritten) {
+	p.trustPublished, p.at, p.lacking = true, w.at, w.lacking
+}
+
+// writeTrust writes a trust file.
+func (s *Store) writeTrust(f *trust.InForce, next current) (trustWritten, error) {
+	p, lacking := s.encodeTrust(f)
+	b, err := proto.Marshal(p)
+	if err != nil {
+		return trustWritten{}, err
+	}
+	return trustWritten{p.PublishedAt, lacking}, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
+}
+
+// encodeTrust encodes f and says whether anything in it has no number yet. pub.mu
 // is held.
-func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
+func (s *Store) encodeTrust(f *trust.InForce) (_ *cachepb.Trust, lacking bool) {
 	t := f.Terms()
 	p := encodeTerms(t)
 	p.PublishedAt, p.Lease, p.Partial = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0)), s.pub.partial
@@ -271,12 +282,12 @@ func (s *Store) encodeTrust(f *trust.InForce) *cachepb.Trust {
 			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
 		}
 	}
-	s.pub.lacking = len(p.Signers) < len(t.Materials)
+	lacking = len(p.Signers) < len(t.Materials)
 	for i := range t.Statements {
 		id, ok := s.dict.policies[t.Statements[i].Policy]
-		p.Statements[i].Policy, s.pub.lacking = id, s.pub.lacking || !ok
+		p.Statements[i].Policy, lacking = id, lacking || !ok
 	}
-	return p
+	return p, lacking
 }
 
 // encodeTerms encodes all but the signers and what has a number.

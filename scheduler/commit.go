@@ -23,9 +23,9 @@ type result struct {
 	waited bool
 }
 
-// maxBatch is how many rows and facts one transaction takes, unless one
-// repository has more: keys are spread over the whole store, and the more come at
-// once the more of them share a page.
+// maxBatch is how many rows and facts one transaction takes on: keys are spread over
+// the whole store, and the more come at once the more of them share a page. A
+// repository that has more is written in parts, see [cache.Store.CommitSome].
 const maxBatch = 4000
 
 func (r *result) size() int {
@@ -36,63 +36,86 @@ func (r *result) size() int {
 	return n
 }
 
+// written reports whether all of it is in the store.
+func (r *result) written() bool {
+	return !slices.ContainsFunc(r.batches, func(b cache.Batch) bool { return !b.Written() })
+}
+
 // commitLoop writes results in batches until the channel is closed. A single
 // change is written at once; during a bulk scan, a commit waits for others as
-// long as the disk rests from the last one.
+// long as the disk rests from the last one. What is too large for one transaction
+// goes on in the next, beside what has come meanwhile and in turn with others of its
+// kind.
 func (s *Scheduler) commitLoop() error {
 	var fatal error
 	var rested time.Time
-	for first := range s.results {
-		batch := s.gather(first, rested)
+	var unfinished []result
+	for {
+		batch, open := s.gather(unfinished, rested)
+		if !open && len(batch) == len(unfinished) {
+			s.drop(unfinished) // the daemon stops: they are scanned again
+			return fatal
+		}
 		if fatal != nil {
 			s.drop(batch)
+			unfinished = nil
 			continue
 		}
 		began := time.Now()
-		if err := s.commit(batch); errors.Is(err, cache.ErrDamaged) {
+		var err error
+		if unfinished, err = s.commit(batch); errors.Is(err, cache.ErrDamaged) {
 			fatal = s.fail(err)
 			s.agenda.end()
 		}
 		ended := time.Now()
 		rested = ended.Add(restAfter(ended.Sub(began)))
 	}
-	return fatal
 }
 
 // restAfter keeps commits to a fifth of the time, if they are not so long that
 // somebody would notice the rest.
 func restAfter(took time.Duration) time.Duration { return min(4*took, 250*time.Millisecond) }
 
-// gather adds to the first result what has come meanwhile, and until rested what
-// comes, unless somebody waits for one of them or nothing else is in work. It
-// stops at maxBatch.
-func (s *Scheduler) gather(first result, rested time.Time) []result {
-	batch, size, waited := []result{first}, first.size(), first.waited
+// gather returns the first result that comes with what has come meanwhile, and until
+// rested what comes, unless somebody waits for one of them or nothing else is in work.
+// It stops at maxBatch. Results that are unfinished are last, and wait for nothing.
+// open is unset when there will be no more.
+func (s *Scheduler) gather(unfinished []result, rested time.Time) (batch []result, open bool) {
+	size, waited := 0, false
+	add := func(r result) {
+		batch = append(batch, r)
+		size += r.size()
+		waited = waited || r.waited
+	}
+	if len(unfinished) == 0 {
+		first, ok := <-s.results
+		if !ok {
+			return nil, false
+		}
+		add(first)
+	}
 	timer := time.NewTimer(time.Until(rested))
 	defer timer.Stop()
-	for size < maxBatch {
+	open = true
+	for open && size < maxBatch {
 		var more result
-		var ok bool
 		select {
-		case more, ok = <-s.results:
+		case more, open = <-s.results:
 		default:
-			if waited || s.agenda.size() <= len(batch) {
-				return batch
+			if waited || len(unfinished) > 0 || s.agenda.size() <= len(batch) {
+				return append(batch, unfinished...), true
 			}
 			select {
-			case more, ok = <-s.results:
+			case more, open = <-s.results:
 			case <-timer.C:
-				return batch
+				return batch, true
 			}
 		}
-		if !ok {
-			return batch
+		if open {
+			add(more)
 		}
-		batch = append(batch, more)
-		size += more.size()
-		waited = waited || more.waited
 	}
-	return batch
+	return append(batch, unfinished...), open
 }
 
 func (s *Scheduler) drop(results []result) {
@@ -101,46 +124,55 @@ func (s *Scheduler) drop(results []result) {
 	}
 }
 
-// commit writes the results. One that cannot be written is owed again.
-func (s *Scheduler) commit(results []result) error {
-	var batches []cache.Batch
+// commit writes the results, as far as one transaction does, and returns those of
+// which something is left. One that cannot be written is owed again.
+func (s *Scheduler) commit(results []result) (unfinished []result, err error) {
+	var batches []*cache.Batch
 	owner := []int{}
 	for i := range results {
-		for range results[i].batches {
-			owner = append(owner, i)
+		for k := range results[i].batches {
+			batches, owner = append(batches, &results[i].batches[k]), append(owner, i)
 		}
-		batches = append(batches, results[i].batches...)
 	}
 	outdated := map[int]bool{}
 	if len(batches) > 0 {
 		began := time.Now()
-		late, err := s.cfg.Store.Commit(batches...)
+		late, err := s.cfg.Store.CommitSome(batches)
 		s.log.Debug("committed", "turns", len(results), "batches", len(batches), "took", time.Since(began), "error", err)
 		if err != nil {
 			if errors.Is(err, cache.ErrDamaged) {
 				s.fail(err) // before anybody takes the work for done
 			}
 			s.commitFailed(results, err)
-			return err
+			return nil, err
 		}
 		for _, b := range late {
 			outdated[owner[b]] = true
 		}
 		s.state.setCommitProblem("")
 		s.counters.commits.Add(1)
-		s.measures.committed(results)
-		if slices.ContainsFunc(results, func(r result) bool { return r.waited }) {
-			s.cfg.Store.PublishSoon()
-		}
 	}
+	var done []result
 	for i, r := range results {
+		if !r.written() {
+			unfinished = append(unfinished, r)
+			continue
+		}
+		done = append(done, r)
 		s.agenda.succeeded(r.item)
 		if r.then != nil {
 			r.then(outdated[i])
 		}
 		s.agenda.done(r.item)
 	}
-	return nil
+	s.measures.committed(done)
+	if slices.ContainsFunc(results, func(r result) bool { return r.waited && len(r.batches) > 0 }) {
+		s.cfg.Store.PublishSoon()
+	}
+	if len(unfinished) > 1 { // each has its turn to be the one with most of the time
+		unfinished = append(unfinished[1:], unfinished[0])
+	}
+	return unfinished, nil
 }
 
 // commitFailed owes everything again, after a pause: the disk may be full.

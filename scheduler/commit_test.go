@@ -1,7 +1,9 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,18 +30,20 @@ func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 		name   string
 		inWork int
 		first  result
+		large  []result                 // unfinished from the transaction before
 		later  map[time.Duration]result // after the first
 		close  bool
 		gather int           // results in the batch
 		after  time.Duration // when it is committed
 	}{
-		{"the only one", 1, result{item: repo("0")}, nil, false, 1, 0},
-		{"the last two", 2, result{item: repo("0")}, map[time.Duration]result{rest / 2: {item: repo("1")}}, false, 2, rest / 2},
-		{"of many", 9, result{item: repo("0")}, map[time.Duration]result{rest / 2: {item: repo("1")}, 2 * rest: {item: repo("2")}}, false, 2, rest},
-		{"somebody waits", 9, signer, nil, false, 1, 0},
-		{"somebody comes to wait", 9, result{item: repo("0")}, map[time.Duration]result{rest / 4: signer}, false, 2, rest / 4},
-		{"enough", 9, result{item: repo("0")}, map[time.Duration]result{rest / 4: big}, false, 2, rest / 4},
-		{"at the end", 9, result{item: repo("0")}, nil, true, 1, 0},
+		{"the only one", 1, result{item: repo("0")}, nil, nil, false, 1, 0},
+		{"the last two", 2, result{item: repo("0")}, nil, map[time.Duration]result{rest / 2: {item: repo("1")}}, false, 2, rest / 2},
+		{"of many", 9, result{item: repo("0")}, nil, map[time.Duration]result{rest / 2: {item: repo("1")}, 2 * rest: {item: repo("2")}}, false, 2, rest},
+		{"somebody waits", 9, signer, nil, nil, false, 1, 0},
+		{"somebody comes to wait", 9, result{item: repo("0")}, nil, map[time.Duration]result{rest / 4: signer}, false, 2, rest / 4},
+		{"enough", 9, result{item: repo("0")}, nil, map[time.Duration]result{rest / 4: big}, false, 2, rest / 4},
+		{"at the end", 9, result{item: repo("0")}, nil, nil, true, 1, 0},
+		{"a large one goes on", 9, result{item: repo("0")}, []result{big}, map[time.Duration]result{rest / 4: {item: repo("2")}}, false, 2, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -48,15 +52,73 @@ func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 				for after, r := range tt.later {
 					time.AfterFunc(after, func() { s.results <- r })
 				}
+				s.results <- tt.first
 				if tt.close {
 					close(s.results)
 				}
-				batch := s.gather(tt.first, began.Add(rest))
+				batch, _ := s.gather(tt.large, began.Add(rest))
 				if len(batch) != tt.gather || time.Since(began) != tt.after {
 					t.Errorf("%d results after %v, want %d after %v", len(batch), time.Since(began), tt.gather, tt.after)
 				}
 				time.Sleep(3 * rest) // the rest come
 			})
 		})
+	}
+}
+
+// A push of any size is written in parts, and what comes meanwhile is written with
+// the next of them.
+func TestALargeRepositoryIsWrittenBesideOthers(t *testing.T) {
+	w := newWorld(t)
+	w.opts.ShareSteps = 10
+	s := w.scheduler()
+	if _, err := w.store.SetTrust(trust.NewInForce(trust.Terms{Cosign: true})); err != nil {
+		t.Fatal(err)
+	}
+	whole := func(name string, images int) cache.Batch {
+		b := cache.Batch{Place: name, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+		for i := range images {
+			d := trust.SumOf(fmt.Append(nil, name, i))
+			b.Tags[fmt.Sprint(i)] = d
+			b.Rows = append(b.Rows, cache.Row{Digest: d, Present: true, Tagged: true})
+		}
+		return b
+	}
+	var order []string
+	send := func(name string, images int, then func()) {
+		i := repo(name)
+		s.agenda.add(i, fresh, func(w *work) { w.scan = true })
+		s.agenda.get()
+		s.results <- result{item: i, batches: []cache.Batch{whole(name, images)}, then: func(bool) {
+			order = append(order, fmt.Sprint(name, " after ", s.counters.commits.Load()))
+			then()
+		}}
+	}
+	left := 3
+	end := func() {
+		if left--; left == 0 {
+			close(s.results)
+		}
+	}
+	send("big", 100, end)
+	send("bigger", 200, end)
+	send("small", 1, func() { send("later", 1, func() {}); end() })
+	if err := s.commitLoop(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"small after 1", "later after", "big after ", "bigger after "}
+	if len(order) != len(want) {
+		t.Fatalf("%q", order)
+	}
+	for n, w := range want {
+		if !strings.HasPrefix(order[n], w) {
+			t.Errorf("%q, want %q", order, want)
+		}
+	}
+	if err := w.store.Publish(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.counters.commits.Load(); n != 40 { // two hundred rows and as many tags
+		t.Errorf("%d transactions", n)
 	}
 }

@@ -256,7 +256,7 @@ func TestKeyThatIsBackBeforeItsLeavingWasWorkedOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.commit([]result{r}); err != nil { // and the process ends
+	if _, err := s.commit([]result{r}); err != nil { // and the process ends
 		t.Fatal(err)
 	}
 	w.st.TrustKey("key.pub", key)

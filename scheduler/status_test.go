@@ -28,7 +28,7 @@ func TestAProblemEndsWithItsCause(t *testing.T) {
 	s.state.setTrustProblem("cannot publish trust: no space left on device")
 	s.agenda.add(item{repository: "app"}, fresh, func(*work) {})
 	i, _, _ := s.agenda.get()
-	if err := s.commit([]result{{item: i, batches: []cache.Batch{{Marks: map[string]bool{"here": true}}}}}); err != nil {
+	if _, err := s.commit([]result{{item: i, batches: []cache.Batch{{Marks: map[string]bool{"here": true}}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Status().Problem; got != "cannot publish trust: no space left on device" {

@@ -64,7 +64,7 @@ func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
 	}
 	r.item = i
 	s.agenda.add(i, fresh, func(w *work) { w.settle, w.at.after = true, trust.Digest{} })
-	if err := s.commit([]result{r}); err != nil {
+	if _, err := s.commit([]result{r}); err != nil {
 		t.Fatal(err)
 	}
 	if _, owed, _ = s.agenda.get(); !owed.settle || owed.at.after != (trust.Digest{}) {
@@ -129,7 +129,7 @@ func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
 	if r.item = i; err != nil {
 		t.Fatal(err)
 	}
-	if err := s.commit([]result{r}); err != nil {
+	if _, err := s.commit([]result{r}); err != nil {
 		t.Fatal(err)
 	}
 	w.close()

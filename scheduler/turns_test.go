@@ -48,7 +48,7 @@ func TestWhatIsKnownIsReadInTurns(t *testing.T) {
 		t.Errorf("%d signatures read in one turn", read)
 	}
 	r.item = item{repository: "copy"}
-	if err := s.commit([]result{r}); err != nil {
+	if _, err := s.commit([]result{r}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.store.Publish(t.Context()); err != nil {
