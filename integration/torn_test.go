@@ -230,17 +230,25 @@ func forget(images map[string]cache.Image) {
 	}
 }
 
+// memory is what the daemon remembers of the trust in force, "" if it has not begun.
+func (s *torn) memory() string {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "_trust", verifier.MemoryFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.t.Fatal(err)
+	}
+	return string(b)
+}
+
 // fromStorage is every answer, made anew.
 func (s *torn) fromStorage() map[string]cache.Image {
 	s.t.Helper()
 	state := s.t.TempDir()
 	// What was in force before is no part of storage.
-	memory, err := os.ReadFile(filepath.Join(s.dir, "_trust", verifier.MemoryFile))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(state, verifier.MemoryFile), memory, 0o640)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a daemon that could not even begin left none
-		s.t.Fatal(err)
+	if memory := s.memory(); memory != "" {
+		if err := os.WriteFile(filepath.Join(state, verifier.MemoryFile), []byte(memory), 0o640); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 	must(s.t, nil, "scan", "--root", s.dir, "--state", state)
 	return open(s.t, state).all()
@@ -389,7 +397,7 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 		s.change()
 		s.check(s.answersNow(), "beside a failing call")
 	}
-	want := s.fromStorage()
+	want, memory := s.fromStorage(), s.memory()
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
 			got := s.answersNow()
@@ -404,6 +412,9 @@ func (s *torn) heals(f faulttest.Fault) (ended bool) {
 	eventually(s.t, "the answers are those of storage after "+f.String(), func() bool {
 		if d.ended() {
 			return true
+		}
+		if now := s.memory(); now != memory { // it could not be written before
+			want, memory = s.fromStorage(), now
 		}
 		got := s.answersNow()
 		s.check(got, "beside a failing call")
