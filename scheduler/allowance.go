@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"time"
 
 	"trust-worker/cache"
@@ -16,6 +17,14 @@ const (
 	turnSize = 64
 	turnTime = 50 * time.Millisecond
 )
+
+// scanTime is how long a repository may be read and compared in an ordinary turn. A
+// scan is not done in parts, since it is of one index.json; one that takes longer is
+// begun again where only such scans wait for each other.
+const scanTime = 100 * time.Millisecond
+
+// errLong: a scan takes longer than an ordinary turn may.
+var errLong = errors.New("the scan takes longer than a turn may")
 
 // allowance is what is left of one turn. The first look is always allowed, so that
 // each turn gets on.

@@ -17,7 +17,7 @@ func gathering(n int) *Scheduler {
 	s := &Scheduler{agenda: newAgenda(), results: make(chan result, 10)}
 	for i := range n {
 		s.agenda.add(repo(fmt.Sprint(i)), fresh, func(w *work) { w.scan = true })
-		s.agenda.get()
+		s.agenda.get(ordinary)
 	}
 	return s
 }
@@ -88,7 +88,7 @@ func TestALargeRepositoryIsWrittenBesideOthers(t *testing.T) {
 	send := func(name string, images int, then func()) {
 		i := repo(name)
 		s.agenda.add(i, fresh, func(w *work) { w.scan = true })
-		s.agenda.get()
+		s.agenda.get(ordinary)
 		s.results <- result{item: i, batches: []cache.Batch{whole(name, images)}, then: func(bool) {
 			order = append(order, fmt.Sprint(name, " after ", s.counters.commits.Load()))
 			then()

@@ -65,7 +65,7 @@ func TestAPushIsBeforeAWalk(t *testing.T) {
 	}
 	next := func(want string, level priority) {
 		t.Helper()
-		if i, owed, _ := s.agenda.get(); i.repository != want || owed.level != level {
+		if i, owed, _ := s.agenda.get(ordinary); i.repository != want || owed.level != level {
 			t.Errorf("%s in class %d, want %s in class %d", i.repository, owed.level, want, level)
 		}
 	}
@@ -76,7 +76,7 @@ func TestAPushIsBeforeAWalk(t *testing.T) {
 	walk()
 	next("new", fresh)
 	for range 2 {
-		if _, owed, _ := s.agenda.get(); owed.level != bulk {
+		if _, owed, _ := s.agenda.get(ordinary); owed.level != bulk {
 			t.Errorf("what the first walk found is in class %d", owed.level)
 		}
 	}

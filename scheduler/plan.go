@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/layout"
@@ -28,8 +29,9 @@ type plan struct {
 
 // plan builds the rows and verifies up to turnSize new references, those whose
 // subject had signatures before first: a co-signature that replaces the .sig
-// manifest must not make a trusted image flicker (S7).
-func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents) (*plan, error) {
+// manifest must not make a trusted image flicker (S7). It returns errLong if that takes
+// longer than until, unless that is zero.
+func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents, until time.Time) (*plan, error) {
 	asOf, err := s.cfg.Store.Sequence()
 	if err != nil {
 		return nil, err
@@ -41,7 +43,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		was      *cache.Reference
 	}
 	var replaced, others []open
-	left := newAllowance()
+	left, looks := newAllowance(), 0
 	for i := range pl.rows {
 		row := &pl.rows[i]
 		if len(row.References) == 0 {
@@ -56,6 +58,9 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			had[old.References[k].Digest] = &old.References[k]
 		}
 		for k := range row.References {
+			if looks++; looks%256 == 0 && !until.IsZero() && time.Now().After(until) {
+				return nil, errLong
+			}
 			ref := &row.References[k]
 			pl.notation = pl.notation || kindOf(ref.Carrier) == verifier.Notation
 			was := had[ref.Digest]

@@ -46,6 +46,7 @@ type work struct {
 	pass   *pass  // a signer's
 	level  priority
 	since  time.Time // owed since
+	long   bool      // a scan that may take long: set when it is taken from that queue
 }
 
 // merge owes what other owed as well.
@@ -71,11 +72,15 @@ func (w *work) merge(other *work) {
 // first to last. An item is in it at most once, and in work by one worker at a time;
 // what is owed to it meanwhile has the next turn. It is in work from the first add
 // until its turn's results are committed and nothing more is owed to it.
+//
+// Scans that have taken longer than a turn may are queued apart, for a worker of
+// their own: however many large repositories there are, others wait for none of them.
 type agenda struct {
 	mu      sync.Mutex
 	more    *sync.Cond // something is queued, or nothing will be
-	lanes   [priorities][]item
-	queued  map[item]priority // the lane in which an item counts; in others it is passed over
+	lanes   [2]lanes   // ordinary turns, long scans
+	long    map[item]bool
+	queued  map[item]lane // where an item counts; elsewhere it is passed over
 	owed    map[item]*work
 	running map[item]bool
 	idle    chan struct{} // closed while nothing is owed
@@ -84,8 +89,23 @@ type agenda struct {
 	pops    int
 }
 
+// lanes are a queue for each class.
+type lanes [priorities][]item
+
+// lane is one of them.
+type lane struct {
+	kind  int // ordinary or longScans
+	level priority
+}
+
+// The kinds of turns, each with workers of its own.
+const (
+	ordinary  = 0
+	longScans = 1
+)
+
 func newAgenda() *agenda {
-	a := &agenda{queued: map[item]priority{}, owed: map[item]*work{}, running: map[item]bool{}, fails: map[item]int{}, idle: make(chan struct{})}
+	a := &agenda{long: map[item]bool{}, queued: map[item]lane{}, owed: map[item]*work{}, running: map[item]bool{}, fails: map[item]int{}, idle: make(chan struct{})}
 	a.more = sync.NewCond(&a.mu)
 	close(a.idle)
 	return a
@@ -108,25 +128,35 @@ func (a *agenda) add(i item, level priority, merge func(*work)) {
 	a.queue(i)
 }
 
-// queue puts an item with work owed into its lane, unless it is in work or in that lane
-// or a better one. mu is held.
-func (a *agenda) queue(i item) {
-	level := a.owed[i].level
-	if at, ok := a.queued[i]; a.running[i] || ok && at <= level {
-		return
+// laneOf says where an item with work owed belongs. mu is held.
+func (a *agenda) laneOf(i item) lane {
+	w := a.owed[i]
+	if w.scan && a.long[i] {
+		return lane{longScans, w.level}
 	}
-	a.queued[i] = level
-	a.lanes[level] = append(a.lanes[level], i)
-	a.more.Signal()
+	return lane{ordinary, w.level}
 }
 
-// get blocks for the next item and takes what is owed to it.
-func (a *agenda) get() (i item, w *work, shutdown bool) {
+// queue puts an item with work owed into its lane, unless it is in work or in that lane
+// or a better one of its kind. mu is held.
+func (a *agenda) queue(i item) {
+	to := a.laneOf(i)
+	if at, ok := a.queued[i]; a.running[i] || ok && at.kind == to.kind && at.level <= to.level {
+		return
+	}
+	a.queued[i] = to
+	a.lanes[to.kind][to.level] = append(a.lanes[to.kind][to.level], i)
+	a.more.Broadcast()
+}
+
+// get blocks for the next item of a kind and takes what is owed to it.
+func (a *agenda) get(kind int) (i item, w *work, shutdown bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for !a.ended {
-		if i, ok := a.pop(); ok {
+		if i, ok := a.pop(kind); ok {
 			w := a.owed[i]
+			w.long = kind == longScans
 			delete(a.owed, i)
 			a.running[i] = true
 			return i, w, false
@@ -136,28 +166,40 @@ func (a *agenda) get() (i item, w *work, shutdown bool) {
 	return item{}, nil, true
 }
 
+// took says whether an item that is in work has a scan that takes longer than a turn may.
+func (a *agenda) took(i item, long bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if long {
+		a.long[i] = true
+	} else {
+		delete(a.long, i)
+	}
+}
+
 // othersTurn is how often an item of the classes that nobody waits for has its turn
 // before the others: a repository that is pushed to all the time must not keep them out.
 const othersTurn = 8
 
-// pop takes the first item of the best lane. mu is held.
-func (a *agenda) pop() (item, bool) {
+// pop takes the first item of the best lane of a kind. mu is held.
+func (a *agenda) pop(kind int) (item, bool) {
 	if a.pops++; a.pops%othersTurn == 0 {
-		if i, ok := a.popFrom(bulk); ok {
+		if i, ok := a.popFrom(kind, bulk); ok {
 			return i, true
 		}
 	}
-	return a.popFrom(urgent)
+	return a.popFrom(kind, urgent)
 }
 
 // popFrom takes the first item of the best lane from one on. mu is held.
-func (a *agenda) popFrom(first priority) (item, bool) {
+func (a *agenda) popFrom(kind int, first priority) (item, bool) {
+	l := &a.lanes[kind]
 	for level := first; level < priorities; level++ {
-		for len(a.lanes[level]) > 0 {
-			i := a.lanes[level][0]
-			a.lanes[level][0] = item{}
-			a.lanes[level] = a.lanes[level][1:]
-			if at, ok := a.queued[i]; ok && at == level {
+		for len(l[level]) > 0 {
+			i := l[level][0]
+			l[level][0] = item{}
+			l[level] = l[level][1:]
+			if at, ok := a.queued[i]; ok && at == (lane{kind, level}) {
 				delete(a.queued, i)
 				return i, true
 			}

@@ -19,7 +19,7 @@ func repo(name string) item { return item{repository: name} }
 // take gets the next item and ends its turn.
 func take(t *testing.T, a *agenda) (string, *work) {
 	t.Helper()
-	i, w, shutdown := a.get()
+	i, w, shutdown := a.get(ordinary)
 	if shutdown {
 		t.Fatal("shut down")
 	}
@@ -49,12 +49,47 @@ func TestOrderIsByClassThenTurn(t *testing.T) {
 	}
 }
 
+// A scan that takes long is taken only by the worker that takes such scans; what else
+// its repository is owed is an ordinary turn.
+func TestLongScansAreTakenApart(t *testing.T) {
+	a := newAgenda()
+	defer a.end()
+	scan, settle := func(w *work) { w.scan = true }, func(w *work) { w.settle = true }
+	for _, name := range []string{"big 1", "big 2"} {
+		a.took(repo(name), true)
+		a.add(repo(name), urgent, scan)
+	}
+	a.add(repo("small"), retry, scan)
+	if got, w := take(t, a); got != "small" || w.long {
+		t.Errorf("got %s (long %v), want the only ordinary turn", got, w.long)
+	}
+	i, w, _ := a.get(longScans)
+	if i != repo("big 1") || !w.long {
+		t.Errorf("got %v, long %v", i, w.long)
+	}
+	a.add(i, fresh, settle)
+	a.done(i)
+	if got, w := take(t, a); got != "big 1" || w.scan || w.long {
+		t.Errorf("got %s, want what is left of the first: %+v", got, w)
+	}
+	a.add(i, bulk, scan)
+	if i, _, _ = a.get(longScans); i != repo("big 2") {
+		t.Errorf("got %v before the other long scan", i)
+	}
+	a.took(i, false) // it has become small
+	a.add(i, fresh, scan)
+	a.done(i)
+	if got, _ := take(t, a); got != "big 2" {
+		t.Errorf("got %s", got)
+	}
+}
+
 // What is added during a turn is kept for another, and merged into one.
 func TestWorkAddedDuringATurnIsKept(t *testing.T) {
 	a := newAgenda()
 	defer a.end()
 	a.add(repo("a"), fresh, func(w *work) { w.scan = true })
-	i, w, _ := a.get()
+	i, w, _ := a.get(ordinary)
 	if !w.scan || w.settle {
 		t.Errorf("%+v", w)
 	}
@@ -108,7 +143,7 @@ func TestAgenda(t *testing.T) {
 		a.add(one, urgent, func(w *work) { w.settle = true }) // more urgent now
 		get := func(want item) *work {
 			t.Helper()
-			i, w, ended := a.get()
+			i, w, ended := a.get(ordinary)
 			if i != want || ended {
 				t.Fatalf("%v, want %v", i, want)
 			}
@@ -121,7 +156,7 @@ func TestAgenda(t *testing.T) {
 		get(two)
 		get(three)
 		got := make(chan item)
-		go func() { i, _, _ := a.get(); got <- i }()
+		go func() { i, _, _ := a.get(ordinary); got <- i }()
 		synctest.Wait()
 		select {
 		case i := <-got:
@@ -146,7 +181,7 @@ func TestAgenda(t *testing.T) {
 			t.Errorf("left: %d, %v", a.size(), a.queued)
 		}
 		ended := make(chan bool)
-		go func() { _, _, e := a.get(); ended <- e }()
+		go func() { _, _, e := a.get(ordinary); ended <- e }()
 		synctest.Wait()
 		a.end()
 		if !<-ended {

@@ -233,7 +233,14 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		return s.rest(item{repository: name}, w, result{}), nil
 	}
 	var kindErr error
-	contents, err := p.Contents(ctx, func(d trust.Digest) (layout.Kind, bool) {
+	began := time.Now()
+	reading := ctx
+	if !w.long {
+		var cancel context.CancelFunc
+		reading, cancel = context.WithTimeoutCause(ctx, s.scanTime, errLong)
+		defer cancel()
+	}
+	contents, err := p.Contents(reading, func(d trust.Digest) (layout.Kind, bool) {
 		k, ok, err := s.cfg.Store.Kind(d)
 		kind := layoutKind(k)
 		if ok && err == nil && (kind.Class == layout.ImageManifest || kind.Class == layout.ImageIndex) {
@@ -251,6 +258,8 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		return result{}, ctx.Err()
 	case kindErr != nil:
 		return result{}, kindErr
+	case err != nil && errors.Is(context.Cause(reading), errLong):
+		return result{}, errLong
 	case err != nil:
 		return s.rest(item{repository: name}, w, s.unlisted(name, w, err)), nil
 	}
@@ -258,9 +267,16 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	for _, problem := range contents.Problems {
 		s.log.Debug("passed over in storage", "repository", name, "digest", problem.Digest.String(), "reason", string(problem.Reason), "detail", problem.Detail)
 	}
-	plan, err := s.plan(ctx, p, name, contents)
+	var until time.Time
+	if !w.long {
+		until = began.Add(s.scanTime)
+	}
+	plan, err := s.plan(ctx, p, name, contents, until)
 	if err != nil {
 		return result{}, err
+	}
+	if w.long {
+		s.agenda.took(item{repository: name}, time.Since(began) > s.scanTime)
 	}
 	return s.rest(item{repository: name}, w, s.scanned(name, contents, plan, w)), nil
 }

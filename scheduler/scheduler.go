@@ -135,7 +135,8 @@ type Scheduler struct {
 	// a retry: nobody would be there when it comes.
 	impatient bool
 
-	verify func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
+	verify   func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
+	scanTime time.Duration                                                                         // tests shorten it
 }
 
 // New checks the configuration.
@@ -156,7 +157,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime,
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),
@@ -299,9 +300,13 @@ func (s *Scheduler) run(ctx context.Context, watch, start func(context.Context, 
 		}
 		s.quarantine.open(s.cfg.Store)
 		var workers sync.WaitGroup
-		for range s.cfg.Workers {
+		for n := range s.cfg.Workers + 1 {
+			kind := ordinary
+			if n == 0 {
+				kind = longScans
+			}
 			workers.Add(1)
-			g.Go(func() error { defer workers.Done(); return s.work(ctx) })
+			g.Go(func() error { defer workers.Done(); return s.work(ctx, kind) })
 		}
 		// The committer and the publisher outlive the workers, so that the turns
 		// in progress at shutdown are kept.
@@ -344,10 +349,10 @@ func (s *Scheduler) failure() error {
 	return s.fatal
 }
 
-// work takes turns until the queue is shut down.
-func (s *Scheduler) work(ctx context.Context) error {
+// work takes turns of a kind until the queue is shut down.
+func (s *Scheduler) work(ctx context.Context, kind int) error {
 	for {
-		i, w, shutdown := s.agenda.get()
+		i, w, shutdown := s.agenda.get(kind)
 		if shutdown {
 			return nil
 		}
@@ -361,6 +366,12 @@ func (s *Scheduler) work(ctx context.Context) error {
 			s.fail(err)
 			s.agenda.done(i)
 			return err
+		}
+		if errors.Is(err, errLong) {
+			s.agenda.took(i, true)
+			s.agenda.add(i, w.level, func(owed *work) { owed.merge(w) })
+			s.agenda.done(i)
+			continue
 		}
 		if err != nil {
 			s.postpone(ctx, i, w, err)

@@ -27,7 +27,7 @@ func TestAProblemEndsWithItsCause(t *testing.T) {
 	}
 	s.state.setTrustProblem("cannot publish trust: no space left on device")
 	s.agenda.add(item{repository: "app"}, fresh, func(*work) {})
-	i, _, _ := s.agenda.get()
+	i, _, _ := s.agenda.get(ordinary)
 	if _, err := s.commit([]result{{item: i, batches: []cache.Batch{{Marks: map[string]bool{"here": true}}}}}); err != nil {
 		t.Fatal(err)
 	}

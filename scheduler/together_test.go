@@ -57,7 +57,7 @@ func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
 	if err := s.oweRehash(); err != nil {
 		t.Fatal(err)
 	}
-	i, owed, _ := s.agenda.get()
+	i, owed, _ := s.agenda.get(ordinary)
 	r, err := s.turn(context.Background(), i, owed)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestRowsAreSettledFromTheFirstDuringTheSlowPass(t *testing.T) {
 	if _, err := s.commit([]result{r}); err != nil {
 		t.Fatal(err)
 	}
-	if _, owed, _ = s.agenda.get(); !owed.settle || owed.at.after != (trust.Digest{}) {
+	if _, owed, _ = s.agenda.get(ordinary); !owed.settle || owed.at.after != (trust.Digest{}) {
 		t.Errorf("settling begins at %s", owed.at.after)
 	}
 }
@@ -124,7 +124,7 @@ func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
 	}
 	s.agenda = newAgenda() // without the pass
 	s.oweScan("a", false)
-	i, owed, _ := s.agenda.get()
+	i, owed, _ := s.agenda.get(ordinary)
 	r, err := s.turn(t.Context(), i, owed)
 	if r.item = i; err != nil {
 		t.Fatal(err)

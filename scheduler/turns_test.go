@@ -1,10 +1,12 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
@@ -121,4 +123,32 @@ func TestOneImageOfManySignatures(t *testing.T) {
 	if a := w.image(img); a.Statuses()[trust.Trusted] != n {
 		t.Errorf("statuses %v", a.Statuses())
 	}
+}
+
+// A scan that takes longer than a turn may is begun again as a long one, with the same
+// answers, and is an ordinary one again once it is quick.
+func TestAScanThatTakesLong(t *testing.T) {
+	w := newWorld(t)
+	key := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("key.pub", key)
+	img := w.st.Image("repo", "1")
+	w.st.SignSimple(img, key, signtest.CosignOptions{})
+	pass := func(scanTime time.Duration, scans int64, long bool) {
+		t.Helper()
+		s := w.scheduler()
+		s.scanTime = scanTime
+		s.agenda.took(repo("repo"), !long) // as if it had been otherwise before
+		if err := s.Scan(context.Background(), false); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Work(); n.Scanned != scans || n.Errors != 0 {
+			t.Errorf("%+v, want %d scans", n, scans)
+		}
+		if s.agenda.long[repo("repo")] != long {
+			t.Errorf("long %v, want %v", !long, long)
+		}
+		w.want(img, "trusted")
+	}
+	pass(time.Nanosecond, 2, true)
+	pass(time.Hour, 1, false)
 }
