@@ -29,7 +29,7 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 		return nil
 	}
 	err := s.view(func(tx *bbolt.Tx) error {
-		if err := s.writeAll(tx, put); err != nil {
+		if err := writeAll(tx, policyChooser(s.pub.inForce.Load()), put); err != nil {
 			return err
 		}
 		policies := policyChooser(s.pub.inForce.Load())
@@ -37,7 +37,7 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 			{bucketAuthors, id32(1)}, {bucketSigned, id32(1)}, {bucketRepositories, []byte("lost")},
 			{bucketTags, tagKey("team/app", "1.0")}, {bucketImages, imageKey("team/app", image)},
 		} {
-			if err := s.writeOne(tx, k.bucket[0], k.key, policies, put); err != nil {
+			if err := writeOne(tx, k.bucket[0], k.key, policies, put); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -21,21 +22,21 @@ func refuted() Fact {
 	return f
 }
 
-// A base holds what is then no longer tracked. What was published before it, put
+// What is published is forgotten. What was published before it, put
 // back from a backup, lacks that: it is not what the private store goes on from,
 // though nothing has been committed since.
 func TestPublishedBackupFromBeforeABase(t *testing.T) {
 	for name, makeBase := range map[string]func(*Store) error{
-		"folded": func(s *Store) error { return s.Fold(t.Context()) },
+		"folded": func(s *Store) error { return errors.Join(s.Publish(t.Context()), s.Fold(t.Context())) },
 		"anew": func(s *Store) error {
 			s.RenderAnew()
 			return s.Fold(t.Context())
 		},
-		"whole": (*Store).publishAll,
+		"whole": (*Store).publishBase,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, backup := t.TempDir(), filepath.Join(t.TempDir(), "published")
-			opts := Options{foldAt: 1}
+			opts := Options{fewBytes: 1}
 			s := openStore(t, dir, opts)
 			setTrust(t, s, inForce(keyA))
 			mustCommit(t, s, world())
@@ -71,7 +72,7 @@ func TestWholeBackupUnderALongLivedReader(t *testing.T) {
 		for more := range 4 { // publications after the restored one; before it there were 2
 			t.Run(name, func(t *testing.T) {
 				dir, backup := t.TempDir(), filepath.Join(t.TempDir(), "state")
-				opts := Options{foldAt: 1}
+				opts := Options{fewBytes: 1}
 				s := openStore(t, dir, opts)
 				setTrust(t, s, inForce())
 				mustCommit(t, s, world())

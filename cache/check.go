@@ -55,9 +55,8 @@ func Check(ctx context.Context, state string) (*CheckReport, error) {
 		} else {
 			_ = g.trustOpen.Close() // it was read only
 		}
-		c.checkFile(ctx, cur.basePath(dir), publishedBuckets, &c.Published)
-		if cur.delta != 0 {
-			c.checkFile(ctx, cur.deltaPath(dir), publishedBuckets, &c.Published)
+		for _, name := range cur.names() {
+			c.checkFile(ctx, filepath.Join(dir, name), publishedBuckets, &c.Published)
 		}
 	}
 	if err := c.checkPrivate(ctx, state); err != nil {
@@ -111,7 +110,7 @@ func (c *CheckReport) checkOpen(ctx context.Context, f *file, buckets [][]byte, 
 				}
 				if err := b.ForEach(func(k, v []byte) error {
 					*count++
-					if string(name) == string(privChanged) && len(v) == 8 {
+					if string(name) == string(privChanged) {
 						return ctx.Err()
 					}
 					if _, _, err := unseal(k, v); err != nil {

@@ -13,10 +13,6 @@ import (
 	"trust-worker/trust"
 )
 
-// maxTracked is how many changed keys are tracked for a delta; beyond it the
-// next publication is a full base.
-const maxTracked = 50_000
-
 // Commit applies the batches in one transaction and wakes the publisher. When
 // it returns nil the batches are durable; on an error none of them is.
 //
@@ -41,6 +37,9 @@ func (s *Store) Commit(batches ...Batch) (outdated []int, err error) {
 // outdated holds the batches that are written and had facts left out.
 func (s *Store) CommitSome(batches []*Batch) (outdated []int, err error) {
 	until := time.Now().Add(transactionTime)
+	if s.pub.tracked.Load() > manyTracked { // others' changes are to be published as well
+		until = time.Now()
+	}
 	return s.commit(batches, func() *share { return &share{until: until, most: s.opts.ShareSteps} })
 }
 
@@ -49,6 +48,7 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 	defer s.write.Unlock()
 	var sess *session
 	var written []progress
+	var gone []string
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
 		sess, outdated, written = c.sess, nil, make([]progress, len(batches))
@@ -70,11 +70,14 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 				return err
 			}
 		}
-		return c.finish()
+		err := c.finish()
+		gone = c.gone
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
+	s.trimmed(gone)
 	for i, b := range batches {
 		b.written = written[i]
 	}
@@ -89,14 +92,14 @@ type commit struct {
 	tx   *bbolt.Tx
 	sess *session
 	seq  uint64
-	full bool
+	gone []string // entries of what is published, deleted
 
 	count *counting
 }
 
 func newCommit(s *Store, tx *bbolt.Tx) *commit {
 	return &commit{s: s, tx: tx, sess: s.dict.session(tx),
-		seq: getMeta(tx, metaSequence) + 1, full: getMeta(tx, metaFull) != 0, count: newCounting()}
+		seq: getMeta(tx, metaSequence) + 1, count: newCounting()}
 }
 
 func (c *commit) finish() error {
@@ -108,7 +111,17 @@ func (c *commit) finish() error {
 			return err
 		}
 	}
+	var err error
+	if c.gone, err = c.s.pub.spent.trim(c.tx.Bucket(privChanged)); err != nil {
+		return err
+	}
 	return errors.Join(putMeta(c.tx, metaSequence, c.seq), c.s.noteNamed(c.tx))
+}
+
+// trimmed notes that entries of what is published have been deleted.
+func (s *Store) trimmed(gone []string) {
+	s.pub.spent.forget(gone)
+	s.pub.tracked.Add(-int64(len(gone)))
 }
 
 // noteNamed remembers how far what is published has come.
@@ -117,14 +130,7 @@ func (s *Store) noteNamed(tx *bbolt.Tx) error { return putMeta(tx, metaGeneratio
 // changed notes that a published key may have another value now. The key's
 // first byte says which bucket it is in.
 func (c *commit) changed(bucket, key []byte) error {
-	if c.full {
-		return nil
-	}
-	b := c.tx.Bucket(privChanged)
-	k := append([]byte{bucket[0]}, key...)
-	n := c.s.pub.tracked.Load()
-	if n >= maxTracked {
-		c.full = true
+	if c.s.pub.tracked.Load() >= maxTracked {
 		c.s.pub.tracked.Store(0)
 		if err := c.tx.DeleteBucket(privChanged); err != nil {
 			return err
@@ -132,12 +138,12 @@ func (c *commit) changed(bucket, key []byte) error {
 		if _, err := c.tx.CreateBucket(privChanged); err != nil {
 			return err
 		}
-		return putMeta(c.tx, metaFull, 1)
+		if err := putMeta(c.tx, metaFull, c.seq); err != nil {
+			return err
+		}
 	}
-	if b.Get(k) == nil {
-		c.s.pub.tracked.Add(1) // an upper bound: a rolled back commit leaves it too high
-	}
-	return b.Put(k, number(c.seq))
+	c.s.pub.tracked.Add(1) // an upper bound: it may be there
+	return c.tx.Bucket(privChanged).Put(append(append(number(c.seq), bucket[0]), key...), []byte{})
 }
 
 // marks sets and clears the marks of a batch.

@@ -35,8 +35,8 @@ type Difference struct {
 //
 // Lease and staleness are left aside, since they say what may be believed and
 // not what has changed: what fn is given is no answer to be acted on. Unchanged
-// records cost a comparison of bytes, and nothing at all while both snapshots
-// rest on the same base. When signers alone came or went, the records that rest
+// records cost a comparison of bytes, and nothing at all in the layers that both
+// snapshots rest on. When signers alone came or went, the records that rest
 // on none of them cost being skimmed.
 func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(*Difference) error) (err error) {
 	c := newComparison(old, s, from, to)
@@ -96,7 +96,7 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 		if s == nil {
 			return nil
 		}
-		return &Snapshot{r: s.r, g: s.g, base: s.base, delta: s.delta, now: t, asOf: s.asOf, scratch: new(scratch)}
+		return &Snapshot{r: s.r, g: s.g, base: s.base, deltas: s.deltas, now: t, asOf: s.asOf, scratch: new(scratch)}
 	}
 	return comparison{was: at(old, from), is: at(s, to)}
 }
@@ -182,31 +182,42 @@ func (s *Snapshot) raw(key []byte) []byte {
 	if s == nil {
 		return nil
 	}
-	if s.delta != nil {
-		if v := s.delta.buckets[inImages].Get(key); v != nil {
-			return v
-		}
+	return s.sealed(inImages, key)
+}
+
+// common is how many of the oldest layers two snapshots have in common: only what the
+// others hold can differ.
+func (c comparison) common() int {
+	if c.was.g.base != c.is.g.base {
+		return 0
 	}
-	return s.base.buckets[inImages].Get(key)
+	a, b := c.was.g.deltas, c.is.g.deltas
+	n := 0
+	for n < min(len(a), len(b)) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	return 1 + n
 }
 
 // images calls fn with the images under a prefix, all or those whose records
 // differ, but for those of the repositories named in but (sorted).
 func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Difference) error) error {
-	// On one base only what the deltas hold can differ.
-	sameBase := !all && c.was.g.base == c.is.g.base
-	a, b := c.was.merged(inImages, prefix, prefix, sameBase), c.is.merged(inImages, prefix, prefix, sameBase)
+	skip := 0
+	if !all {
+		skip = c.common()
+	}
+	a, b := c.was.merged(inImages, prefix, prefix, skip), c.is.merged(inImages, prefix, prefix, skip)
 	for a.k != nil || b.k != nil {
 		order := compareKeys(a.k, b.k)
 		key, before, after := a.k, a.v, b.v
 		switch {
 		case order < 0:
-			if after = nil; sameBase {
+			if after = nil; skip > 0 {
 				after = c.is.raw(key)
 			}
 		case order > 0:
 			key = b.k
-			if before = nil; sameBase {
+			if before = nil; skip > 0 {
 				before = c.was.raw(key)
 			}
 		}

@@ -2,10 +2,8 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -67,7 +65,7 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 				setTrust(t, s, inForce(some...))
 			case 3: // a new base with everything, as a fold leaves it
 				s.pub.data.Lock()
-				if err := errors.Join(s.publishAll(), s.forget(math.MaxUint64)); err != nil {
+				if err := s.publishBase(); err != nil {
 					t.Fatal(err)
 				}
 				s.pub.data.Unlock()
@@ -176,7 +174,7 @@ func TestCompareWork(t *testing.T) {
 		t.Errorf("all: told %v", got)
 	}
 	visited := 0
-	for it := now.merged(inImages, nil, nil, true); it.k != nil; it.next() {
+	for it := now.merged(inImages, nil, nil, newComparison(old, now, time.Now(), time.Now()).common()); it.k != nil; it.next() {
 		visited++
 	}
 	if visited != 1 {

@@ -63,7 +63,7 @@ func TestConfirmationOfWhatIsNotThere(t *testing.T) {
 		},
 		"trust file gone": func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.trustPath(dir)) },
 		"base gone":       func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.basePath(dir)) },
-		"delta gone":      func(t *testing.T, s *Store, dir string) { remove(t, s.pub.cur.deltaPath(dir)) },
+		"delta gone":      func(t *testing.T, s *Store, dir string) { remove(t, filepath.Join(dir, s.pub.cur.names()[1])) },
 		"all gone": func(t *testing.T, s *Store, dir string) {
 			remove(t, dir)
 			if err := os.Mkdir(dir, 0o750); err != nil {

@@ -105,7 +105,7 @@ func (w *countingWorld) play(above string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }, foldAt: 3}); err != nil {
+	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }, fewBytes: 1}); err != nil {
 		w.Fatal(err)
 	}
 	if w.r, err = OpenReader(dir, WithClock(func() time.Time { return w.now })); err != nil {
@@ -276,7 +276,7 @@ func (w *countingWorld) check() {
 	}
 	defer snap.Close()
 	published, rendered := contents(func(put putFunc) error { return snap.writeMerged(ctx, put) }), contents(func(put putFunc) error {
-		return w.s.view(func(tx *bbolt.Tx) error { return w.s.writeAll(tx, put) })
+		return w.s.view(func(tx *bbolt.Tx) error { return writeAll(tx, policyChooser(w.s.pub.inForce.Load()), put) })
 	})
 	if !maps.Equal(published, rendered) {
 		w.Fatalf("published %q, stored %q", published, rendered)

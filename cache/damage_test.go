@@ -46,7 +46,7 @@ func townsfolk(t testing.TB, dir string) map[trust.Digest]bool {
 	}
 	mustCommit(t, s, batch("one", 0, 150))
 	publish(t, s)
-	if err := s.publishAll(); err != nil { // fold, so that both files hold something
+	if err := s.publishBase(); err != nil { // fold, so that both files hold something
 		t.Fatal(err)
 	}
 	mustCommit(t, s, batch("two", 150, 250))
@@ -158,8 +158,10 @@ func published(t testing.TB, state string) (files []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := publishedDir
-	return []string{cur.basePath(dir), cur.deltaPath(dir), cur.trustPath(dir)}
+	for _, name := range cur.files() {
+		files = append(files, filepath.Join(publishedDir, name))
+	}
+	return files
 }
 
 // Whatever is damaged of what is published, no answer turns trusted by it.
@@ -241,7 +243,7 @@ func live(t *testing.T, dir string, rebuilt *int) (err error) {
 	if _, err := s.Commit(Batch{Place: "three", Rows: []Row{{Digest: image, Present: true}}}); err != nil {
 		return err
 	}
-	return s.publishAll()
+	return s.publishBase()
 }
 
 // A file that is cut short while it is mapped must not take the reader's

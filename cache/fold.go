@@ -5,84 +5,135 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
-	"time"
+	"slices"
+	"sync"
 
 	"go.etcd.io/bbolt"
 )
 
-// Folding: a delta that has grown becomes part of a new base.
+// Folding: layers that have grown become one, beside publications. As in a
+// log-structured merge tree, a layer is written again only when what lies above it has
+// come to half of its size.
 
-// Fold writes a new base while deltas on the old one go on, then switches to
-// it with a delta of what changed meanwhile. The new base is the old one merged
-// with its delta, or rendered anew after [Store.RenderAnew] or when what is
-// published cannot be read.
-func (s *Store) Fold(ctx context.Context) (err error) {
-	anew := s.pub.anew.Load()
-	if getFull(s) != 0 || s.pub.tracked.Load() <= s.opts.foldAt && !anew {
-		return nil
+// fewBytes are not worth being folded, unless they are in many layers.
+const fewBytes = 1 << 20
+
+// foldFrom says which layer is to become one with all above it, -1 if none. sizes are
+// in bytes, the base's first.
+func foldFrom(sizes []int64, few int64) int {
+	const some = 4 // layers that cost a look-up little
+	if len(sizes) < 2 {
+		return -1
 	}
-	start := time.Now()
-	defer func() {
-		s.opts.Log.Debug("folded", "anew", anew, "changed", s.pub.tracked.Load(), "took", time.Since(start), "error", err)
-	}()
-	var generation, seq uint64
-	if !anew {
-		generation, seq, err = s.mergeBase(ctx)
-		if anew = errors.Is(err, errUnreadable); anew {
+	from := len(sizes) - 1
+	sum := sizes[from]
+	for from > 0 && sizes[from-1] <= 2*sum {
+		from--
+		sum += sizes[from]
+	}
+	switch {
+	case from < len(sizes)-1 && (sum > few || len(sizes) > some):
+		return from
+	case len(sizes) > 2*some-2: // each is more than twice the next
+		return len(sizes) - 2
+	}
+	return -1
+}
+
+// Fold makes one layer of several where that is due, or renders the base anew after
+// [Store.RenderAnew] or when what is published cannot be read. Publications go on
+// meanwhile.
+func (s *Store) Fold(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if s.pub.anew.Load() {
+			return s.rebase(s.withData)
+		}
+		again, err := s.foldOnce(ctx)
+		if errors.Is(err, errUnreadable) {
 			s.opts.Log.Error("the published base is made anew", "error", err)
+			s.pub.anew.Store(true)
+			continue
+		}
+		if err != nil || !again {
+			return err
 		}
 	}
-	if anew {
-		generation, seq, err = s.writeBase()
+	return ctx.Err()
+}
+
+// foldOnce makes one layer of several if that is due.
+func (s *Store) foldOnce(ctx context.Context) (again bool, err error) {
+	const spare = 4 // deltas that publications may fold meanwhile
+	var layers current
+	from, to := -1, 0
+	err = s.withData(func() error {
+		layers = s.layers()
+		sizes, err := s.sizes(layers)
+		if err != nil {
+			return err
+		}
+		to = min(len(sizes), 1+maxDeltas-spare)
+		from = foldFrom(sizes[:to], s.opts.fewBytes)
+		if from >= 0 {
+			s.pub.folding = to - 1
+		}
+		return nil
+	})
+	if err != nil || from < 0 {
+		return false, err
 	}
-	if errors.Is(err, errUntracked) {
-		return nil // publishAll is next
+	defer s.foldingIsOver()
+	return true, s.merge(ctx, layers, from, to, s.withData)
+}
+
+func (s *Store) foldingIsOver() {
+	_ = s.withData(func() error { s.pub.folding = 0; return nil }) // which has no error
+}
+
+// makeRoom folds deltas so that there is room for another, beside a fold in progress. data
+// is held.
+func (s *Store) makeRoom(ctx context.Context) error {
+	layers := s.layers()
+	if len(layers.layers()) < maxDeltas {
+		return nil
 	}
+	sizes, err := s.sizes(layers)
 	if err != nil {
 		return err
 	}
-	switched, err := s.switchBase(ctx, generation, seq)
-	if !switched {
-		s.discard("base", generation)
+	first := 1 + s.pub.folding
+	from := foldFrom(sizes[first:], 0)
+	if from < 0 {
+		from = len(sizes) - first - 2
 	}
-	if switched && anew {
-		s.pub.anew.Store(false)
-	}
-	return err
+	return s.merge(ctx, layers, first+from, len(sizes), func(do func() error) error { return do() })
 }
 
-// switchBase publishes a base made as of commit seq, with a delta of what has
-// changed since; unless everything has been made anew meanwhile, or has to be:
-// then this base misses changes that were not tracked.
-func (s *Store) switchBase(ctx context.Context, generation, seq uint64) (switched bool, err error) {
-	s.pub.data.Lock()
-	defer s.pub.data.Unlock()
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
-	if s.base() > generation {
-		return false, nil
-	}
-	delta, _, err := s.writeDelta(seq)
-	if errors.Is(err, errUntracked) {
-		return false, nil // publishAll is next
-	}
-	if err != nil {
-		return false, err
-	}
-	if err := s.switchData(func(next *current) { next.base, next.delta = generation, delta }); err != nil {
-		s.discard("delta", delta)
-		return false, err
-	}
-	return true, s.forget(seq)
+// foldDue reports whether there is something to fold.
+func (s *Store) foldDue() bool {
+	sizes, err := s.sizes(s.layers())
+	return s.pub.anew.Load() || err != nil || foldFrom(sizes, s.opts.fewBytes) >= 0
 }
 
-// base is the generation of the base in force.
-func (s *Store) base() uint64 {
-	s.pub.mu.Lock()
-	defer s.pub.mu.Unlock()
-	return s.pub.cur.base
+// sizes are those of the layers that are there, the base's first.
+func (s *Store) sizes(cur current) (sizes []int64, err error) {
+	if cur.base == 0 {
+		return nil, nil
+	}
+	for _, name := range cur.names() {
+		fi, err := os.Stat(filepath.Join(s.publishedPath(), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sizes = append(sizes, fi.Size())
+	}
+	return sizes, nil
 }
 
 // RenderAnew makes the next base from the private store instead of from the last
@@ -92,72 +143,149 @@ func (s *Store) RenderAnew() {
 	s.pub.wake()
 }
 
-// mergeBase publishes a delta, and writes the base that it and the published
-// base make, as of commit seq.
-func (s *Store) mergeBase(ctx context.Context) (generation, seq uint64, err error) {
-	r, err := OpenReader(s.dir)
-	if err != nil {
-		return 0, 0, err
+// rebase makes a base from the private store while deltas go on, and has it take the
+// place of all that was published before it was begun.
+func (s *Store) rebase(held func(func() error) error) error {
+	if s.layers().base == 0 {
+		return nil // the next publication is one
 	}
-	defer r.Close()
-	snap, generation, seq, err := s.deltaSnapshot(r)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer snap.Close()
-	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
-		return errors.Join(putSequence(put, seq), snap.writeMerged(ctx, put))
+	defer s.foldingIsOver()
+	// A delta that is published after this sees what the base does, or more.
+	s.pub.data.Lock()
+	begun := sync.OnceFunc(s.pub.data.Unlock)
+	defer begun()
+	before := 0
+	generation, seq, err := s.writeLayer("base", func(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) error {
+		layers := s.layers()
+		before = len(layers.layers())
+		s.pub.folding = before
+		begun()
+		return writeAll(tx, policies, put)
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("merge base: %w", err)
+		return err
 	}
-	return generation, seq, nil
+	return held(func() error {
+		if s.layers().base > generation { // everything has been published anew meanwhile
+			s.discard("base", generation)
+			s.pub.anew.Store(false)
+			return nil
+		}
+		err := s.switchLayers("base", generation, seq, func(next *current) {
+			next.base = generation
+			next.setLayers(slices.Clone(next.layers()[before:]))
+		})
+		if err == nil {
+			s.pub.spent.addThrough(seq)
+			s.pub.anew.Store(false)
+		}
+		return err
+	})
+}
+
+// withData runs do while nothing else is published.
+func (s *Store) withData(do func() error) error {
+	s.pub.data.Lock()
+	defer s.pub.data.Unlock()
+	return do()
 }
 
 // errUnreadable: files that this process has published are damaged or gone.
 var errUnreadable = errors.New("what is published cannot be read")
 
-// deltaSnapshot publishes a delta as of commit seq, opens what is published then,
-// and reserves a generation for the base that is made of it.
-func (s *Store) deltaSnapshot(r *Reader) (snap *Snapshot, generation, seq uint64, err error) {
-	s.pub.data.Lock()
-	defer s.pub.data.Unlock()
-	if seq, err = s.publishDelta(); err != nil {
-		return nil, 0, 0, err
+// merge makes one layer of those from one on and before another, and has it take their
+// place unless that has been taken meanwhile. held runs the last step while data is held.
+func (s *Store) merge(ctx context.Context, layers current, from, to int, held func(func() error) error) error {
+	kind := "delta"
+	if from == 0 {
+		kind = "base"
 	}
-	if snap, err = r.Snapshot(); err != nil {
-		return nil, 0, 0, fmt.Errorf("%w: %w", errUnreadable, err)
+	generation, err := s.take()
+	if err != nil {
+		return fmt.Errorf("fold: %w", err)
 	}
-	if generation, err = s.take(); err != nil {
-		snap.Close()
-		return nil, 0, 0, err
+	seq, err := s.writeMerged(ctx, filepath.Join(s.publishedPath(), fileName(kind, generation)), layers.names()[from:to])
+	if err != nil {
+		return fmt.Errorf("fold: %w", err)
 	}
-	return snap, generation, seq, nil
+	deltas := layers.layers()[:to-1]
+	return held(func() error {
+		now := s.layers()
+		after := now.layers()
+		if now.base != layers.base || len(after) < len(deltas) || !slices.Equal(after[:len(deltas)], deltas) {
+			s.discard(kind, generation)
+			return nil
+		}
+		newer := after[len(deltas):]
+		return s.switchLayers(kind, generation, seq, func(next *current) {
+			if from == 0 {
+				next.base = generation
+				next.setLayers(newer)
+				return
+			}
+			next.setLayers(slices.Concat(deltas[:from-1], []uint64{generation}, newer))
+		})
+	})
 }
 
-// forget clears the changes that a base of the given sequence holds.
-func (s *Store) forget(seq uint64) error {
-	left := int64(0)
-	s.write.Lock() // until it is known what is left: a commit adds to it
-	defer s.write.Unlock()
-	err := s.update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(privChanged)
-		var done [][]byte
-		err := b.ForEach(func(k, v []byte) error {
-			if len(v) == 8 && idOf(v) <= seq {
-				done = append(done, bytes.Clone(k)) // never delete while iterating
-			} else {
-				left++
-			}
-			return nil
-		})
-		for _, k := range done {
-			err = errors.Join(err, b.Delete(k))
+// writeMerged writes what files of the published directory, oldest first, hold together,
+// each value checked, as of the commit that the newest was made as of. Without a base
+// among them tombstones stay.
+func (s *Store) writeMerged(ctx context.Context, path string, names []string) (seq uint64, err error) {
+	snap := &Snapshot{}
+	for i, name := range names {
+		if seq, err = publishedSequence(filepath.Join(s.publishedPath(), name)); err != nil {
+			return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 		}
-		return errors.Join(err, s.noteNamed(tx)) // what was published before lacks them
+		f, err := openFile(filepath.Join(s.publishedPath(), name))
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		defer f.close()
+		v, err := f.take()
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		defer f.give(v)
+		if kind, _, _ := parseFileName(name); kind == "base" && i == 0 {
+			snap.base = v
+		} else {
+			snap.deltas = slices.Insert(snap.deltas, 0, v)
+		}
+	}
+	return seq, writeDB(path, func(put putFunc) error {
+		return errors.Join(putSequence(put, seq), snap.writeMerged(ctx, put))
 	})
-	if err == nil {
-		s.pub.tracked.Store(left)
+}
+
+// writeMerged copies what the layers hold together, each value checked.
+func (s *Snapshot) writeMerged(ctx context.Context, put putFunc) (err error) {
+	guard(&err, func() error {
+		n, skip := 0, 0
+		if s.base == nil {
+			skip = 1
+		}
+		for bucket, name := range publishedBuckets {
+			for m := s.merged(bucket, nil, nil, skip); m.k != nil; m.next() {
+				if n++; n%4096 == 0 && ctx.Err() != nil {
+					return ctx.Err()
+				}
+				_, ok, err := unseal(m.k, m.v)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if !ok && skip == 0 {
+					continue // a tombstone
+				}
+				if err := put(name, bytes.Clone(m.k), bytes.Clone(m.v)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,20 +26,26 @@ func samePublished(t *testing.T, s *Store) {
 	defer snap.Close()
 	published := contents(func(put putFunc) error { return snap.writeMerged(t.Context(), put) })
 	stored := contents(func(put putFunc) error {
-		return s.view(func(tx *bbolt.Tx) error { return s.writeAll(tx, put) })
+		return s.view(func(tx *bbolt.Tx) error { return writeAll(tx, policyChooser(s.pub.inForce.Load()), put) })
 	})
 	if len(stored) == 0 || !maps.Equal(published, stored) {
 		t.Errorf("%d values published, %d stored, or they differ", len(published), len(stored))
 	}
 }
 
+// folds are the ways to a new base; held is called when it has been written.
+var folds = map[string]func(s *Store, ctx context.Context, held func(func() error) error) error{
+	"merged": func(s *Store, ctx context.Context, held func(func() error) error) error {
+		cur := s.layers()
+		return s.merge(ctx, cur, 0, len(cur.names()), held)
+	},
+	"rendered": func(s *Store, _ context.Context, held func(func() error) error) error { return s.rebase(held) },
+}
+
 // Nothing that is committed or published while a base is being made is lost by
 // the switch to it.
 func TestFoldsAmongCommits(t *testing.T) {
-	for name, base := range map[string]func(*Store) (generation, seq uint64, err error){
-		"merged":   func(s *Store) (uint64, uint64, error) { return s.mergeBase(t.Context()) },
-		"rendered": (*Store).writeBase,
-	} {
+	for name, fold := range folds {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), Options{})
 			defer closeChecked(t, s)
@@ -67,37 +74,43 @@ func TestFoldsAmongCommits(t *testing.T) {
 				}
 			}
 			commit(0)
+			publish(t, s)
 			commit(1) // not published
-			generation, seq, err := base(s)
+			err := fold(s, t.Context(), func(do func() error) error {
+				commit(2)
+				publish(t, s)
+				shows("before the switch", 2)
+				for i := range 2*maxDeltas + 5 { // what comes meanwhile is folded by itself
+					mustCommit(t, s, Batch{Place: "many more", Complete: true, Rows: []Row{{Digest: row(byte(100 + i)), Present: true}}})
+					publish(t, s)
+				}
+				commit(3) // not published
+				return s.withData(do)
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			commit(2)
-			publish(t, s)
-			shows("before the switch", 2)
-			commit(3) // not published
-			if switched, err := s.switchBase(t.Context(), generation, seq); err != nil || !switched {
-				t.Fatal(switched, err)
+			shows("after the switch", 2)
+			if n := len(s.pub.cur.layers()); n == 0 || n > maxDeltas-1 {
+				t.Errorf("%d deltas over the new base, want those of what came meanwhile", n)
 			}
-			shows("after the switch", 3)
+			publish(t, s)
+			shows("after the next publication", 3)
 			mustCommit(t, s, Batch{Place: "team/app", Remove: true})
 			commit(4)
 			publish(t, s)
-			shows("after the next publication", 4)
+			shows("after the last publication", 4)
 			if n := s.pub.tracked.Load(); n > 20 {
 				t.Errorf("%d changes are still tracked", n)
 			}
+			samePublished(t, s)
 		})
 	}
 }
 
-// A fold that ends after everything was published anew does not take that back:
-// what was committed before was not tracked.
+// A fold that ends after everything was published anew does not take that back.
 func TestFoldBehindAWholeBaseIsDropped(t *testing.T) {
-	for name, base := range map[string]func(*Store) (generation, seq uint64, err error){
-		"merged":   func(s *Store) (uint64, uint64, error) { return s.mergeBase(t.Context()) },
-		"rendered": (*Store).writeBase,
-	} {
+	for name, fold := range folds {
 		for _, published := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, published), func(t *testing.T) {
 				s := openStore(t, t.TempDir(), Options{})
@@ -106,24 +119,129 @@ func TestFoldBehindAWholeBaseIsDropped(t *testing.T) {
 				mustCommit(t, s, world(signedBy(keyA)))
 				publish(t, s)
 				mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("x")), Present: true}}})
-				generation, seq, err := base(s)
-				if err != nil {
-					t.Fatal(err)
+				var base uint64
+				err := fold(s, t.Context(), func(do func() error) error {
+					terms := inForce(keyA).Terms()
+					terms.RegistryNames = []string{"registry.example"} // the policy has changed
+					setTrust(t, s, trust.NewInForce(terms))
+					mustCommit(t, s, Batch{Place: "team/app", Remove: true}, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("new")), Present: true}}})
+					if published {
+						publish(t, s)
+						base = s.pub.cur.base
+					}
+					return s.withData(do)
+				})
+				if err != nil || published && s.pub.cur.base != base {
+					t.Fatalf("base %d, then %d: %v", base, s.pub.cur.base, err)
 				}
-				terms := inForce(keyA).Terms()
-				terms.RegistryNames = []string{"registry.example"} // the policy has changed: nothing is tracked
-				setTrust(t, s, trust.NewInForce(terms))
-				mustCommit(t, s, Batch{Place: "team/app", Remove: true}, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte("new")), Present: true}}})
-				if published {
-					publish(t, s)
-				}
-				if switched, err := s.switchBase(t.Context(), generation, seq); err != nil || switched {
-					t.Fatalf("switched %v: %v", switched, err)
-				}
+				base = s.pub.cur.base
 				samePublished(t, s)
+				if !published && s.pub.cur.base == base {
+					t.Error("another policy has not had everything published anew")
+				}
 			})
 		}
 	}
+}
+
+// A layer is written again only when what lies above it has come to half of its size.
+func TestFoldFrom(t *testing.T) {
+	for _, tt := range []struct {
+		sizes []int64
+		want  int
+	}{
+		{nil, -1}, {[]int64{5}, -1},
+		{[]int64{1000, 499}, -1}, {[]int64{1000, 500}, 0},
+		{[]int64{1000, 300, 100}, -1}, {[]int64{1000, 200, 100}, 1}, {[]int64{1000, 300, 200}, 0},
+		{[]int64{10000, 3000, 1000, 400, 100}, -1}, {[]int64{10000, 3000, 1000, 30, 16}, 3},
+		{[]int64{9, 9}, -1}, {[]int64{9, 9, 9, 9}, -1}, {[]int64{9, 9, 9, 9, 9}, 0}, // few bytes
+		{[]int64{1 << 40, 1 << 30, 1 << 20, 1 << 16, 1 << 12, 1 << 8, 1}, 5},
+	} {
+		if got := foldFrom(tt.sizes, 50-9+1); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.sizes, got, tt.want)
+		}
+	}
+}
+
+// A large change is published in parts, in turn with others of its kind; a small one does
+// not wait for it. What a process did not come to, the next publishes.
+func TestPublicationsInParts(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{partKeys: 40})
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	digest := func(name string, i int) trust.Digest { return trust.SumOf(fmt.Append(nil, name, i)) }
+	for _, name := range []string{"big 1", "big 2", "small"} {
+		n := 100
+		if name == "small" {
+			n = 3
+		}
+		mustCommit(t, s, repositoryOf(name, "one", n, keyA, func(i int) trust.Digest { return digest(name, i) }))
+	}
+	r := openReader(t, dir)
+	images := func() map[string]int {
+		count := map[string]int{}
+		for _, name := range []string{"big 1", "big 2", "small"} {
+			if err := snapshot(t, r).Each(name, func(Image) error { count[name]++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return count
+	}
+	parts := 0
+	for more := true; more && parts < 4; parts++ {
+		var err error
+		if more, err = s.publishPart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := images()
+		if got["small"] != 3 || !more || got["big 1"] == 0 || got["big 2"] == 0 || got["big 1"] == 100 {
+			t.Errorf("after part %d: %v, more %v", parts+1, got, more)
+		}
+		mustCommit(t, s, Batch{Place: "other", Rows: []Row{{Digest: digest("other", parts), Present: true}}}) // trims
+	}
+	closeChecked(t, s)
+	s = openStore(t, dir, Options{partKeys: 40})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	samePublished(t, s)
+	if got := images(); got["big 1"] != 100 || got["big 2"] != 100 {
+		t.Errorf("in the end %v", got)
+	}
+	mustCommit(t, s, Batch{Place: "other", Remove: true})
+	if n := s.pub.tracked.Load(); n > 20 {
+		t.Errorf("%d changes are kept that have been published", n)
+	}
+}
+
+// However often a little changes, publications cost what changes, and layers stay few.
+func TestPublicationsOfLittleCostLittle(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	b := repositoryOf("big", "one", 3000, keyA, func(i int) trust.Digest { return trust.SumOf(fmt.Append(nil, "big", i)) })
+	mustCommit(t, s, b)
+	publish(t, s)
+	base := s.layers().base
+	for i := range 300 {
+		d := trust.SumOf(fmt.Append(nil, "small", i))
+		mustCommit(t, s, Batch{Place: "small", Rows: []Row{{Digest: d, Present: true}}})
+		publish(t, s)
+		if i%40 == 0 { // folding is behind
+			if err := s.Fold(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cur := s.layers()
+		newest, err := os.Stat(filepath.Join(s.publishedPath(), fileName("delta", newestLayer(cur))))
+		if err != nil || newest.Size() > 128<<10 {
+			t.Fatalf("change %d: %v %+v", i, err, newest)
+		}
+		if cur.base != base {
+			t.Fatalf("change %d has the base written again", i)
+		}
+	}
+	samePublished(t, s)
 }
 
 // A base that is damaged or gone is not merged: the next one is made from what is
@@ -147,7 +265,7 @@ func TestFoldOfADamagedBaseMakesItAnew(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := openStore(t, dir, Options{foldAt: 3})
+			s := openStore(t, dir, Options{fewBytes: 1})
 			defer closeChecked(t, s)
 			setTrust(t, s, inForce(keyA))
 			mustCommit(t, s, world(signedBy(keyA)))
@@ -161,6 +279,10 @@ func TestFoldOfADamagedBaseMakesItAnew(t *testing.T) {
 				rows = append(rows, Batch{Place: "many", Rows: []Row{{Digest: trust.SumOf([]byte{byte(i)}), Present: true}}})
 			}
 			mustCommit(t, s, rows...)
+			publish(t, s)
+			if err := s.merge(t.Context(), s.layers(), 0, 2, s.withData); !errors.Is(err, errUnreadable) {
+				t.Errorf("merged: %v", err)
+			}
 			if err := s.Fold(t.Context()); err != nil {
 				t.Fatal(err)
 			}

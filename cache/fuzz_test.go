@@ -17,7 +17,7 @@ import (
 // FuzzCurrent: what CURRENT may say is read and written alike, and anything else is
 // refused with nothing read.
 func FuzzCurrent(f *testing.F) {
-	f.Add(current{id: 7, generation: 9, base: 3, delta: 8, trusts: 9}.String())
+	f.Add(current{id: 7, generation: 9, base: 3, deltas: [maxDeltas]uint64{4, 8}, trusts: 9}.String())
 	f.Add("1.0000000000000007.9.3.8.10")
 	f.Add("base-3.db")
 	f.Fuzz(func(t *testing.T, s string) {

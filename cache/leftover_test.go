@@ -18,23 +18,26 @@ func TestFailedPublicationsLeaveNoFiles(t *testing.T) {
 		begin func() (end func())
 		try   func() error
 	}{
-		"delta": {func() func() { return blockCurrent(t, dir) }, func() error { return s.Publish(t.Context()) }},
-		"fold":  {func() func() { return blockCurrent(t, dir) }, func() error { return s.Fold(t.Context()) }},
+		"delta": {func() func() {
+			mustCommit(t, s, Batch{Place: "yet more", Rows: []Row{{Digest: image, Present: true}}})
+			return blockCurrent(t, dir)
+		}, func() error { return s.Publish(t.Context()) }},
+		"fold": {func() func() { return blockCurrent(t, dir) }, func() error { return s.Fold(t.Context()) }},
 		"fold anew": {func() func() { return blockCurrent(t, dir) }, func() error {
 			s.RenderAnew()
 			return s.Fold(t.Context())
 		}},
-		"base":  {func() func() { return blockCurrent(t, dir) }, func() error { return s.publishAll() }},
+		"base":  {func() func() { return blockCurrent(t, dir) }, func() error { return s.publishBase() }},
 		"trust": {func() func() { return blockCurrent(t, dir) }, func() error { _, err := s.SetTrust(inForce(keyA, keyB)); return err }},
 		"without terms": {func() func() {
 			terms := s.pub.terms
 			s.pub.terms = nil
 			return func() { s.pub.terms = terms }
-		}, func() error { return s.publishAll() }},
-		"without room for a delta": {func() func() {
+		}, func() error { return s.publishBase() }},
+		"without room for a base": {func() func() {
 			var blocks []string
-			for n := range 8 { // the base's generation is one of them
-				block := filepath.Join(dir, publishedDir, fileName("delta", s.Generation()+1+uint64(n))) + ".new"
+			for n := range 8 {
+				block := filepath.Join(dir, publishedDir, fileName("base", s.Generation()+1+uint64(n))) + ".new"
 				if err := errors.Join(os.Mkdir(block, 0o700), os.WriteFile(filepath.Join(block, "full"), nil, 0o600)); err != nil {
 					t.Fatal(err)
 				}
@@ -49,7 +52,7 @@ func TestFailedPublicationsLeaveNoFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir = t.TempDir()
-			s = openStore(t, dir, Options{foldAt: 1})
+			s = openStore(t, dir, Options{fewBytes: 1})
 			defer closeChecked(t, s)
 			setTrust(t, s, inForce(keyA, keyB))
 			setTrust(t, s, inForce(keyA))
@@ -78,7 +81,7 @@ func TestFailedPublicationsLeaveNoFiles(t *testing.T) {
 			}
 			end()
 			want(t, r, trust.Trusted, "")
-			if err := s.publishAll(); err != nil {
+			if err := s.publishBase(); err != nil {
 				t.Fatal(err)
 			}
 			want(t, r, trust.Trusted, "")

@@ -8,14 +8,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// When what is committed is published, and when a delta is folded.
+// When what is committed is published, and when layers are folded.
 
-// foldAt is how many changed rows a delta holds before a new base is made:
-// a delta of 10,000 rows costs about 40 ms, and is written at every change.
-const foldAt = 4_000
-
-// Run publishes after commits until ctx ends, and folds a delta that has grown into
-// a new base, beside it; both are paced. What could not be published is retried.
+// Run publishes after commits until ctx ends, and folds layers that have grown, beside
+// it; both are paced. What could not be published is retried.
 // It returns only damage.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -32,11 +28,15 @@ func (s *Store) Run(ctx context.Context) error {
 				if err := s.Fold(ctx); errors.Is(err, ErrDamaged) {
 					return err
 				} else if err != nil && ctx.Err() == nil {
-					s.opts.Log.Error("cannot fold the delta; will retry", "error", err)
+					s.opts.Log.Error("cannot fold what is published; will retry", "error", err)
+				}
+				pause := paces.after(start, time.Now())
+				if now := s.layers(); len(now.layers()) > maxDeltas/2 { // publications would have to do it
+					pause = 0
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(paces.after(start, time.Now())):
+				case <-time.After(pause):
 				}
 			}
 		}
@@ -56,7 +56,8 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 		case <-s.pub.notify:
 		}
 		start := time.Now()
-		if err := s.Publish(ctx); errors.Is(err, ErrDamaged) {
+		more, err := s.publishPart(ctx)
+		if errors.Is(err, ErrDamaged) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			backoff = min(max(2*backoff, 100*time.Millisecond), 30*time.Second)
@@ -65,11 +66,15 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 		} else {
 			backoff = 0
 		}
-		if s.pub.tracked.Load() > s.opts.foldAt || s.pub.anew.Load() {
+		if s.foldDue() {
 			select {
 			case fold <- struct{}{}:
 			default:
 			}
+		}
+		if more {
+			s.pub.wake()
+			continue // what is left waits already
 		}
 		ended := time.Now()
 		timer.Reset(max(paces.after(start, ended), backoff))

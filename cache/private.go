@@ -244,6 +244,7 @@ func (s *Store) create() error {
 		return errors.Join(
 			putMeta(tx, metaFormat, privateFormat),
 			putMeta(tx, metaID, id),
+			putMeta(tx, metaSequence, 1),
 			putMeta(tx, metaFull, 1),
 		)
 	})

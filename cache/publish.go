@@ -44,12 +44,17 @@ type publisher struct {
 	// that an earlier run left.
 	trustPublished bool
 
-	named   atomic.Uint64 // the generation that CURRENT names, 0 if there is none
-	tracked atomic.Int64  // changed keys since the base, an upper bound
+	named    atomic.Uint64 // the generation that CURRENT names, 0 if there is none
+	tracked  atomic.Int64  // changed keys that are kept, an upper bound
+	sequence atomic.Uint64 // the commit as of which the newest layer was made
+	spent    spent         // changes that are published
 
-	data      sync.Mutex    // held while a base or a delta is made
-	published atomic.Uint64 // publications of data, for tests and status
-	anew      atomic.Bool   // the next base is rendered from the private store
+	data      sync.Mutex        // held while data are published, guards the next three
+	sequences map[uint64]uint64 // of each layer: the commit as of which it was made
+	turn      int               // whose large changes are published first
+	folding   int               // of how many of the oldest deltas one is being made
+	published atomic.Uint64     // publications of data, for tests and status
+	anew      atomic.Bool       // the next base is rendered from the private store
 
 	notify    chan struct{}
 	hurry     chan struct{} // somebody waits for the next publication
@@ -79,9 +84,9 @@ func (s *Store) setCurrent(next current) error {
 	if err := os.Symlink(next.String(), tmp); err != nil {
 		return err
 	}
-	superseded := []current{s.pub.cur}
+	superseded := s.pub.cur.files()
 	if _, named, err := readCurrent(dir); err == nil && named.id == next.id && named != s.pub.cur {
-		superseded = append(superseded, named) // by a publication that failed after it was replaced
+		superseded = append(superseded, named.files()...) // by a publication that failed after it was replaced
 	}
 	if err := os.Rename(tmp, filepath.Join(dir, currentName)); err != nil {
 		return err
@@ -91,14 +96,9 @@ func (s *Store) setCurrent(next current) error {
 	}
 	s.pub.cur, s.pub.withdrawn = next, false
 	s.pub.named.Store(next.generation)
-	for _, was := range superseded {
-		for _, old := range []struct {
-			kind     string
-			was, now uint64
-		}{{"base", was.base, next.base}, {"delta", was.delta, next.delta}, {"trust", was.trusts, next.trusts}} {
-			if old.was != 0 && old.was != old.now {
-				s.removeLater(filepath.Join(dir, fileName(old.kind, old.was)))
-			}
+	for _, name := range superseded {
+		if _, generation, _ := parseFileName(name); generation != 0 && !slices.Contains(next.files(), name) {
+			s.removeLater(filepath.Join(dir, name))
 		}
 	}
 	return nil
@@ -113,7 +113,7 @@ func (s *Store) discard(kind string, generation uint64) {
 	if err != nil && err != ErrNoCache { // which says that there is none
 		return
 	}
-	if err == nil && slices.Contains([]string{fileName("base", cur.base), fileName("delta", cur.delta), fileName("trust", cur.trusts)}, fileName(kind, generation)) {
+	if err == nil && slices.Contains(cur.files(), fileName(kind, generation)) {
 		return
 	}
 	if err := os.Remove(filepath.Join(dir, fileName(kind, generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,78 +122,122 @@ func (s *Store) discard(kind string, generation uint64) {
 }
 
 // Publish makes everything that is committed readable and returns when it is.
-func (s *Store) Publish(ctx context.Context) (err error) {
+func (s *Store) Publish(ctx context.Context) error {
+	for {
+		if more, err := s.publishPart(ctx); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// publishPart publishes what has changed, or a part of it: then there is more.
+func (s *Store) publishPart(ctx context.Context) (more bool, err error) {
 	s.pub.data.Lock()
 	defer s.pub.data.Unlock()
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
 	start := time.Now()
 	defer func() {
 		took := time.Since(start)
-		s.opts.Log.Debug("published", "changed", s.pub.tracked.Load(), "took", took, "error", err)
-		if err == nil && s.pub.onPublish != nil {
+		s.opts.Log.Debug("published", "changed", s.pub.tracked.Load(), "more", more, "took", took, "error", err)
+		if err == nil && !more && s.pub.onPublish != nil {
 			s.pub.onPublish(start)
 		}
 	}()
-	var full bool
+	full, changed := false, false
 	err = s.view(func(tx *bbolt.Tx) error {
-		// A base that is marked as being made and is not (data is held) did
-		// not come about, and its mark could not be taken back.
-		full = getMeta(tx, metaFull) != 0 || getMeta(tx, metaFolding) != 0
+		full, changed = s.onlyABaseDoes(tx), s.pub.spent.leaves(tx.Bucket(privChanged))
 		return nil
 	})
+	switch {
+	case err != nil:
+		return false, err
+	case full:
+		return false, s.publishBase()
+	case changed:
+		more, err = s.publishDelta(ctx)
+		if errors.Is(err, errUntracked) { // since this began
+			return false, s.publishBase()
+		}
+		return more, err
+	}
+	return false, nil
+}
+
+// onlyABaseDoes reports whether what is not published is more than the tracked changes.
+func (s *Store) onlyABaseDoes(tx *bbolt.Tx) bool {
+	return getMeta(tx, metaFull) > s.pub.sequence.Load()
+}
+
+// errUntracked: no delta has all that has changed.
+var errUntracked = errors.New("changes are not tracked")
+
+// publishBase publishes everything anew. data is held.
+func (s *Store) publishBase() error {
+	generation, seq, err := s.writeBase()
 	if err != nil {
 		return err
 	}
-	switch {
-	case full:
-		return s.publishAll()
-	case s.pub.tracked.Load() > 0:
-		if _, err = s.publishDelta(); errors.Is(err, errUntracked) { // since this began
-			return s.publishAll()
+	err = s.switchLayers("base", generation, seq, func(next *current) { next.base = generation; next.setLayers(nil) })
+	if err == nil {
+		s.pub.spent.addThrough(seq)
+		s.pub.anew.Store(false)
+	}
+	return err
+}
+
+// publishDelta publishes a part of what has changed. data is held.
+func (s *Store) publishDelta(ctx context.Context) (more bool, err error) {
+	if err := s.makeRoom(ctx); errors.Is(err, errUnreadable) {
+		return false, s.publishBase()
+	} else if err != nil {
+		return false, err
+	}
+	var took []string
+	generation, seq, err := s.writeLayer("delta", func(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) (err error) {
+		if s.onlyABaseDoes(tx) {
+			return errUntracked
 		}
+		s.pub.turn++
+		took, more, err = s.writeChanged(tx, readUnpublished(tx, &s.pub.spent, s.opts.partKeys, s.pub.turn), policies, put)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	err = s.switchLayers("delta", generation, seq, func(next *current) {
+		next.setLayers(append(slices.Clone(next.layers()), generation))
+	})
+	if err != nil {
+		return false, err
+	}
+	s.pub.spent.add(took)
+	return more, nil
+}
+
+// switchLayers has CURRENT name a new base or delta that was made as of a commit. data
+// is held.
+func (s *Store) switchLayers(kind string, generation, seq uint64, edit func(*current)) error {
+	if err := s.switchData(edit); err != nil {
+		s.discard(kind, generation)
 		return err
 	}
+	now, sequences := s.layers(), map[uint64]uint64{}
+	s.pub.sequences[generation] = seq
+	for _, layer := range append(slices.Clone(now.layers()), now.base) {
+		sequences[layer] = s.pub.sequences[layer]
+	}
+	s.pub.sequences = sequences
+	s.pub.sequence.Store(sequences[newestLayer(now)])
 	return nil
 }
 
-// publishAll writes a base when changes are not tracked, so that no delta can
-// be made. Tracking begins again before the base is read; should the base not
-// come about, the mark makes the next start begin again. data is held.
-func (s *Store) publishAll() error {
-	mark := func(folding, full uint64) error {
-		s.write.Lock()
-		defer s.write.Unlock()
-		return s.update(func(tx *bbolt.Tx) error {
-			return errors.Join(putMeta(tx, metaFolding, folding), putMeta(tx, metaFull, full))
-		})
-	}
-	if err := mark(1, 0); err != nil {
-		return err
-	}
-	generation, _, err := s.writeBase()
-	if err == nil {
-		if err = s.switchData(func(next *current) { next.base, next.delta = generation, 0 }); err != nil {
-			s.discard("base", generation)
-		}
-	}
-	if err != nil {
-		return errors.Join(err, mark(0, 1))
-	}
-	s.pub.anew.Store(false)
-	s.write.Lock()
-	defer s.write.Unlock()
-	// metaFull stays: a long base may have outrun the tracking.
-	return s.update(func(tx *bbolt.Tx) error { return errors.Join(putMeta(tx, metaFolding, 0), s.noteNamed(tx)) })
-}
-
-// getFull reports whether changes are not tracked.
-func getFull(s *Store) (full uint64) {
-	if err := s.view(func(tx *bbolt.Tx) error { full = getMeta(tx, metaFull); return nil }); err != nil {
-		return 1
-	}
-	return full
+// layers is what is current.
+func (s *Store) layers() current {
+	s.pub.mu.Lock()
+	defer s.pub.mu.Unlock()
+	return s.pub.cur
 }
 
 // take reserves a generation for a file that is about to be written.
@@ -224,55 +268,30 @@ func (s *Store) next() (current, error) {
 
 // writeBase writes a compacted file of everything, as of commit seq.
 func (s *Store) writeBase() (generation, seq uint64, err error) {
+	return s.writeLayer("base", writeAll)
+}
+
+// writeLayer renders a file from the private store, under the trust that is recorded
+// in what it reads.
+func (s *Store) writeLayer(kind string, render func(*bbolt.Tx, func(string) policyChoice, putFunc) error) (generation, seq uint64, err error) {
 	if generation, err = s.take(); err != nil {
-		return 0, 0, fmt.Errorf("publish base: %w", err)
+		return 0, 0, fmt.Errorf("publish %s: %w", kind, err)
 	}
-	err = writeDB(filepath.Join(s.publishedPath(), fileName("base", generation)), func(put putFunc) error {
+	err = writeDB(filepath.Join(s.publishedPath(), fileName(kind, generation)), func(put putFunc) error {
+		s.write.Lock() // recordTrust has it until both are changed
+		begun := sync.OnceFunc(s.write.Unlock)
+		defer begun()
 		return s.view(func(tx *bbolt.Tx) error {
+			policies := policyChooser(s.pub.inForce.Load())
+			begun()
 			seq = getMeta(tx, metaSequence)
-			return errors.Join(putSequence(put, seq), s.writeAll(tx, put))
+			return errors.Join(putSequence(put, seq), render(tx, policies, put))
 		})
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("publish base: %w", err)
+		return 0, 0, fmt.Errorf("publish %s: %w", kind, err)
 	}
 	return generation, seq, nil
-}
-
-// errUntracked: changes are no longer tracked, so that no delta has all of them.
-var errUntracked = errors.New("changes are not tracked")
-
-// writeDelta writes all that changed after one commit, as of another.
-func (s *Store) writeDelta(after uint64) (generation, seq uint64, err error) {
-	if generation, err = s.take(); err != nil {
-		return 0, 0, fmt.Errorf("publish delta: %w", err)
-	}
-	err = writeDB(filepath.Join(s.publishedPath(), fileName("delta", generation)), func(put putFunc) error {
-		return s.view(func(tx *bbolt.Tx) error {
-			if getMeta(tx, metaFull) != 0 {
-				return errUntracked
-			}
-			seq = getMeta(tx, metaSequence)
-			return errors.Join(putSequence(put, seq), s.writeChanged(tx, after, put))
-		})
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("publish delta: %w", err)
-	}
-	return generation, seq, nil
-}
-
-// publishDelta publishes all that changed since the base, as of commit seq. data
-// is held.
-func (s *Store) publishDelta() (seq uint64, err error) {
-	generation, seq, err := s.writeDelta(0)
-	if err != nil {
-		return 0, err
-	}
-	if err = s.switchData(func(next *current) { next.delta = generation }); err != nil {
-		s.discard("delta", generation)
-	}
-	return seq, err
 }
 
 // switchData makes CURRENT name a new base or delta.

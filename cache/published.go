@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,18 +14,23 @@ import (
 // The published form: immutable files beside a symbolic link CURRENT whose
 // target names them, so that one readlink tells a reader what is in force:
 //
-//	published/CURRENT → 1.<cache id>.<generation>.<base>.<delta>.<trust>
+//	published/CURRENT → 3.<cache id>.<generation>.<base>.<deltas>.<trust>
 //	published/base-<generation>.db    bbolt, compacted
-//	published/delta-<generation>.db   bbolt, what changed since the base
+//	published/delta-<generation>.db   bbolt, what changed since the layer below
 //	published/trust-<generation>.pb   signers and statements in force
 //
-// Each file is named by the generation that made it. A delta of 0 means none.
+// Each file is named by the generation that made it. The base and the deltas are
+// layers: where several have a key, the newest wins. Deltas are the oldest first,
+// with a hyphen between them; "0" means none.
 // Generations never go backwards within a cache id; a new id is always
 // accepted. A trust file's modification time is the lease: the last time that
 // the daemon found the trust directories to be what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 2
+	FormatVersion = 3
+
+	// maxDeltas is how many deltas CURRENT names at most.
+	maxDeltas = 16
 
 	publishedDir = "published"
 	privateDir   = "private"
@@ -65,21 +71,57 @@ var (
 // or the publication was withdrawn because it could not be kept true.
 var ErrNoCache = errors.New("no cache is published")
 
-// ErrFormat is returned for a publication of another format.
-var ErrFormat = errors.New("published cache has another format")
+// ErrFormat is returned for a publication of another format: whoever reads and the
+// daemon are of different versions.
+var ErrFormat = errors.New("the published cache has a format of another version of trust-worker; build the reader and the daemon from the same one")
 
 // current is what CURRENT says.
 type current struct {
-	id                              uint64
-	generation, base, delta, trusts uint64
+	id                       uint64
+	generation, base, trusts uint64
+	deltas                   [maxDeltas]uint64 // oldest first; 0: no more
 }
 
 func (c current) String() string {
-	return fmt.Sprintf("%d.%016x.%d.%d.%d.%d", FormatVersion, c.id, c.generation, c.base, c.delta, c.trusts)
+	deltas := "0"
+	for i, d := range c.layers() {
+		if i == 0 {
+			deltas = strconv.FormatUint(d, 10)
+		} else {
+			deltas += "-" + strconv.FormatUint(d, 10)
+		}
+	}
+	return fmt.Sprintf("%d.%016x.%d.%d.%s.%d", FormatVersion, c.id, c.generation, c.base, deltas, c.trusts)
 }
 
+// layers are the deltas, oldest first.
+func (c *current) layers() []uint64 {
+	n := slices.Index(c.deltas[:], 0)
+	if n < 0 {
+		n = maxDeltas
+	}
+	return c.deltas[:n:n]
+}
+
+// setLayers replaces the deltas.
+func (c *current) setLayers(deltas []uint64) {
+	c.deltas = [maxDeltas]uint64{}
+	copy(c.deltas[:], deltas)
+}
+
+// names are the names of the base and the deltas, oldest first.
+func (c current) names() []string {
+	names := []string{fileName("base", c.base)}
+	for _, d := range c.layers() {
+		names = append(names, fileName("delta", d))
+	}
+	return names
+}
+
+// files are the names of all files that CURRENT names.
+func (c current) files() []string { return append(c.names(), fileName("trust", c.trusts)) }
+
 func (c current) basePath(dir string) string  { return filepath.Join(dir, fileName("base", c.base)) }
-func (c current) deltaPath(dir string) string { return filepath.Join(dir, fileName("delta", c.delta)) }
 func (c current) trustPath(dir string) string { return filepath.Join(dir, fileName("trust", c.trusts)) }
 
 func fileName(kind string, generation uint64) string {
@@ -118,10 +160,15 @@ func parseCurrent(s string) (current, error) {
 		return current{}, fmt.Errorf("%w: CURRENT is %.80q", ErrDamaged, s)
 	}
 	var c current
-	for i, field := range []*uint64{&c.id, &c.generation, &c.base, &c.delta, &c.trusts} {
+	deltas := strings.Split(parts[4], "-")
+	fields := []*uint64{&c.id, &c.generation, &c.base, nil, &c.trusts}
+	for i, field := range fields {
 		base := 10
 		if i == 0 {
 			base = 16
+		}
+		if field == nil {
+			continue
 		}
 		n, err := strconv.ParseUint(parts[i+1], base, 64)
 		if err != nil {
@@ -129,7 +176,14 @@ func parseCurrent(s string) (current, error) {
 		}
 		*field = n
 	}
-	if c.String() != s || max(c.base, c.delta, c.trusts) > c.generation || c.base == 0 || c.trusts == 0 {
+	for i, d := range deltas[:min(len(deltas), maxDeltas)] {
+		c.deltas[i], _ = strconv.ParseUint(d, 10, 64) // what is no number is not written so
+	}
+	newest := max(c.base, c.trusts)
+	for _, d := range c.layers() {
+		newest = max(newest, d)
+	}
+	if c.String() != s || newest > c.generation || c.base == 0 || c.trusts == 0 {
 		return current{}, fmt.Errorf("%w: CURRENT is %.80q", ErrDamaged, s)
 	}
 	return c, nil

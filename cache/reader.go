@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,11 +69,12 @@ type Reader struct {
 type generation struct {
 	target string
 	current
-	base, delta *file // delta may be nil
-	trust       *trustFile
-	trustPath   string
-	trustOpen   *os.File // while it is, no other file is taken for it
-	refs        int
+	base      *file
+	deltas    []*file // newest first
+	trust     *trustFile
+	trustPath string
+	trustOpen *os.File // while it is, no other file is taken for it
+	refs      int
 
 	// The lease, guarded by Reader.mu: the last confirmation known, since when
 	// it is, and when it was last looked at (both monotonic).
@@ -136,7 +138,7 @@ func (r *Reader) acquire() (*generation, error) {
 	const tries = 5 // each a publication that superseded the last while it was opened
 	var last error
 	for range tries {
-		var buf [256]byte
+		var buf [512]byte // CURRENT is shorter, with the largest numbers
 		n, err := unix.Readlink(r.link, buf[:])
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, ErrNoCache // also when one is open: it was withdrawn
@@ -256,16 +258,16 @@ func (g *generation) readTrust() error {
 	return nil
 }
 
-// openFiles opens base and delta, sharing those of the old generation.
-func (r *Reader) openFiles(g, old *generation) error {
+// openFiles opens the base and the deltas, sharing those of the old generation.
+func (r *Reader) openFiles(g, old *generation) (err error) {
 	share := func(path string) *file {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if old == nil || old.id != g.id {
 			return nil
 		}
-		for _, f := range []*file{old.base, old.delta} {
-			if f != nil && f.name == path && isFile(path, f.info) {
+		for _, f := range append(old.deltas[:len(old.deltas):len(old.deltas)], old.base) {
+			if f.name == path && isFile(path, f.info) {
 				f.refs++
 				return f
 			}
@@ -283,19 +285,27 @@ func (r *Reader) openFiles(g, old *generation) error {
 		f.refs = 1
 		return f, nil
 	}
-	var err error
 	if g.base, err = get(g.basePath(r.dir)); err != nil {
 		return err
 	}
-	if g.current.delta != 0 {
-		if g.delta, err = get(g.deltaPath(r.dir)); err != nil {
+	for _, name := range slices.Backward(g.names()[1:]) {
+		f, err := get(filepath.Join(r.dir, name))
+		if err != nil {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.dropLocked(g.base)
+			r.dropFilesLocked(g)
 			return err
 		}
+		g.deltas = append(g.deltas, f)
 	}
 	return nil
+}
+
+func (r *Reader) dropFilesLocked(g *generation) {
+	r.dropLocked(g.base)
+	for _, f := range g.deltas {
+		r.dropLocked(f)
+	}
 }
 
 func (r *Reader) release(g *generation) {
@@ -309,14 +319,10 @@ func (r *Reader) releaseLocked(g *generation) {
 		return
 	}
 	_ = g.trustOpen.Close() // it was read only
-	r.dropLocked(g.base)
-	r.dropLocked(g.delta)
+	r.dropFilesLocked(g)
 }
 
 func (r *Reader) dropLocked(f *file) {
-	if f == nil {
-		return
-	}
 	if f.refs--; f.refs == 0 {
 		r.closing++
 		go r.close(f)

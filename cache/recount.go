@@ -49,13 +49,19 @@ func (s *Store) recountSome(ctx context.Context, choose func(*commit) ([]byte, e
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
+	var gone []string
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
 		if last, err = choose(c); err != nil {
 			return err
 		}
-		return c.finish()
+		err := c.finish()
+		gone = c.gone
+		return err
 	})
+	if err == nil {
+		s.trimmed(gone)
+	}
 	s.pub.wake()
 	return last, last != nil, err
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -10,7 +11,7 @@ import (
 // Snapshots that are closed while their reader is, on generations old and new.
 func TestSnapshotsOutliveTheirReader(t *testing.T) {
 	dir := t.TempDir()
-	s := openStore(t, dir, Options{foldAt: 1})
+	s := openStore(t, dir, Options{fewBytes: 1})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	mustCommit(t, s, world(signedBy(keyA)))
@@ -73,8 +74,8 @@ func TestDamageLeaksNothing(t *testing.T) {
 			if snap != nil || g.refs != 1 {
 				t.Errorf("%v: %d references are left", err, g.refs)
 			}
-			for _, f := range []*file{g.base, g.delta} {
-				if f != nil && f.db.Stats().OpenTxN != len(f.idle) {
+			for _, f := range append(slices.Clone(g.deltas), g.base) {
+				if f.db.Stats().OpenTxN != len(f.idle) {
 					t.Errorf("%s: %d transactions are open, %d are idle", filepath.Base(f.name), f.db.Stats().OpenTxN, len(f.idle))
 				}
 			}

@@ -2,8 +2,6 @@ package cache
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"sort"
 
@@ -30,8 +28,7 @@ func carrierTool(carrier uint32) trust.Tool {
 var tombstone = []byte{kindTombstone}
 
 // writeAll renders everything for a base.
-func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
-	policies := policyChooser(s.pub.inForce.Load())
+func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) error {
 	type placed struct {
 		id   uint64
 		name string
@@ -106,36 +103,6 @@ func (s *Store) writeAll(tx *bbolt.Tx, put putFunc) error {
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, bytes.Clone(v)) })
 }
 
-// writeMerged copies what the base and the delta hold together, each value
-// checked.
-func (s *Snapshot) writeMerged(ctx context.Context, put putFunc) (err error) {
-	guard(&err, func() error {
-		n := 0
-		for bucket, name := range publishedBuckets {
-			for m := s.merged(bucket, nil, nil, false); m.k != nil; m.next() {
-				if n++; n%4096 == 0 && ctx.Err() != nil {
-					return ctx.Err()
-				}
-				_, ok, err := unseal(m.k, m.v)
-				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-				if !ok {
-					continue // a tombstone
-				}
-				if err := put(name, bytes.Clone(m.k), bytes.Clone(m.v)); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	if errors.Is(err, ErrDamaged) {
-		err = fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	return err
-}
-
 // renderCounts returns the value published for a repository.
 func renderCounts(tx *bbolt.Tx, name []byte, place uint64) ([]byte, error) {
 	key := number(place)
@@ -146,22 +113,7 @@ func renderCounts(tx *bbolt.Tx, name []byte, place uint64) ([]byte, error) {
 	return seal(name, body), nil
 }
 
-// writeChanged renders what changed since the base: values, or tombstones.
-func (s *Store) writeChanged(tx *bbolt.Tx, after uint64, put putFunc) error {
-	policies := policyChooser(s.pub.inForce.Load())
-	c := tx.Bucket(privChanged).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if len(v) == 8 && idOf(v) <= after {
-			continue
-		}
-		if err := s.writeOne(tx, k[0], k[1:], policies, put); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyChoice, put putFunc) error {
+func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyChoice, put putFunc) error {
 	switch kind {
 	case bucketAuthors[0]:
 		if v := tx.Bucket(privAuthors).Get(key); v != nil {

@@ -280,11 +280,11 @@ func TestRebuiltCacheThatCannotPublishWithdrawsTheOld(t *testing.T) {
 	s = openStore(t, dir, Options{Lease: -1})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce())
-	s.failUpdate = func() error { return errors.New("no space left on device") }
+	unblock := blockCurrent(t, dir) // no space left on the device
 	if err := s.Publish(context.Background()); err == nil {
 		t.Fatal("published")
 	}
 	want(t, r, trust.Unknown, trust.NoCache)
-	s.failUpdate = nil
+	unblock()
 	publish(t, s)
 }

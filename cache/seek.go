@@ -56,7 +56,7 @@ func (s *Snapshot) DigestsFrom(repository string, first trust.Digest, fn func(d 
 
 // from calls fn with the live values under a prefix, from the key start on.
 func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []byte) error) error {
-	for m := s.merged(bucket, prefix, start, false); m.k != nil; m.next() {
+	for m := s.merged(bucket, prefix, start, 0); m.k != nil; m.next() {
 		body, ok, err := unseal(m.k, m.v)
 		if err != nil {
 			return err
@@ -87,32 +87,31 @@ func (it *iterator) clip() {
 	}
 }
 
-// merged iterates over the sealed values under a prefix, in key order: where
-// the delta has a key it wins over the base.
+// merged iterates over the sealed values under a prefix, in key order: where several
+// layers have a key the newest wins.
 type merged struct {
-	base, delta iterator
-	k, v        []byte
+	layers []iterator // newest first
+	k, v   []byte
 }
 
-// merged begins at the key start; deltaOnly leaves the base out. A nil snapshot
-// has nothing.
-func (s *Snapshot) merged(bucket int, prefix, start []byte, deltaOnly bool) *merged {
+// merged begins at the key start, and leaves out the oldest layers, as many as skip
+// says. A nil snapshot has nothing.
+func (s *Snapshot) merged(bucket int, prefix, start []byte, skip int) *merged {
 	m := &merged{}
 	if s == nil {
 		return m
 	}
-	if !deltaOnly {
-		m.base = seekFrom(s.base, bucket, prefix, start)
+	for _, v := range s.deltas[:min(len(s.deltas), len(s.deltas)+1-skip)] {
+		m.layers = append(m.layers, seekFrom(v, bucket, prefix, start))
 	}
-	m.delta = seekFrom(s.delta, bucket, prefix, start)
+	if skip == 0 {
+		m.layers = append(m.layers, seekFrom(s.base, bucket, prefix, start))
+	}
 	m.settle()
 	return m
 }
 
 func seekFrom(v *view, bucket int, prefix, start []byte) iterator {
-	if v == nil {
-		return iterator{}
-	}
 	it := iterator{c: v.buckets[bucket].Cursor(), prefix: prefix}
 	it.k, it.v = it.c.Seek(start)
 	it.clip()
@@ -120,18 +119,20 @@ func seekFrom(v *view, bucket int, prefix, start []byte) iterator {
 }
 
 func (m *merged) settle() {
-	if m.k, m.v = m.base.k, m.base.v; compareKeys(m.delta.k, m.base.k) <= 0 && m.delta.k != nil {
-		m.k, m.v = m.delta.k, m.delta.v
+	m.k, m.v = nil, nil
+	for i := range m.layers {
+		if it := &m.layers[i]; it.k != nil && (m.k == nil || bytes.Compare(it.k, m.k) < 0) {
+			m.k, m.v = it.k, it.v
+		}
 	}
 }
 
 func (m *merged) next() {
 	k := m.k
-	if bytes.Equal(m.base.k, k) {
-		m.base.next()
-	}
-	if bytes.Equal(m.delta.k, k) {
-		m.delta.next()
+	for i := range m.layers {
+		if it := &m.layers[i]; it.k != nil && bytes.Equal(it.k, k) {
+			it.next()
+		}
 	}
 	m.settle()
 }

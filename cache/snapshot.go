@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,12 +16,13 @@ import (
 // Snapshot is one generation of the cache. It is for one goroutine at a time
 // and must be closed.
 type Snapshot struct {
-	r           *Reader
-	g           *generation
-	base, delta *view
-	now         time.Time
-	asOf        time.Time
-	stale       bool
+	r      *Reader
+	g      *generation
+	base   *view
+	deltas []*view // newest first
+	now    time.Time
+	asOf   time.Time
+	stale  bool
 	// lastAuthor is the text that was read last.
 	lastAuthor struct {
 		id   uint32
@@ -35,6 +37,7 @@ type scratch struct {
 	record    imageRecord
 	signature signatureRecord
 	verdict   verdictRecord
+	views     [maxDeltas]*view
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -56,10 +59,13 @@ func (s *Snapshot) open() (err error) {
 	if s.base, err = s.g.base.take(); err != nil {
 		return err
 	}
-	if s.g.delta != nil {
-		if s.delta, err = s.g.delta.take(); err != nil {
+	s.deltas = s.views[:0]
+	for _, f := range s.g.deltas {
+		v, err := f.take()
+		if err != nil {
 			return err
 		}
+		s.deltas = append(s.deltas, v)
 	}
 	return s.begin()
 }
@@ -96,12 +102,12 @@ func (s *Snapshot) Close() {
 	if s.base != nil {
 		s.g.base.give(s.base)
 	}
-	if s.delta != nil {
-		s.g.delta.give(s.delta)
+	for i, v := range s.deltas {
+		s.g.deltas[i].give(v)
 	}
 	s.r.release(s.g)
 	scratches.Put(s.scratch)
-	s.g, s.base, s.delta, s.scratch = nil, nil, nil, nil
+	s.g, s.base, s.deltas, s.scratch = nil, nil, nil, nil
 }
 
 // Generation returns which publication this is.
@@ -124,14 +130,19 @@ func (s *Snapshot) Lease() time.Duration { return time.Duration(s.g.trust.lease)
 // InForce returns the trust in force.
 func (s *Snapshot) InForce() *trust.InForce { return s.g.trust.inForce }
 
-// get looks a key up: the delta wins over the base.
+// get looks a key up.
 func (s *Snapshot) get(bucket int, key []byte) ([]byte, bool, error) {
-	if s.delta != nil {
-		if v := s.delta.buckets[bucket].Get(key); v != nil {
-			return unseal(key, v)
+	return unseal(key, s.sealed(bucket, key))
+}
+
+// sealed returns the value of a key as it is stored: the newest layer's that has one.
+func (s *Snapshot) sealed(bucket int, key []byte) []byte {
+	for _, d := range s.deltas {
+		if v := d.buckets[bucket].Get(key); v != nil {
+			return v
 		}
 	}
-	return unseal(key, s.base.buckets[bucket].Get(key))
+	return s.base.buckets[bucket].Get(key)
 }
 
 // each calls fn with the live values under a prefix, in key order.
@@ -226,7 +237,7 @@ func (s *Snapshot) Partial() bool { return s.g.trust.partial }
 
 // anyUnlisted spares look-ups: nearly always everything could be listed.
 func (s *Snapshot) anyUnlisted() bool {
-	return s.base.unlisted || s.delta != nil && s.delta.unlisted
+	return s.base.unlisted || slices.ContainsFunc(s.deltas, func(v *view) bool { return v.unlisted })
 }
 
 // Digest returns one answer for each repository that holds d, by name.

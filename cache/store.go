@@ -41,7 +41,7 @@ var (
 	privCounts   = []byte("counts")   // place → Counts
 	privSigned   = []byte("signed")   // signer id (4) → number of signatures that rest on it
 	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
-	privChanged  = []byte("changed")  // kind (1), published key → sequence
+	privChanged  = []byte("changed")  // sequence, bucket (1), published key → nothing: to be published
 
 	privateBuckets = [][]byte{privMeta, privSigners, privPolicies, privAuthors, privAuthorID, privPlaces, privPlaceIDs,
 		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privCounted, privCounts, privSigned, privMarks, privChanged}
@@ -56,10 +56,9 @@ const (
 	metaInForce    = "inforce"    // signersSum of the signers in force
 	metaPolicies   = "policies"   // policiesSum of the statements in force
 	metaSequence   = "sequence"   // counts commits
-	metaFolding    = "folding"    // 1: a base is being made from untracked changes
 	metaSlow       = "slow"       // Unix seconds of the last slow pass that came to its end
 	metaWhole      = "whole"      // 1: storage was read to its end
-	metaFull       = "full"       // 1: changes are no longer tracked; the next publication is a base
+	metaFull       = "full"       // the sequence up to which only a new base publishes everything
 	metaUnfiled    = "unfiled"    // facts that are not in the index for want of room
 	metaTerms      = "terms"      // hash of the terms, but for the signers, under which everything is counted
 	metaRecount    = "recount"    // 1: everything is to be counted again
@@ -67,7 +66,7 @@ const (
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 4
+const privateFormat = 5
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute
@@ -114,10 +113,11 @@ type Options struct {
 	// transaction, whatever the time.
 	ShareSteps int
 
-	// foldAt and compactAbove are the constants of these names; tests lower
+	// fewBytes and compactAbove are the constants of these names; tests lower
 	// them to have a small cache do what a large one does.
-	foldAt, compactAbove int64
-	retention            time.Duration
+	fewBytes, compactAbove int64
+	partKeys               int
+	retention              time.Duration
 }
 
 // Store is the writer's side: the private database and what is published from
@@ -159,8 +159,11 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.MaxFiled == 0 {
 		opts.MaxFiled = 100_000
 	}
-	if opts.foldAt == 0 {
-		opts.foldAt = foldAt
+	if opts.partKeys == 0 {
+		opts.partKeys = partKeys
+	}
+	if opts.fewBytes == 0 {
+		opts.fewBytes = fewBytes
 	}
 	if opts.compactAbove == 0 {
 		opts.compactAbove = compactAbove

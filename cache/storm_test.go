@@ -107,7 +107,7 @@ func (o op) batch() Batch {
 	return b
 }
 
-func stormOptions() Options { return Options{Lease: -1, foldAt: 10, compactAbove: 16 << 10} }
+func stormOptions() Options { return Options{Lease: -1, fewBytes: 1, compactAbove: 16 << 10} }
 
 // storm does the plan. An operation that is refused is tried again until it is
 // done; more refusals than any fault here makes are given up with.

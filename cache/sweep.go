@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -26,7 +27,11 @@ func (s *Store) openPublished() error {
 	dir := s.publishedPath()
 	_, cur, err := readCurrent(dir)
 	known := err == nil && cur.id == s.ID()
-	continues := known && s.continues(cur)
+	var sequences map[uint64]uint64
+	if known {
+		sequences = s.continues(cur)
+	}
+	continues := sequences != nil
 	if !continues {
 		if known {
 			s.opts.Log.Warn("what is published is not from the private cache as it is now; everything is published anew")
@@ -40,9 +45,8 @@ func (s *Store) openPublished() error {
 	}
 	var left []fs.DirEntry
 	for _, e := range entries {
-		kind, generation, ok := parseFileName(e.Name())
-		if ok && (kind == "base" && generation == cur.base || kind == "delta" && generation == cur.delta || kind == "trust" && generation == cur.trusts) ||
-			e.Name() == currentName {
+		_, generation, ok := parseFileName(e.Name())
+		if continues && slices.Contains(cur.files(), e.Name()) || e.Name() == currentName {
 			continue
 		}
 		if ok {
@@ -53,32 +57,46 @@ func (s *Store) openPublished() error {
 	if cur.id, err = s.beginPublished(!continues); err != nil {
 		return err
 	}
-	s.pub.cur = cur
+	if sequences == nil {
+		sequences = map[uint64]uint64{}
+	}
+	s.pub.cur, s.pub.sequences = cur, sequences
+	s.pub.sequence.Store(sequences[newestLayer(cur)])
 	s.pub.notify, s.pub.hurry = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.sweep(left)
 	return nil
 }
 
-// continues reports whether what CURRENT names was published from this private
-// store, and nothing after it.
-func (s *Store) continues(cur current) bool {
+// newestLayer is the generation that made the newest delta, or the base.
+func newestLayer(cur current) uint64 {
+	if deltas := cur.layers(); len(deltas) > 0 {
+		return deltas[len(deltas)-1]
+	}
+	return cur.base
+}
+
+// continues returns the commits as of which the layers that CURRENT names were made,
+// by generation, if they were published from this private store, and nothing after
+// it; else nil.
+func (s *Store) continues(cur current) map[uint64]uint64 {
 	var sequence, named uint64
 	err := s.view(func(tx *bbolt.Tx) error {
 		sequence, named = getMeta(tx, metaSequence), getMeta(tx, metaGeneration)
 		return nil
 	})
-	dir := s.publishedPath()
-	paths := []string{cur.basePath(dir)}
-	if cur.delta != 0 {
-		paths = append(paths, cur.deltaPath(dir))
-	}
-	for _, path := range paths {
-		n, ferr := publishedSequence(path)
+	sequences := map[uint64]uint64{}
+	for _, name := range cur.names() {
+		n, ferr := publishedSequence(filepath.Join(s.publishedPath(), name))
 		if err = errors.Join(err, ferr); n > sequence {
-			return false
+			return nil
 		}
+		_, generation, _ := parseFileName(name)
+		sequences[generation] = n
 	}
-	return err == nil && cur.generation >= named
+	if err != nil || cur.generation < named {
+		return nil
+	}
+	return sequences
 }
 
 // publishedSequence returns the commit as of which a base or a delta was made.
@@ -121,9 +139,6 @@ func (s *Store) beginPublished(anew bool) (id uint64, err error) {
 			}
 		}
 		id = getMeta(tx, metaID)
-		if anew || getMeta(tx, metaFolding) != 0 {
-			return errors.Join(putMeta(tx, metaFull, 1), putMeta(tx, metaFolding, 0))
-		}
 		tracked, err = countTracked(tx)
 		return err
 	})

@@ -139,7 +139,8 @@ func (s *Store) recordTrust(f *trust.InForce, first bool) error {
 		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum || s.recordUnsure {
 			// Records show the verdicts of the statement that governed when
 			// they were rendered, in this process or an earlier one.
-			if err := errors.Join(putMeta(tx, metaPolicies, sum), putMeta(tx, metaFull, 1)); err != nil {
+			seq := getMeta(tx, metaSequence) + 1
+			if err := errors.Join(putMeta(tx, metaPolicies, sum), putMeta(tx, metaSequence, seq), putMeta(tx, metaFull, seq)); err != nil {
 				return err
 			}
 		}
@@ -373,16 +374,16 @@ func (s *Store) Confirm(at time.Time) error {
 func (s *Store) outdated(at time.Time) bool {
 	dir, cur := s.publishedPath(), s.pub.cur
 	cur.generation = s.pub.named.Load() // others may be used up
-	gone := func(path string) bool {
-		_, err := os.Stat(path)
+	gone := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	if gone(cur.basePath(dir)) || cur.delta != 0 && gone(cur.deltaPath(dir)) {
+	if slices.ContainsFunc(cur.names(), gone) {
 		s.opts.Log.Error("somebody has removed what is published; it is made anew")
 		s.RenderAnew()
 	}
 	if target, err := os.Readlink(filepath.Join(dir, currentName)); err == nil && target != cur.String() ||
-		errors.Is(err, fs.ErrNotExist) || gone(cur.trustPath(dir)) {
+		errors.Is(err, fs.ErrNotExist) || gone(fileName("trust", cur.trusts)) {
 		s.opts.Log.Error("CURRENT is not what was published; it is published anew", "found", target)
 		return true
 	}

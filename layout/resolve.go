@@ -34,7 +34,14 @@ func newResolver(p *Repository, stamp Stamp, known func(trust.Digest) (Kind, boo
 
 // resolve takes an index.json that is valid JSON.
 func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error) {
-	if err := parseIndex(index, r.entry); err != nil {
+	n := 0
+	err := parseIndex(index, func(raw []byte) error {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return r.entry(raw)
+	})
+	if err != nil {
 		return nil, err
 	}
 	if err := r.discover(ctx); err != nil {

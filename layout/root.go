@@ -35,7 +35,7 @@ type Limits struct {
 	Manifest    int64 // bytes of one manifest; default 4 MiB
 	Depth       int   // levels of indexes below index.json; default 8
 	Children    int   // children of one index; default and maximum 10,000
-	Descriptors int   // all descriptors of one repository together; default 1,000,000
+	Descriptors int   // all descriptors of one repository together; default 400,000
 }
 
 func (l Limits) orDefault() (Limits, error) {
@@ -56,7 +56,7 @@ func (l Limits) orDefault() (Limits, error) {
 	orInt64(&l.Manifest, 4<<20)
 	or(&l.Depth, 8)
 	or(&l.Children, maxChildren)
-	or(&l.Descriptors, 1_000_000)
+	or(&l.Descriptors, 400_000)
 	return l, nil
 }
 

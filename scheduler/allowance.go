@@ -23,6 +23,10 @@ const (
 // begun again where only such scans wait for each other.
 const scanTime = 100 * time.Millisecond
 
+// longIndex is the size of an index.json, in bytes, whose scan is taken for long before it
+// is begun.
+const longIndex = 2 << 20
+
 // errLong: a scan takes longer than an ordinary turn may.
 var errLong = errors.New("the scan takes longer than a turn may")
 

@@ -21,6 +21,16 @@ type result struct {
 	again *work
 	// waited: somebody waits for this.
 	waited bool
+	// over, if not nil, is closed when the turn is.
+	over chan struct{}
+}
+
+// over ends the turn of a result.
+func (s *Scheduler) over(r *result) {
+	s.agenda.done(r.item)
+	if r.over != nil {
+		close(r.over)
+	}
 }
 
 // maxBatch is how many rows and facts one transaction takes on: keys are spread over
@@ -119,8 +129,8 @@ func (s *Scheduler) gather(unfinished []result, rested time.Time) (batch []resul
 }
 
 func (s *Scheduler) drop(results []result) {
-	for _, r := range results {
-		s.agenda.done(r.item)
+	for i := range results {
+		s.over(&results[i])
 	}
 }
 
@@ -163,7 +173,7 @@ func (s *Scheduler) commit(results []result) (unfinished []result, err error) {
 		if r.then != nil {
 			r.then(outdated[i])
 		}
-		s.agenda.done(r.item)
+		s.over(&r)
 	}
 	s.measures.committed(done)
 	if slices.ContainsFunc(results, func(r result) bool { return r.waited && len(r.batches) > 0 }) {
@@ -187,6 +197,6 @@ func (s *Scheduler) commitFailed(results []result, err error) {
 			s.log.Error("cannot commit; will retry", "repository", i.repository, "error", err, "in", d)
 			s.later(d, func() { s.agenda.add(i, again.level, func(w *work) { w.merge(&again) }) })
 		}
-		s.agenda.done(r.item)
+		s.over(&r)
 	}
 }

@@ -91,6 +91,7 @@ func (w *world) scheduler() *Scheduler {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	s.scanTime = time.Hour // on a busy machine a small one may take long
 	w.last = s
 	return s
 }

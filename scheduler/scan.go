@@ -167,6 +167,17 @@ func (s *Scheduler) stamp(name string) string {
 	return ""
 }
 
+// indexSize returns the size of a repository's index.json in bytes, 0 when it cannot be
+// told.
+func (s *Scheduler) indexSize(name string) int64 {
+	if root := s.serving(name); root != nil {
+		if stamp, err := root.Stamp(name); err == nil {
+			return stamp.Size
+		}
+	}
+	return 0
+}
+
 // open opens a repository. The error wraps fs.ErrNotExist when there is none.
 func (s *Scheduler) open(name string) (*layout.Repository, error) {
 	root := s.serving(name)
@@ -231,6 +242,9 @@ func (s *Scheduler) unlisted(name string, w *work, cause error) result {
 func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place cache.Place, known bool, w *work) (result, error) {
 	if known && !w.force && !place.Unlisted && place.Stamp != "" && place.Stamp == s.stamp(name) {
 		return s.rest(item{repository: name}, w, result{}), nil
+	}
+	if !w.long && s.indexSize(name) > longIndex {
+		return result{}, errLong
 	}
 	var kindErr error
 	began := time.Now()

@@ -379,7 +379,13 @@ func (s *Scheduler) work(ctx context.Context, kind int) error {
 			continue
 		}
 		r.item, r.began, r.waited = i, began, w.level <= fresh
+		if kind == longScans { // what it holds is much: no other is begun beside it
+			r.over = make(chan struct{})
+		}
 		s.results <- r // the committer reads until this channel is closed
+		if r.over != nil {
+			<-r.over
+		}
 	}
 }
 
