@@ -19,8 +19,12 @@ import (
 // repository that can wait for the next one; to end it takes about as long again.
 const transactionTime = 30 * time.Millisecond
 
+// smallBatch is how many values a batch has at most that is not worth being cut.
+const smallBatch = 1000
+
 // share is what one batch may take of a transaction; nil: all that it needs.
 type share struct {
+	small int       // batches of so few are written at once
 	until time.Time // of the monotonic clock
 	most  int       // steps; 0: only time counts
 	taken int
@@ -70,8 +74,10 @@ type application struct {
 	*commit
 	b     *Batch
 	at    *progress
-	share *share
 	place cachepb.Place
+	// put and stored are what may be taken for what the batch has, and for what the
+	// store has of its repository.
+	put, stored *share
 }
 
 // apply applies as much of the batch as its share allows, from where at is on.
@@ -82,7 +88,10 @@ func (c *commit) apply(b *Batch, at *progress, share *share) error {
 	if !b.whole() {
 		share = nil
 	}
-	a := &application{commit: c, b: b, at: at, share: share}
+	a := &application{commit: c, b: b, at: at, stored: share}
+	if share != nil && len(b.Kinds)+len(b.Rows)+len(b.Facts)+len(b.Tags) > share.small {
+		a.put = share
+	}
 	known, err := a.open()
 	if err != nil || b.Remove && !known {
 		at.done = true
@@ -129,7 +138,7 @@ func (a *application) open() (known bool, err error) {
 	if a.place.Id, err = places.NextSequence(); err != nil {
 		return false, err
 	}
-	if err := a.put(privPlaceIDs, number(a.place.Id), name); err != nil {
+	if err := a.commit.put(privPlaceIDs, number(a.place.Id), name); err != nil {
 		return false, err
 	}
 	if err := a.changed(bucketRepositories, name); err != nil {
@@ -194,10 +203,10 @@ func setIf[T any](to *T, from *T) {
 	}
 }
 
-// stored calls fn for the keys that a bucket has of the repository, from where the
+// choose calls fn for the keys that a bucket has of the repository, from where the
 // stage is on, and then do for those that fn has chosen: nothing is changed below a
 // cursor. more is set when the share is used up.
-func (a *application) stored(bucket []byte, fn func(rest, value []byte) (choose bool), do func(rest []byte) error) (more bool, err error) {
+func (a *application) choose(bucket []byte, fn func(rest, value []byte) (choose bool), do func(rest []byte) error) (more bool, err error) {
 	prefix := number(a.place.Id)
 	cur := a.tx.Bucket(bucket).Cursor()
 	k, v := cur.Seek(prefix)
@@ -208,7 +217,7 @@ func (a *application) stored(bucket []byte, fn func(rest, value []byte) (choose 
 	}
 	var chosen [][]byte
 	for ; bytes.HasPrefix(k, prefix); k, v = cur.Next() {
-		if more = !a.share.take(); more {
+		if more = !a.stored.take(); more {
 			break
 		}
 		a.at.after = append(a.at.after[:0:0], k...)
@@ -229,7 +238,7 @@ func (a *application) replaceTags() (more bool, err error) {
 	if !a.b.SetTags && !a.b.Remove {
 		return false, nil
 	}
-	return a.stored(privTags, func(tag, body []byte) bool {
+	return a.choose(privTags, func(tag, body []byte) bool {
 		d, ok := a.b.Tags[string(tag)]
 		return !ok || !bytes.Equal(body, d[:])
 	}, func(tag []byte) error {
@@ -249,7 +258,7 @@ func (a *application) addTags() (more bool, err error) {
 		a.at.tags = slices.Sorted(maps.Keys(a.b.Tags))
 	}
 	for ; a.at.next < len(a.at.tags); a.at.next++ {
-		if !a.share.take() {
+		if !a.put.take() {
 			return true, nil
 		}
 		tag := a.at.tags[a.at.next]
@@ -265,7 +274,7 @@ func (a *application) addTags() (more bool, err error) {
 }
 
 func (a *application) putTag(tag string, d trust.Digest) error {
-	if err := a.put(privTags, append(number(a.place.Id), tag...), d[:]); err != nil {
+	if err := a.commit.put(privTags, append(number(a.place.Id), tag...), d[:]); err != nil {
 		return err
 	}
 	return a.changed(bucketTags, tagKey(a.b.Place, tag))
@@ -282,7 +291,7 @@ func (a *application) deleteRows() (more bool, err error) {
 			a.at.keep[a.b.Rows[i].Digest] = true
 		}
 	}
-	return a.stored(privRows, func(d, _ []byte) bool { return len(d) == 32 && !a.at.keep[trust.Digest(d)] },
+	return a.choose(privRows, func(d, _ []byte) bool { return len(d) == 32 && !a.at.keep[trust.Digest(d)] },
 		func(d []byte) error { return a.row(&a.place, a.b.Place, trust.Digest(d), nil) })
 }
 
@@ -291,7 +300,7 @@ func (a *application) putKinds() (more bool, err error) {
 		a.at.kinds = slices.SortedFunc(maps.Keys(a.b.Kinds), func(x, y trust.Digest) int { return bytes.Compare(x[:], y[:]) })
 	}
 	for ; a.at.next < len(a.at.kinds); a.at.next++ {
-		if !a.share.take() {
+		if !a.put.take() {
 			return true, nil
 		}
 		d := a.at.kinds[a.at.next]
@@ -304,7 +313,7 @@ func (a *application) putKinds() (more bool, err error) {
 
 func (a *application) putRows() (more bool, err error) {
 	for ; a.at.next < len(a.b.Rows); a.at.next++ {
-		if !a.share.take() {
+		if !a.put.take() {
 			return true, nil
 		}
 		row := &a.b.Rows[a.at.next]
@@ -317,7 +326,7 @@ func (a *application) putRows() (more bool, err error) {
 
 func (a *application) putFacts() (more bool, err error) {
 	for ; a.at.next < len(a.b.Facts); a.at.next++ {
-		if !a.share.take() {
+		if !a.put.take() {
 			return true, nil
 		}
 		f := &a.b.Facts[a.at.next]

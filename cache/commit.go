@@ -40,7 +40,11 @@ func (s *Store) CommitSome(batches []*Batch) (outdated []int, err error) {
 	if s.pub.tracked.Load() > manyTracked { // others' changes are to be published as well
 		until = time.Now()
 	}
-	return s.commit(batches, func() *share { return &share{until: until, most: s.opts.ShareSteps} })
+	small := smallBatch
+	if s.opts.ShareSteps != 0 {
+		small = s.opts.ShareSteps
+	}
+	return s.commit(batches, func() *share { return &share{small: small, until: until, most: s.opts.ShareSteps} })
 }
 
 func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int, err error) {

@@ -133,6 +133,16 @@ func (s *Store) Repositories(d trust.Digest) ([]string, error) {
 	return names, err
 }
 
+// HasFacts reports whether anything is known of any signature.
+func (s *Store) HasFacts() (has bool, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		k, _ := tx.Bucket(privFacts).Cursor().First()
+		has = k != nil
+		return nil
+	})
+	return has, err
+}
+
 // Fact returns what is known of a signature over a subject in a context.
 func (s *Store) Fact(subject, signature trust.Digest, ctx Context) (fact Fact, ok bool, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {

@@ -48,6 +48,13 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *tru
 		return err
 	}
 	f := in.inForce()
+	if known, err := s.cfg.Store.HasFacts(); err != nil {
+		return err
+	} else if !known { // what comes is verified with all of them
+		if marks, err = s.applied(in); err != nil {
+			return err
+		}
+	}
 	for mark := range marks {
 		if signer, ok := parseMark("gone", mark); ok && !f.Has(signer) {
 			s.oweSigner(in, signer, false, marks)
@@ -67,6 +74,31 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *tru
 		return s.oweNotation(change.First)
 	}
 	return nil
+}
+
+// applied marks every signer in force as applied, where no fact is known that it could
+// concern, and returns the marks.
+func (s *Scheduler) applied(in *trustInUse) (map[string]bool, error) {
+	marks, err := s.cfg.Store.Marks()
+	if err != nil {
+		return nil, err
+	}
+	change := map[string]bool{}
+	for mark := range marks {
+		if _, ok := parseMark("gone", mark); ok {
+			change[mark] = false
+		}
+	}
+	for _, m := range in.inForce().Terms().Materials {
+		change[markApplied(m.Signer)] = true
+	}
+	for _, pair := range in.store.InUse() {
+		change[markPair(pair)] = true
+	}
+	if _, err := s.cfg.Store.Commit(cache.Batch{Marks: change}); err != nil {
+		return nil, err
+	}
+	return s.cfg.Store.Marks()
 }
 
 // takeBack takes back the marks that the new trust ends: that signers are applied
