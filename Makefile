@@ -111,6 +111,10 @@ bench-scale: build ## measure the daemon on N signatures; writes bin/bench-scale
 	SCALE_ARGS='$(ARGS)' ./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
 	./bin/scale -table bin/bench-scale-$(N).json | tee bin/bench-scale-$(N).md
 
+.PHONY: bench-noisy
+bench-noisy: build ## measure how long a push waits beside repositories full of each costly kind (10 minutes)
+	$(GO) run ./integration/noisy $(ARGS)
+
 .PHONY: bench-plot
 bench-plot: ## tables and picture of all runs in docs/performance
 	$(GO) run ./integration/scale -benchmarks docs/performance/benchmarks.txt
