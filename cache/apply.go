@@ -50,6 +50,8 @@ type progress struct {
 	next     int    // in the stage's list
 	after    []byte // the last key of the store that the stage has dealt with
 	outdated bool   // facts have been left out
+	begun    bool
+	unlisted bool // the repository could not be listed when it began
 	done     bool
 
 	kinds []trust.Digest // the batch's, sorted
@@ -63,10 +65,12 @@ func (b *Batch) Written() bool { return b.written.done }
 // whole reports whether the batch says what all of a repository is.
 func (b *Batch) whole() bool { return b.SetTags || b.Complete || b.Remove }
 
-// stages of a batch. What can end trust comes first.
+// stages of a batch. What can end trust comes first; then facts, which are few in a scan:
+// another repository's later verdict must not be overwritten by an earlier one that comes
+// late, and a row must not name a signature whose fact is known and not there yet.
 var stages = []func(*application) (more bool, err error){
-	(*application).replaceTags, (*application).deleteRows,
-	(*application).putKinds, (*application).putRows, (*application).putFacts, (*application).addTags,
+	(*application).replaceTags, (*application).deleteRows, (*application).putFacts,
+	(*application).putKinds, (*application).putRows, (*application).addTags,
 }
 
 // application is a batch on its way into one transaction.
@@ -93,6 +97,9 @@ func (c *commit) apply(b *Batch, at *progress, share *share) error {
 		a.put = share
 	}
 	known, err := a.open()
+	if !at.begun {
+		at.begun, at.unlisted = true, a.place.Unlisted
+	}
 	if err != nil || b.Remove && !known {
 		at.done = true
 		return err
@@ -171,14 +178,17 @@ func (a *application) close(done bool) error {
 		return places.Delete(name)
 	}
 	unlisted, unsettled := p.Unlisted, a.at.outdated
+	since := p.Unlisted && !a.at.unlisted // it cannot be listed since a part before this
 	if u := a.b.Update; u != nil && done {
-		setIf(&p.Unlisted, u.Unlisted)
+		if !since {
+			setIf(&p.Unlisted, u.Unlisted)
+		}
 		if u.Unsettled != nil && (*u.Unsettled || p.UnsettledAt <= u.AsOf) {
 			p.Unsettled = *u.Unsettled
 		}
 		unsettled = unsettled || u.Unsettled != nil && *u.Unsettled
 		setIf(&p.HasNotation, u.HasNotation)
-		if u.Stamp != nil {
+		if u.Stamp != nil && !since {
 			p.Stamp = []byte(*u.Stamp)
 		}
 	}

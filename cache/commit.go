@@ -52,7 +52,7 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 	defer s.write.Unlock()
 	var sess *session
 	var written []progress
-	var gone []string
+	var gone trimmed
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
 		sess, outdated, written = c.sess, nil, make([]progress, len(batches))
@@ -75,13 +75,13 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 			}
 		}
 		err := c.finish()
-		gone = c.gone
+		gone = c.trimmed
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
-	s.trimmed(gone)
+	s.forgetPublished(gone)
 	for i, b := range batches {
 		b.written = written[i]
 	}
@@ -92,11 +92,11 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 
 // commit is one write transaction in progress.
 type commit struct {
-	s    *Store
-	tx   *bbolt.Tx
-	sess *session
-	seq  uint64
-	gone []string // entries of what is published, deleted
+	s       *Store
+	tx      *bbolt.Tx
+	sess    *session
+	seq     uint64
+	trimmed trimmed
 
 	count *counting
 }
@@ -115,17 +115,25 @@ func (c *commit) finish() error {
 			return err
 		}
 	}
-	var err error
-	if c.gone, err = c.s.pub.spent.trim(c.tx.Bucket(privChanged)); err != nil {
+	gone, n, err := c.s.pub.spent.trim(c.tx.Bucket(privChanged))
+	if err != nil {
 		return err
 	}
+	c.trimmed = trimmed{gone, n}
 	return errors.Join(putMeta(c.tx, metaSequence, c.seq), c.s.noteNamed(c.tx))
 }
 
-// trimmed notes that entries of what is published have been deleted.
-func (s *Store) trimmed(gone []string) {
-	s.pub.spent.forget(gone)
-	s.pub.tracked.Add(-int64(len(gone)))
+// trimmed are entries of what is published that a transaction has deleted; n of them
+// were there.
+type trimmed struct {
+	gone []string
+	n    int64
+}
+
+// forgetPublished forgets them: the transaction has been committed.
+func (s *Store) forgetPublished(t trimmed) {
+	s.pub.spent.forget(t.gone)
+	s.pub.tracked.Add(-t.n)
 }
 
 // noteNamed remembers how far what is published has come.
@@ -146,8 +154,12 @@ func (c *commit) changed(bucket, key []byte) error {
 			return err
 		}
 	}
-	c.s.pub.tracked.Add(1) // an upper bound: it may be there
-	return c.tx.Bucket(privChanged).Put(append(append(number(c.seq), bucket[0]), key...), []byte{})
+	b, entry := c.tx.Bucket(privChanged), append(append(number(c.seq), bucket[0]), key...)
+	if b.Get(entry) != nil {
+		return nil
+	}
+	c.s.pub.tracked.Add(1)
+	return b.Put(entry, []byte{})
 }
 
 // marks sets and clears the marks of a batch.

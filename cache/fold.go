@@ -49,7 +49,7 @@ func foldFrom(sizes []int64, few int64) int {
 func (s *Store) Fold(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if s.pub.anew.Load() {
-			return s.rebase(s.withData)
+			return s.rebase(ctx, s.withData)
 		}
 		again, err := s.foldOnce(ctx)
 		if errors.Is(err, errUnreadable) {
@@ -64,9 +64,11 @@ func (s *Store) Fold(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// spareDeltas are left for publications to fold while layers below are being folded.
+const spareDeltas = 4
+
 // foldOnce makes one layer of several if that is due.
 func (s *Store) foldOnce(ctx context.Context) (again bool, err error) {
-	const spare = 4 // deltas that publications may fold meanwhile
 	var layers current
 	from, to := -1, 0
 	err = s.withData(func() error {
@@ -75,7 +77,7 @@ func (s *Store) foldOnce(ctx context.Context) (again bool, err error) {
 		if err != nil {
 			return err
 		}
-		to = min(len(sizes), 1+maxDeltas-spare)
+		to = min(len(sizes), 1+maxDeltas-spareDeltas)
 		from = foldFrom(sizes[:to], s.opts.fewBytes)
 		if from >= 0 {
 			s.pub.folding = to - 1
@@ -105,6 +107,9 @@ func (s *Store) makeRoom(ctx context.Context) error {
 		return err
 	}
 	first := 1 + s.pub.folding
+	if len(sizes)-first < 2 {
+		return errors.New("publish delta: all layers are being folded")
+	}
 	from := foldFrom(sizes[first:], 0)
 	if from < 0 {
 		from = len(sizes) - first - 2
@@ -145,7 +150,7 @@ func (s *Store) RenderAnew() {
 
 // rebase makes a base from the private store while deltas go on, and has it take the
 // place of all that was published before it was begun.
-func (s *Store) rebase(held func(func() error) error) error {
+func (s *Store) rebase(ctx context.Context, held func(func() error) error) error {
 	if s.layers().base == 0 {
 		return nil // the next publication is one
 	}
@@ -154,11 +159,18 @@ func (s *Store) rebase(held func(func() error) error) error {
 	s.pub.data.Lock()
 	begun := sync.OnceFunc(s.pub.data.Unlock)
 	defer begun()
-	before := 0
+	layers := s.layers()
+	if most := maxDeltas - spareDeltas; len(layers.layers()) > most {
+		if err := s.merge(ctx, layers, most, len(layers.names()), func(do func() error) error { return do() }); err != nil && !errors.Is(err, errUnreadable) {
+			return err
+		} else if err != nil {
+			return s.publishBase()
+		}
+		layers = s.layers()
+	}
+	before := layers.layers()
 	generation, seq, err := s.writeLayer("base", func(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) error {
-		layers := s.layers()
-		before = len(layers.layers())
-		s.pub.folding = before
+		s.pub.folding = len(before)
 		begun()
 		return writeAll(tx, policies, put)
 	})
@@ -166,14 +178,18 @@ func (s *Store) rebase(held func(func() error) error) error {
 		return err
 	}
 	return held(func() error {
-		if s.layers().base > generation { // everything has been published anew meanwhile
+		now := s.layers()
+		after := now.layers()
+		if now.base != layers.base || len(after) < len(before) || !slices.Equal(after[:len(before)], before) {
 			s.discard("base", generation)
-			s.pub.anew.Store(false)
+			if now.base > generation { // everything has been published anew meanwhile
+				s.pub.anew.Store(false)
+			}
 			return nil
 		}
 		err := s.switchLayers("base", generation, seq, func(next *current) {
 			next.base = generation
-			next.setLayers(slices.Clone(next.layers()[before:]))
+			next.setLayers(slices.Clone(next.layers()[len(before):]))
 		})
 		if err == nil {
 			s.pub.spent.addThrough(seq)

@@ -39,73 +39,100 @@ var folds = map[string]func(s *Store, ctx context.Context, held func(func() erro
 		cur := s.layers()
 		return s.merge(ctx, cur, 0, len(cur.names()), held)
 	},
-	"rendered": func(s *Store, _ context.Context, held func(func() error) error) error { return s.rebase(held) },
+	"rendered": func(s *Store, ctx context.Context, held func(func() error) error) error { return s.rebase(ctx, held) },
 }
 
 // Nothing that is committed or published while a base is being made is lost by
 // the switch to it.
 func TestFoldsAmongCommits(t *testing.T) {
-	for name, fold := range folds {
-		t.Run(name, func(t *testing.T) {
-			s := openStore(t, t.TempDir(), Options{})
-			defer closeChecked(t, s)
-			setTrust(t, s, inForce(keyA))
-			mustCommit(t, s, world(signedBy(keyA)))
-			publish(t, s)
-			r := openReader(t, s.dir)
-			row := func(n byte) trust.Digest { return trust.SumOf([]byte{n}) }
-			commit := func(n byte) {
-				mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: row(n), Present: true}}})
-			}
-			shows := func(when string, last byte) {
-				t.Helper()
-				snap, err := r.Snapshot()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer snap.Close()
-				for n := range last + 1 {
-					if _, err := snap.Digest(row(n)); err != nil {
-						t.Errorf("%s: row %d: %v", when, n, err)
-					}
-				}
-				if _, err := snap.Digest(image); (err == nil) != (last < 4) {
-					t.Errorf("%s: what was removed: %v", when, err)
-				}
-			}
-			commit(0)
-			publish(t, s)
-			commit(1) // not published
-			err := fold(s, t.Context(), func(do func() error) error {
-				commit(2)
-				publish(t, s)
-				shows("before the switch", 2)
-				for i := range 2*maxDeltas + 5 { // what comes meanwhile is folded by itself
-					mustCommit(t, s, Batch{Place: "many more", Complete: true, Rows: []Row{{Digest: row(byte(100 + i)), Present: true}}})
-					publish(t, s)
-				}
-				commit(3) // not published
-				return s.withData(do)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			shows("after the switch", 2)
-			if n := len(s.pub.cur.layers()); n == 0 || n > maxDeltas-1 {
-				t.Errorf("%d deltas over the new base, want those of what came meanwhile", n)
-			}
-			publish(t, s)
-			shows("after the next publication", 3)
-			mustCommit(t, s, Batch{Place: "team/app", Remove: true})
-			commit(4)
-			publish(t, s)
-			shows("after the last publication", 4)
-			if n := s.pub.tracked.Load(); n > 20 {
-				t.Errorf("%d changes are still tracked", n)
-			}
-			samePublished(t, s)
-		})
+	for _, deltas := range []int{1, 11, 12, 13, 14, 15, 16} { // that are there when it begins
+		for name, fold := range folds {
+			t.Run(fmt.Sprint(name, deltas), func(t *testing.T) { foldAmongCommits(t, fold, deltas) })
+		}
 	}
+}
+
+func foldAmongCommits(t *testing.T, fold func(*Store, context.Context, func(func() error) error) error, deltas int) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	r := openReader(t, s.dir)
+	row := func(n byte) trust.Digest { return trust.SumOf([]byte{n}) }
+	commit := func(n byte) {
+		mustCommit(t, s, Batch{Place: "many", Rows: []Row{{Digest: row(n), Present: true}}})
+	}
+	shows := func(when string, last byte) {
+		t.Helper()
+		snap, err := r.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Close()
+		for n := range last + 1 {
+			if _, err := snap.Digest(row(n)); err != nil {
+				t.Errorf("%s: row %d: %v", when, n, err)
+			}
+		}
+		if _, err := snap.Digest(image); (err == nil) != (last < 4) {
+			t.Errorf("%s: what was removed: %v", when, err)
+		}
+	}
+	commit(0)
+	publish(t, s)
+	for i := range deltas - 1 {
+		mustCommit(t, s, Batch{Place: "before", Complete: true, Rows: []Row{{Digest: row(byte(50 + i)), Present: true}}})
+		publish(t, s)
+	}
+	if n := len(s.pub.cur.layers()); n != deltas {
+		t.Fatalf("%d deltas, want %d", n, deltas)
+	}
+	commit(1) // not published
+	err := fold(s, t.Context(), func(do func() error) error {
+		commit(2)
+		publish(t, s)
+		shows("before the switch", 2)
+		for i := range 2*maxDeltas + 5 { // what comes meanwhile is folded by itself
+			mustCommit(t, s, Batch{Place: "many more", Complete: true, Rows: []Row{{Digest: row(byte(100 + i)), Present: true}}})
+			publish(t, s)
+		}
+		commit(3) // not published
+		return s.withData(do)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows("after the switch", 2)
+	if tracked(t, s) > s.pub.tracked.Load() {
+		t.Errorf("%d changes are kept, counted are %d", tracked(t, s), s.pub.tracked.Load())
+	}
+	if n := len(s.pub.cur.layers()); n == 0 || n > maxDeltas-1 {
+		t.Errorf("%d deltas over the new base, want those of what came meanwhile", n)
+	}
+	publish(t, s)
+	shows("after the next publication", 3)
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	commit(4)
+	publish(t, s)
+	shows("after the last publication", 4)
+	if n := s.pub.tracked.Load(); n > 20 {
+		t.Errorf("%d changes are still tracked", n)
+	}
+	samePublished(t, s)
+	mustCommit(t, s, Batch{Place: "many", Remove: true})
+	if n := s.pub.tracked.Load(); n != tracked(t, s) {
+		t.Errorf("%d changes are kept, counted are %d", tracked(t, s), n)
+	}
+}
+
+// tracked counts the changes that are kept.
+func tracked(t *testing.T, s *Store) (n int64) {
+	t.Helper()
+	if err := s.view(func(tx *bbolt.Tx) (err error) { n, err = countTracked(tx); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // A fold that ends after everything was published anew does not take that back.

@@ -49,18 +49,18 @@ func (s *Store) recountSome(ctx context.Context, choose func(*commit) ([]byte, e
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	var gone []string
+	var gone trimmed
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
 		if last, err = choose(c); err != nil {
 			return err
 		}
 		err := c.finish()
-		gone = c.gone
+		gone = c.trimmed
 		return err
 	})
 	if err == nil {
-		s.trimmed(gone)
+		s.forgetPublished(gone)
 	}
 	s.pub.wake()
 	return last, last != nil, err

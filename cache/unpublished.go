@@ -64,8 +64,9 @@ func (s *spent) has(entry []byte) bool {
 }
 
 // trim deletes entries that are spent, so many at once as a transaction has time for,
-// and returns which: they are forgotten when that is committed.
-func (s *spent) trim(b *bbolt.Bucket) (gone []string, err error) {
+// and returns which: they are forgotten when that is committed. n says how many of them
+// were there.
+func (s *spent) trim(b *bbolt.Bucket) (gone []string, n int64, err error) {
 	const atOnce = 20_000
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,11 +82,15 @@ func (s *spent) trim(b *bbolt.Bucket) (gone []string, err error) {
 	}
 	slices.Sort(gone)
 	for _, e := range gone {
-		if err := b.Delete([]byte(e)); err != nil {
-			return nil, err
+		if b.Get([]byte(e)) == nil {
+			continue // given up with all others: a base was to be made
 		}
+		if err := b.Delete([]byte(e)); err != nil {
+			return nil, 0, err
+		}
+		n++
 	}
-	return gone, nil
+	return gone, n, nil
 }
 
 // leaves reports whether the bucket has an entry that is not spent.

@@ -222,8 +222,9 @@ func (w *world) decode(e ended, out any) {
 	w.check(json.Unmarshal([]byte(e.stdout), out))
 }
 
-// readable is how much one pass may read: what there is, twice, without what is
-// larger than any manifest may be, and a little for what every process reads.
+// readable is how much one pass may read: what there is, twice, and once more for a scan
+// that took long and was begun again; without what is larger than any manifest may be,
+// and with a little for what every process reads.
 func (w *world) readable() int64 {
 	const largest = 4 << 20
 	sum := int64(256 << 10)
@@ -233,7 +234,7 @@ func (w *world) readable() int64 {
 		}
 		info, err := d.Info()
 		if err == nil && (info.Size() <= largest || d.Name() == "index.json" && info.Size() <= 64<<20) {
-			sum += 2 * info.Size()
+			sum += 3 * info.Size()
 		}
 		return err
 	}))

@@ -27,6 +27,10 @@ const scanTime = 100 * time.Millisecond
 // is begun.
 const longIndex = 2 << 20
 
+// indexWait is how long the reading of an index.json that changes may wait for it to hold
+// still: that costs nobody anything.
+const indexWait = 80 * time.Millisecond
+
 // errLong: a scan takes longer than an ordinary turn may.
 var errLong = errors.New("the scan takes longer than a turn may")
 

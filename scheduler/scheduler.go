@@ -384,7 +384,10 @@ func (s *Scheduler) work(ctx context.Context, kind int) error {
 		}
 		s.results <- r // the committer reads until this channel is closed
 		if r.over != nil {
-			<-r.over
+			select {
+			case <-r.over:
+			case <-ctx.Done(): // it is scanned again
+			}
 		}
 	}
 }
