@@ -24,19 +24,26 @@ func (s *Store) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-fold:
-				start := time.Now()
+				start, again := time.Now(), false
 				if err := s.Fold(ctx); errors.Is(err, ErrDamaged) {
 					return err
 				} else if err != nil && ctx.Err() == nil {
 					s.opts.Log.Error("cannot fold what is published; will retry", "error", err)
+					again = true
 				}
 				pause := paces.after(start, time.Now())
 				if now := s.layers(); len(now.layers()) > maxDeltas/2 { // publications would have to do it
 					pause = 0
 				}
+				if again {
+					pause = 5 * time.Second
+				}
 				select {
 				case <-ctx.Done():
 				case <-time.After(pause):
+				}
+				if again {
+					s.pub.wake()
 				}
 			}
 		}

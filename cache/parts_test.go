@@ -87,6 +87,11 @@ func TestAWholeRepositoryInParts(t *testing.T) {
 			if err != nil || (p.Stamp == "") == big.Written() {
 				t.Errorf("written %v, stamp %q: %v", big.Written(), p.Stamp, err)
 			}
+			for _, img := range answers(t, r) {
+				if img.State() == "unknown" {
+					t.Fatalf("part %d: %s:%s is there without its facts", calls, img.RepoName, img.Tag)
+				}
+			}
 			if calls < 12 { // the forty tags and images that are there
 				continue
 			}
@@ -113,6 +118,29 @@ func TestAWholeRepositoryInParts(t *testing.T) {
 			t.Errorf("removed in %d parts; left: %+v", calls, got)
 		}
 		closeChecked(t, s)
+	}
+}
+
+// A repository that cannot be listed any more when its last part is written is not listed
+// by it.
+func TestUnlistedBetweenTwoParts(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{ShareSteps: 7})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	b := repositoryOf("big", "one", 20, keyA, func(i int) trust.Digest { return trust.SumOf(fmt.Append(nil, i)) })
+	yes, no := true, false
+	b.Update.Unlisted = &no
+	for n := 0; !b.Written(); n++ {
+		if _, err := s.CommitSome([]*Batch{&b}); err != nil {
+			t.Fatal(err)
+		}
+		if n == 3 {
+			mustCommit(t, s, Batch{Place: "big", Update: &PlaceUpdate{Unlisted: &yes}})
+		}
+	}
+	publish(t, s)
+	if p, _, err := s.Place("big"); err != nil || !p.Unlisted || p.Stamp != "" {
+		t.Errorf("%+v: %v", p, err)
 	}
 }
 

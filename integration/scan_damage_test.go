@@ -147,8 +147,13 @@ func TestAnyDamagedPageHeals(t *testing.T) {
 		if healed += min(lines, 1); lines > 1 || d.command == "rebuild" && lines != 1 {
 			t.Errorf("%+v: said %d times:\n%s", d, lines, said)
 		}
-		if e := command(t, "scan", "--root", s.Dir, "--state", state); e.code != 0 || strings.Contains(e.stderr, "set aside") {
+		// A daemon that is stopped soon may not have read the page; whoever does heals it.
+		unread := d.command == "serve" && lines == 0
+		if e := command(t, "scan", "--root", s.Dir, "--state", state); e.code != 0 || strings.Contains(e.stderr, "set aside") && !unread {
 			t.Errorf("%+v: the next scan: exit code %d: %s", d, e.code, e.stderr)
+		}
+		if got := timeless(open(t, state).all()); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v: after the next scan: %d answers, want %d", d, len(got), len(want))
 		}
 	}
 	if healed == 0 {

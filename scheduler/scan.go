@@ -251,7 +251,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	reading := ctx
 	if !w.long {
 		var cancel context.CancelFunc
-		reading, cancel = context.WithTimeoutCause(ctx, s.scanTime+indexWait, errLong)
+		reading, cancel = context.WithTimeoutCause(ctx, s.scanTime, errLong)
 		defer cancel()
 	}
 	contents, err := p.Contents(reading, func(d trust.Digest) (layout.Kind, bool) {
@@ -283,14 +283,14 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	}
 	var until time.Time
 	if !w.long {
-		until = began.Add(s.scanTime + indexWait)
+		until = began.Add(s.scanTime)
 	}
 	plan, err := s.plan(ctx, p, name, contents, until)
 	if err != nil {
 		return result{}, err
 	}
 	if w.long {
-		s.agenda.took(item{repository: name}, time.Since(began) > s.scanTime+indexWait)
+		s.agenda.took(item{repository: name}, time.Since(began) > s.scanTime)
 	}
 	return s.rest(item{repository: name}, w, s.scanned(name, contents, plan, w)), nil
 }

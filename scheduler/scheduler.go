@@ -157,7 +157,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime + indexWait,
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),
