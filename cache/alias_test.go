@@ -33,8 +33,9 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 			return err
 		}
 		policies := policyChooser(s.pub.inForce.Load())
+		author := authorKeyOf("CN=Somebody")
 		for _, k := range []struct{ bucket, key []byte }{
-			{bucketAuthors, id32(1)}, {bucketSigned, id32(1)}, {bucketRepositories, []byte("lost")},
+			{bucketAuthors, author[:]}, {bucketRepositories, []byte("lost")},
 			{bucketTags, tagKey("team/app", "1.0")}, {bucketImages, imageKey("team/app", image)},
 		} {
 			if err := writeOne(tx, k.bucket[0], k.key, policies, put); err != nil {

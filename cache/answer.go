@@ -172,22 +172,16 @@ func stateOf(statuses []trust.Status) string {
 // named as the statuses are.
 const Unsigned = "unsigned"
 
-// The snapshot resolves the numbers in verdicts by its trust file; authors
-// come from the data files.
-
-func (s *Snapshot) signer(id uint32) trust.Signer   { return s.g.trust.signers[id] }
-func (s *Snapshot) policy(id uint32) trust.PolicyID { return s.g.trust.policies[id] }
-
-// author is read once for as long as the same is asked for.
-func (s *Snapshot) author(id uint32) string {
-	if s.lastAuthor.id == id && id != 0 {
+// author is the text under a key. It is read once for as long as the same is asked for.
+func (s *Snapshot) author(key []byte) string {
+	if s.lastAuthor.text != "" && string(key) == string(s.lastAuthor.key[:]) {
 		return s.lastAuthor.text
 	}
-	body, ok, err := s.get(inAuthors, id32(id))
-	if !ok || err != nil {
+	body, ok, err := s.get(inAuthors, key)
+	if !ok || err != nil || len(key) != len(s.lastAuthor.key) {
 		return ""
 	}
-	s.lastAuthor.id, s.lastAuthor.text = id, string(body)
+	s.lastAuthor.key, s.lastAuthor.text = authorKey(key), string(body)
 	return s.lastAuthor.text
 }
 
@@ -314,7 +308,7 @@ func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, f
 		return nil
 	}
 	for layer, b := range s.signature.verdicts {
-		if err := s.verdict.decode(b, s); err != nil {
+		if err := s.verdict.decode(b, s.author); err != nil {
 			return err
 		}
 		sig := NewSignature(tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, s.decision(repository, unlisted))

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -113,11 +114,6 @@ func (c *commit) apply(b *Batch, at *progress, share *share) error {
 			return a.wrap(a.close(false))
 		}
 	}
-	for _, d := range b.Recount {
-		if err := c.touchAll(d); err != nil {
-			return err
-		}
-	}
 	at.done, at.kinds, at.tags, at.keep = true, nil, nil, nil
 	return a.wrap(a.close(true))
 }
@@ -170,12 +166,7 @@ func (a *application) close(done bool) error {
 		if err := a.changed(bucketRepositories, name); err != nil {
 			return err
 		}
-		for _, bucket := range [][]byte{privPlaceIDs, privCounts} {
-			if err := a.tx.Bucket(bucket).Delete(number(p.Id)); err != nil {
-				return err
-			}
-		}
-		return places.Delete(name)
+		return errors.Join(a.tx.Bucket(privPlaceIDs).Delete(number(p.Id)), places.Delete(name))
 	}
 	unlisted, unsettled := p.Unlisted, a.at.outdated
 	since := p.Unlisted && !a.at.unlisted // it cannot be listed since a part before this

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -130,15 +131,37 @@ func decodeReason(code uint32) trust.Reason {
 	return decodeCode(reasonCodes, code)
 }
 
-// resolver turns dictionary ids into what they stand for. An id that it does
-// not know gives a zero signer or policy, which is never in force.
-type resolver interface {
-	signer(id uint32) trust.Signer
-	policy(id uint32) trust.PolicyID
-	author(id uint32) string
+// authorKey is under what an author's text is stored.
+type authorKey [16]byte
+
+func authorKeyOf(text string) authorKey {
+	sum := sha256.Sum256([]byte(text))
+	return authorKey(sum[:len(authorKey{})])
 }
 
-func decodeVerdict(p *cachepb.Verdict, r resolver) trust.Verdict {
+// decodeSigners reads the signers of a ground. Bytes that are no whole number of
+// them give none: such a ground holds never.
+func decodeSigners(list []trust.SignerID, b []byte) []trust.SignerID {
+	const size = len(trust.SignerID{})
+	if len(b)%size != 0 {
+		return list
+	}
+	for ; len(b) > 0; b = b[size:] {
+		list = append(list, trust.SignerID(b))
+	}
+	return list
+}
+
+// decodePolicy gives the zero policy, which is cosign's, for what is none.
+func decodePolicy(b []byte) (p trust.PolicyID) {
+	if len(b) == len(p) {
+		copy(p[:], b)
+	}
+	return p
+}
+
+// decodeVerdict decodes a verdict; author gives the text under a key.
+func decodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Verdict {
 	v := trust.Verdict{
 		Format:               decodeCode(formatCodes, p.Format),
 		StoreType:            decodeCode(storeTypeCodes, p.StoreType),
@@ -151,30 +174,22 @@ func decodeVerdict(p *cachepb.Verdict, r resolver) trust.Verdict {
 		Epoch:                p.Epoch,
 	}
 	copy(v.Layer[:], p.Layer)
-	if p.Policy != 0 {
-		v.Policy = r.policy(p.Policy)
-	}
-	if p.Author != 0 {
-		v.Author = r.author(p.Author)
+	v.Policy = decodePolicy(p.Policy)
+	if len(p.Author) > 0 {
+		v.Author = author(p.Author)
 	}
 	for _, g := range p.Grounds {
 		ground := trust.Ground{From: g.From, Until: g.Until, Limit: decodeReason(g.Limit)}
-		for _, id := range g.Signers {
-			ground.Signers = append(ground.Signers, r.signer(id))
+		if len(g.ProtoReflect().GetUnknown()) == 0 {
+			ground.Signers = decodeSigners(nil, g.Signers)
 		}
 		v.Grounds = append(v.Grounds, ground)
 	}
 	return v
 }
 
-// interner is the inverse: it gives ids, making new ones as needed.
-type interner interface {
-	signerID(trust.Signer) (uint32, error)
-	policyID(trust.PolicyID) (uint32, error)
-	authorID(string) (uint32, error)
-}
-
-func encodeVerdict(v *trust.Verdict, in interner) (*cachepb.Verdict, error) {
+// encodeVerdict is the inverse; author stores a text and returns its key.
+func encodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (_ *cachepb.Verdict, err error) {
 	p := &cachepb.Verdict{
 		Format:               encodeCode(formatCodes, v.Format),
 		StoreType:            encodeCode(storeTypeCodes, v.StoreType),
@@ -189,25 +204,18 @@ func encodeVerdict(v *trust.Verdict, in interner) (*cachepb.Verdict, error) {
 	if v.Layer != (trust.LayerID{}) {
 		p.Layer = v.Layer[:]
 	}
-	var err error
 	if v.Policy != (trust.PolicyID{}) {
-		if p.Policy, err = in.policyID(v.Policy); err != nil {
-			return nil, err
-		}
+		p.Policy = v.Policy[:]
 	}
 	if v.Author != "" {
-		if p.Author, err = in.authorID(v.Author); err != nil {
+		if p.Author, err = author(v.Author); err != nil {
 			return nil, err
 		}
 	}
 	for _, g := range v.Grounds {
 		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: encodeCode(reasonCodes, g.Limit)}
 		for _, s := range g.Signers {
-			id, err := in.signerID(s)
-			if err != nil {
-				return nil, err
-			}
-			pg.Signers = append(pg.Signers, id)
+			pg.Signers = append(pg.Signers, s[:]...)
 		}
 		p.Grounds = append(p.Grounds, pg)
 	}

@@ -48,14 +48,13 @@ func (s *Store) CommitSome(batches []*Batch) (outdated []int, err error) {
 }
 
 func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int, err error) {
-	s.write.Lock() // until the new numbers are kept: the next session counts on from them
+	s.write.Lock()
 	defer s.write.Unlock()
-	var sess *session
 	var written []progress
 	var gone trimmed
 	err = s.update(func(tx *bbolt.Tx) error {
 		c := newCommit(s, tx)
-		sess, outdated, written = c.sess, nil, make([]progress, len(batches))
+		outdated, written = nil, make([]progress, len(batches))
 		for i, b := range batches {
 			written[i] = b.written
 			if err := c.apply(b, &written[i], shareOf()); err != nil {
@@ -85,7 +84,6 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 	for i, b := range batches {
 		b.written = written[i]
 	}
-	sess.keep()
 	s.pub.wake()
 	return outdated, nil
 }
@@ -94,27 +92,15 @@ func (s *Store) commit(batches []*Batch, shareOf func() *share) (outdated []int,
 type commit struct {
 	s       *Store
 	tx      *bbolt.Tx
-	sess    *session
 	seq     uint64
 	trimmed trimmed
-
-	count *counting
 }
 
 func newCommit(s *Store, tx *bbolt.Tx) *commit {
-	return &commit{s: s, tx: tx, sess: s.dict.session(tx),
-		seq: getMeta(tx, metaSequence) + 1, count: newCounting()}
+	return &commit{s: s, tx: tx, seq: getMeta(tx, metaSequence) + 1}
 }
 
 func (c *commit) finish() error {
-	if err := c.recount(); err != nil {
-		return err
-	}
-	for _, id := range c.sess.authors {
-		if err := c.changed(bucketAuthors, id32(id)); err != nil {
-			return err
-		}
-	}
 	gone, n, err := c.s.pub.spent.trim(c.tx.Bucket(privChanged))
 	if err != nil {
 		return err
@@ -223,7 +209,6 @@ func (c *commit) row(p *cachepb.Place, name string, d trust.Digest, row *Row) er
 			return nil
 		}
 	}
-	c.touch(p.Id, name, d)
 	due := c.tx.Bucket(privDue)
 	for _, ref := range was.References {
 		if ref.NextTry != 0 {

@@ -26,6 +26,11 @@ type Difference struct {
 	// Was and Is name the states, of all signatures; empty where there is no
 	// such image.
 	Was, Is string
+	// Next is the first time after the later of the two times at which a date may
+	// change how the image reads, in Unix seconds; 0 if there is none.
+	Next int64
+
+	was, is counted
 }
 
 // Compare calls fn with every image that may read differently in s at the time
@@ -50,7 +55,7 @@ func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(
 		}
 		if !sameTrust(old.InForce().Terms(), s.InForce().Terms()) {
 			if old.g.id == s.g.id && from.Equal(to) {
-				c.moot, c.elsewhere = moot(old.g.trust, s.g.trust), moved
+				c.moot, c.elsewhere = moot(old.InForce(), s.InForce()), moved
 			}
 			return c.images(nil, true, nil, fn)
 		}
@@ -85,9 +90,9 @@ func (s *Snapshot) Now() time.Time { return s.now }
 // comparison is two snapshots with their clocks set, their leases out of force.
 type comparison struct {
 	was, is *Snapshot
-	// moot, if not nil, are the numbers of the only signers that could make an
+	// moot, if not nil, are the only signers that could make an
 	// unchanged record read differently, but in the repositories elsewhere.
-	moot      map[uint32]bool
+	moot      map[trust.SignerID]bool
 	elsewhere []string
 }
 
@@ -101,28 +106,34 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 	return comparison{was: at(old, from), is: at(s, to)}
 }
 
-// moot returns the signers that are in one of two trust files alone, if nothing
-// else in them can make an answer read differently; else nil.
-func moot(a, b *trustFile) map[uint32]bool {
-	x, y := a.inForce, b.inForce
-	if !equalTerms(x.Terms(), y.Terms()) || termsNumber(x) != termsNumber(y) {
+// moot returns the signers that are in force in one of two alone, if nothing else in
+// them can make an answer read differently; else nil.
+func moot(x, y *trust.InForce) map[trust.SignerID]bool {
+	if !equalTerms(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
 		return nil
 	}
-	ids := map[uint32]bool{}
-	for id, signer := range a.signers {
-		if !y.Has(signer) {
-			ids[id] = true
-		}
-	}
-	for id, signer := range b.signers {
-		if !x.Has(signer) {
-			ids[id] = true
+	ids := map[trust.SignerID]bool{}
+	for _, two := range [][2]*trust.InForce{{x, y}, {y, x}} {
+		for _, m := range two[0].Terms().Materials {
+			if id := m.Signer.ID(); !two[1].Has(id) {
+				ids[id] = true
+			}
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
 	return ids
+}
+
+// storesHeld are the trust stores that hold a certificate: whether others do can end trust.
+func storesHeld(f *trust.InForce) []string {
+	var stores []string
+	for _, m := range f.Terms().Materials {
+		stores = append(stores, m.Signer.Store())
+	}
+	slices.Sort(stores)
+	return slices.Compact(stores)
 }
 
 // mayDiffer reports whether an unchanged record may read differently.
@@ -137,37 +148,27 @@ func (c comparison) mayDiffer(key, sealed []byte) bool {
 
 // names reports whether a sealed image record has a ground that names one of
 // the signers. What cannot be read is taken for one that does.
-func names(key, sealed []byte, ids map[uint32]bool) (found bool) {
+func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
 	body, ok, err := unseal(key, sealed)
 	if !ok || err != nil {
 		return err != nil
 	}
-	var signer func(b []byte) error
 	below := func(wanted protowire.Number, next func([]byte) error) func([]byte) error {
 		return func(b []byte) error {
-			return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+			return fields(b, func(num protowire.Number, _ protowire.Type, _ uint64, bytes []byte) error {
 				if num != wanted || found {
-					return nil
-				}
-				if bytes == nil { // a number that is not packed
-					found = found || ids[uint32(v)]
 					return nil
 				}
 				return next(bytes)
 			})
 		}
 	}
-	signer = func(packed []byte) error {
-		for len(packed) > 0 {
-			id, n := protowire.ConsumeVarint(packed)
-			if n < 0 {
-				return ErrDamaged
-			}
-			found, packed = found || ids[uint32(id)], packed[n:]
-		}
+	var list []trust.SignerID
+	ground := below(1, func(b []byte) error {
+		list = decodeSigners(list[:0], b)
+		found = slices.ContainsFunc(list, func(id trust.SignerID) bool { return ids[id] })
 		return nil
-	}
-	ground := below(1, signer)
+	})
 	verdict := below(3, ground)
 	signature := below(3, verdict)
 	return below(5, signature)(body) != nil || found
@@ -253,8 +254,8 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		s   *Snapshot
 		v   []byte
 		out *[]Signature
-		is  *string
-	}{{c.was, before, &d.Before, &d.Was}, {c.is, after, &d.After, &d.Is}} {
+		is  *counted
+	}{{c.was, before, &d.Before, &d.was}, {c.is, after, &d.After, &d.is}} {
 		body, ok, err := unseal(key, side.v)
 		if err != nil {
 			return nil, err
@@ -262,10 +263,11 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		if !ok {
 			continue
 		}
-		if *side.out, *side.is, err = side.s.telling(name, body, d.Before); err != nil {
+		if *side.out, *side.is, d.Next, err = side.s.telling(name, body, d.Before); err != nil {
 			return nil, err
 		}
 	}
+	d.Was, d.Is = d.was.state, d.is.state
 	return d, nil
 }
 
@@ -296,15 +298,16 @@ func (c comparison) moved() ([]string, error) {
 const maxTelling = 10_000
 
 // telling returns the signatures of a record that a Difference shows, with those that
-// are in also, and the image's state.
-func (s *Snapshot) telling(repository string, body []byte, also []Signature) (out []Signature, state string, err error) {
+// are in also, what the image counts as, and its next date.
+func (s *Snapshot) telling(repository string, body []byte, also []Signature) (out []Signature, is counted, next int64, err error) {
 	if err := s.record.decode(body); err != nil {
-		return nil, "", err
+		return nil, counted{}, 0, err
 	}
+	is.listed = s.record.tagged || !s.record.child
 	unlisted := false
 	if s.anyUnlisted() {
 		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
-			return nil, "", err
+			return nil, counted{}, 0, err
 		}
 	}
 	type layer struct {
@@ -321,12 +324,13 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 	for i := range also {
 		wanted[layer{also[i].Digest, also[i].Layer}] = true
 	}
-	var statuses omissions
 	out = []Signature{}
 	budget := NewBudget()
 	for _, b := range s.record.signatures {
 		err := s.eachLayer(repository, b, unlisted, func(sig *Signature) {
-			statuses.add(sig.Status, sig.Reason)
+			is.layers.add(sig.Status, sig.Reason)
+			is.signers = append(is.signers, s.verdict.distinct()...)
+			next = s.verdict.next(next, s.now.Unix())
 			key := told{tool: sig.Tool, signer: sig.SignerFingerprint, reason: sig.Reason}
 			if sig.ValidFrom != nil {
 				key.from = sig.ValidFrom.Unix()
@@ -341,8 +345,9 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 			}
 		})
 		if err != nil {
-			return nil, "", err
+			return nil, counted{}, 0, err
 		}
 	}
-	return out, (&Image{omitted: statuses}).State(), nil
+	is.state = (&Image{omitted: is.layers}).State()
+	return out, is, next, nil
 }

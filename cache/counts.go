@@ -1,17 +1,12 @@
 package cache
 
 import (
-	"fmt"
-
-	"google.golang.org/protobuf/proto"
-
-	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
 )
 
-// Reading the counts that the writer keeps (counting.go).
-
-// Counts are the numbers of images and of signatures by state.
+// Counts are numbers of images and of signatures by state. The zero value is none of
+// any; [Snapshot.Count] makes them of everything, and what follows the changes of
+// answers keeps them by [Difference.Count].
 type Counts struct {
 	// Images counts what Images shows: each image of a repository once, unless
 	// it is untagged and some index's child. Keys: trusted, expired,
@@ -20,88 +15,91 @@ type Counts struct {
 	// Signatures counts the entries of SignatureInfo over all images,
 	// children included, by status.
 	Signatures map[trust.Status]int64
+	// Signers counts the signatures that rest on each signer: have a ground that
+	// names it, whether or not that ground holds now.
+	Signers map[trust.SignerID]int64 `json:"-"`
 }
 
-func (c *Counts) add(p *cachepb.Counts, as string) {
-	for code, n := range p.Images {
-		c.addImages(stateOr(as, code), n)
-	}
-	for code, n := range p.Signatures {
-		if n != 0 {
-			c.Signatures[trust.Status(stateOr(as, code))] += n
+// NewCounts returns counts of nothing.
+func NewCounts() *Counts {
+	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Signers: map[trust.SignerID]int64{}}
+}
+
+// Plus returns c and n times o.
+func (c *Counts) Plus(n int64, o *Counts) *Counts {
+	sum := NewCounts()
+	add(sum.Images, 1, c.Images)
+	add(sum.Images, n, o.Images)
+	add(sum.Signatures, 1, c.Signatures)
+	add(sum.Signatures, n, o.Signatures)
+	add(sum.Signers, 1, c.Signers)
+	add(sum.Signers, n, o.Signers)
+	return sum
+}
+
+func add[K comparable](to map[K]int64, n int64, from map[K]int64) {
+	for k, v := range from {
+		if to[k] += n * v; to[k] == 0 {
+			delete(to, k)
 		}
 	}
 }
 
-func (c *Counts) addImages(state string, n int64) {
-	if n != 0 {
-		c.Images[state] += n
+// Unbelieved returns the counts as they read when nothing is believed, of a snapshot
+// that is stale: but for unsigned images everything is unknown.
+func (c *Counts) Unbelieved() *Counts {
+	u := NewCounts()
+	u.Signers = c.Signers
+	for state, n := range c.Images {
+		if state != Unsigned {
+			state = string(trust.Unknown)
+		}
+		u.Images[state] += n
 	}
+	for _, n := range c.Signatures {
+		u.Signatures[trust.Unknown] += n
+	}
+	return u
 }
 
-// stateOr names the state of a code. Unsigned images stay so whatever the
-// others read as.
-func stateOr(as string, code int) string {
-	state := decodeCode(stateCodes, uint32(code))
-	if as == "" || state == Unsigned {
-		return state
-	}
-	return as
-}
-
-// Counts adds up the images and signatures by state: of one repository or,
-// with "", of all. The writer keeps them as of each publication, and follows
-// the dates of grounds within the second; a stale snapshot counts all as
-// unknown, as it answers. ErrNotFound: there is no such repository.
-func (s *Snapshot) Counts(repository string) (c Counts, err error) {
-	c = Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}}
-	count := func(name, body []byte) error {
-		var p cachepb.Counts
-		if err := proto.Unmarshal(body, &p); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		as := ""
-		if _, unlisted, err := s.get(inUnlisted, name); err != nil {
-			return err
-		} else if unlisted || s.stale {
-			as = string(trust.Unknown)
-		}
-		c.add(&p, as)
+// Count counts everything. It reads every image, at some microseconds each.
+func (s *Snapshot) Count() (*Counts, error) {
+	c := NewCounts()
+	err := s.Compare(nil, s.now, s.now, true, func(d *Difference) error {
+		d.Count(nil, c)
 		return nil
-	}
-	guard(&err, func() error {
-		if repository == "" {
-			return s.each(inRepositories, nil, count)
-		}
-		body, ok, err := s.get(inRepositories, []byte(repository))
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return ErrNotFound
-		}
-		return count([]byte(repository), body)
 	})
+	if s.stale {
+		c = c.Unbelieved()
+	}
 	return c, err
 }
 
-// SignerCounts returns how many signatures rest on each signer in force: have
-// a ground that names it, whether or not that ground holds now.
-func (s *Snapshot) SignerCounts() (counts map[trust.Signer]int64, err error) {
-	counts = map[trust.Signer]int64{}
-	guard(&err, func() error {
-		for id, signer := range s.g.trust.signers {
-			body, ok, err := s.get(inSigned, id32(id))
-			if err != nil {
-				return err
-			}
-			n := int64(0)
-			if ok && len(body) == 8 {
-				n = int64(idOf(body))
-			}
-			counts[signer] = n
-		}
-		return nil
-	})
-	return counts, err
+// counted is what one image adds to counts.
+type counted struct {
+	listed  bool
+	state   string
+	layers  omissions
+	signers []trust.SignerID // once for each signature that rests on one
+}
+
+func (i *counted) addTo(c *Counts) {
+	if c == nil || i.state == "" {
+		return
+	}
+	if i.listed {
+		c.Images[i.state]++
+	}
+	for _, o := range i.layers {
+		c.Signatures[o.status] += int64(o.n)
+	}
+	for _, id := range i.signers {
+		c.Signers[id]++
+	}
+}
+
+// Count adds what the image was to one, and what it is to the other; nil is left out.
+func (d *Difference) Count(was, is *Counts) {
+	d.was.addTo(was)
+	d.is.addTo(is)
 }

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -13,9 +15,8 @@ import (
 // would cost more than the look-up itself. TestDecodersAgree holds these
 // decoders to the generated ones.
 
-// fields calls fn for each field of a message. Fields that fn does not know it
-// leaves alone.
-func fields(b []byte, fn func(num protowire.Number, v uint64, bytes []byte) error) error {
+// fields calls fn for each field of a message, with its number or its bytes.
+func fields(b []byte, fn func(num protowire.Number, typ protowire.Type, v uint64, bytes []byte) error) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -36,10 +37,8 @@ func fields(b []byte, fn func(num protowire.Number, v uint64, bytes []byte) erro
 			return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
 		}
 		b = b[n:]
-		if typ == protowire.VarintType || typ == protowire.BytesType {
-			if err := fn(num, v, bytes); err != nil {
-				return err
-			}
+		if err := fn(num, typ, v, bytes); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -56,7 +55,7 @@ type imageRecord struct {
 
 func (r *imageRecord) decode(b []byte) error {
 	*r = imageRecord{children: r.children[:0], signatures: r.signatures[:0]}
-	return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+	return fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
 		case 1:
 			r.mediaType = bytes
@@ -83,7 +82,7 @@ type signatureRecord struct {
 
 func (r *signatureRecord) decode(b []byte) error {
 	*r = signatureRecord{verdicts: r.verdicts[:0]}
-	return fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+	return fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
 		case 1:
 			copy(r.digest[:], bytes)
@@ -103,23 +102,26 @@ type verdictRecord struct {
 	trust.Verdict
 	problem trust.Reason
 	grounds []trust.Ground
-	signers []trust.Signer
+	signers []trust.SignerID
 }
 
-func (r *verdictRecord) decode(b []byte, in resolver) error {
+func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 	*r = verdictRecord{grounds: r.grounds[:0], signers: r.signers[:0]}
-	err := fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
+	err := fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
 		case 1:
 			r.Format = decodeCode(formatCodes, uint32(v))
 		case 2:
 			r.Reason = decodeReason(uint32(v))
 		case 3:
-			return r.ground(bytes, in)
+			return r.ground(bytes)
 		case 4:
-			r.Author = in.author(uint32(v))
+			r.Author = ""
+			if len(bytes) > 0 {
+				r.Author = author(bytes)
+			}
 		case 5:
-			r.Policy = in.policy(uint32(v))
+			r.Policy = decodePolicy(bytes)
 		case 6:
 			r.LoggedExpiry = int64(v)
 		case 7:
@@ -143,32 +145,49 @@ func (r *verdictRecord) decode(b []byte, in resolver) error {
 	return err
 }
 
-func (r *verdictRecord) ground(b []byte, in resolver) error {
+func (r *verdictRecord) ground(b []byte) error {
 	var g trust.Ground
-	first := len(r.signers)
-	err := fields(b, func(num protowire.Number, v uint64, bytes []byte) error {
-		switch num {
-		case 1:
-			if bytes == nil { // unpacked
-				r.signers = append(r.signers, in.signer(uint32(v)))
-			}
-			for len(bytes) > 0 { // packed
-				id, n := protowire.ConsumeVarint(bytes)
-				if n < 0 {
-					return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
-				}
-				r.signers, bytes = append(r.signers, in.signer(uint32(id))), bytes[n:]
-			}
-		case 2:
+	var signers []byte
+	understood := true
+	err := fields(b, func(num protowire.Number, typ protowire.Type, v uint64, bytes []byte) error {
+		switch {
+		case num == 1 && typ == protowire.BytesType:
+			signers = bytes
+		case num == 2 && typ == protowire.VarintType:
 			g.From = int64(v)
-		case 3:
+		case num == 3 && typ == protowire.VarintType:
 			g.Until = int64(v)
-		case 4:
+		case num == 4 && typ == protowire.VarintType:
 			g.Limit = decodeReason(uint32(v))
+		default: // a later version demands something more: it holds never
+			understood = false
 		}
 		return nil
 	})
+	first := len(r.signers)
+	if understood {
+		r.signers = decodeSigners(r.signers, signers)
+	}
 	g.Signers = r.signers[first:len(r.signers):len(r.signers)]
 	r.grounds = append(r.grounds, g)
 	return err
+}
+
+// distinct returns each signer that the verdict rests on once. They are used again.
+func (r *verdictRecord) distinct() []trust.SignerID {
+	slices.SortFunc(r.signers, func(a, b trust.SignerID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(r.signers)
+}
+
+// next returns the first of at (0: none) and the dates of the verdict's grounds that
+// is after now.
+func (r *verdictRecord) next(at, now int64) int64 {
+	for i := range r.Grounds {
+		for _, t := range []int64{r.Grounds[i].From, r.Grounds[i].Until} {
+			if t > now && (at == 0 || t < at) {
+				at = t
+			}
+		}
+	}
+	return at
 }

@@ -22,14 +22,14 @@
 //	C4. Every value is framed with a checksum over its key and its bytes.
 //	    Damage reads as an error, never as an answer; a damaged private store
 //	    is set aside and rebuilt under a new id.
-//	C5. Numbers for signers, policies and authors are durable before any file
-//	    names them, and never used again.
+//	C5. Signers, policies and authors are named by hashes that every cache computes the
+//	    same; a reader that meets a demand it does not know takes it for not met.
 //	C6. What is true (facts, by digest) is kept apart from what is where (rows,
 //	    by repository). A missing blob belongs to a place.
 //	C7. A Reader takes no lock that the daemon waits for, and imports neither
 //	    cosign nor notation-go.
-//	C8. Counts by state and by signer are what a recount of all answers would
-//	    find, once what a change of trust or a date touched has been counted.
+//	C8. Differences between publications, and at the dates that they name, add up to the
+//	    counts that a recount of all answers finds.
 //
 // The package decides nothing about signatures and reads no registry storage.
 package cache

@@ -28,7 +28,7 @@ type file struct {
 // view is one read transaction over a file; it serves one goroutine at a time.
 type view struct {
 	tx      *bbolt.Tx
-	buckets [7]*bbolt.Bucket // in the order of publishedBuckets
+	buckets [6]*bbolt.Bucket // in the order of publishedBuckets
 	// unlisted is set when that bucket holds anything: nearly always it does
 	// not, and need not be asked.
 	unlisted bool
@@ -42,7 +42,6 @@ const (
 	inRepositories
 	inAuthors
 	inUnlisted
-	inSigned
 )
 
 func openFile(path string) (_ *file, err error) {

@@ -27,7 +27,7 @@ func (c *commit) fact(f *Fact, place string) error {
 	}
 	p := &cachepb.Fact{Attachment: f.Attachment, Trust: f.Trust, Epoch: f.Epoch, Id: was.Id, FiledBy: was.FiledBy, UnfiledBy: was.UnfiledBy}
 	for i := range f.Verdicts {
-		v, err := encodeVerdict(&f.Verdicts[i], c.sess)
+		v, err := encodeVerdict(&f.Verdicts[i], c.author)
 		if err != nil {
 			return err
 		}
@@ -50,13 +50,25 @@ func (c *commit) fact(f *Fact, place string) error {
 			return err
 		}
 		if ok {
-			c.touch(idOf(k[len(f.Subject):]), string(name), f.Subject)
 			if err := c.changed(bucketImages, imageKey(string(name), f.Subject)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// author stores the text of an author, once, and returns its key.
+func (c *commit) author(text string) ([]byte, error) {
+	key := authorKeyOf(text)
+	b := c.tx.Bucket(privAuthors)
+	if _, ok, err := unseal(key[:], b.Get(key[:])); err != nil || ok {
+		return key[:], err
+	}
+	if err := c.changed(bucketAuthors, key[:]); err != nil {
+		return nil, err
+	}
+	return key[:], b.Put(key[:], seal(key[:], []byte(text)))
 }
 
 // keepDecided fills the layers that a place kept from being decided with what is
@@ -111,7 +123,7 @@ func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place stri
 			return err
 		}
 	}
-	if err := c.account(p, was, counted(wanted), place); err != nil {
+	if err := c.account(p, was, chargedRows(wanted), place); err != nil {
 		return err
 	}
 	if p.FiledBy == 0 { // no room: only what it rests on
@@ -139,8 +151,8 @@ func (c *commit) file(key []byte, p, was *cachepb.Fact, hints []Hint, place stri
 	return nil
 }
 
-// counted is how many of the rows count against the bound.
-func counted(hints [][]byte) int {
+// chargedRows is how many of the rows count against the bound.
+func chargedRows(hints [][]byte) int {
 	n := 0
 	for _, h := range hints {
 		if h[0] != HintSigner {
@@ -169,7 +181,7 @@ const nowhere = math.MaxUint64
 // signer does not find by the index.
 func (c *commit) account(p, was *cachepb.Fact, n int, place string) error {
 	if was.FiledBy != 0 {
-		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(counted(was.Hints)) }); err != nil {
+		if err := c.changePlace(was.FiledBy, func(pl *cachepb.Place) { pl.Filed -= int64(chargedRows(was.Hints)) }); err != nil {
 			return err
 		}
 	}

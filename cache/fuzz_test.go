@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"trust-worker/cache/cachepb"
-	"trust-worker/trust"
 )
 
 // FuzzCurrent: what CURRENT may say is read and written alike, and anything else is
@@ -31,35 +30,11 @@ func FuzzCurrent(f *testing.F) {
 	})
 }
 
-// book is a dictionary that gives numbers as it meets values.
-type book struct {
-	signers  []trust.Signer
-	policies []trust.PolicyID
-	authors  []string
-}
-
-func number1[T comparable](list *[]T, v T) uint32 {
-	for i, have := range *list {
-		if have == v {
-			return uint32(i + 1)
-		}
-	}
-	*list = append(*list, v)
-	return uint32(len(*list))
-}
-
-func (b *book) signerID(s trust.Signer) (uint32, error)   { return number1(&b.signers, s), nil }
-func (b *book) policyID(p trust.PolicyID) (uint32, error) { return number1(&b.policies, p), nil }
-func (b *book) authorID(a string) (uint32, error)         { return number1(&b.authors, a), nil }
-func (b *book) signer(id uint32) trust.Signer             { return b.signers[id-1] }
-func (b *book) policy(id uint32) trust.PolicyID           { return b.policies[id-1] }
-func (b *book) author(id uint32) string                   { return b.authors[id-1] }
-
 // FuzzVerdict: whatever a value decodes to is encoded and decoded to the same, by
 // both decoders, and its seal holds it to its key.
 func FuzzVerdict(f *testing.F) {
 	for _, v := range []*cachepb.Verdict{
-		{Format: 1, Grounds: []*cachepb.Ground{{Signers: []uint32{1, 2}, From: -1, Until: 9, Limit: 23}}, Author: 1, Policy: 2, Epoch: 2, VerifiedAt: 7},
+		{Format: 1, Grounds: []*cachepb.Ground{{Signers: make([]byte, 32), From: -1, Until: 9, Limit: 23}}, Author: make([]byte, 16), Policy: bytes.Repeat([]byte{1}, 16), Epoch: 2, VerifiedAt: 7},
 		{Format: 3, Reason: 15, RevocationUntil: 5, RevocationLogged: true, RevocationNotChecked: true, LoggedExpiry: 3, Layer: make([]byte, 16)},
 		{Reason: 1000, Format: 99, Problem: 21},
 	} {
@@ -74,13 +49,17 @@ func FuzzVerdict(f *testing.F) {
 		if proto.Unmarshal(b, &p) != nil {
 			return
 		}
-		v := decodeVerdict(&p, numbers{})
-		in := &book{}
-		again, err := encodeVerdict(&v, in)
+		v := decodeVerdict(&p, textOf)
+		texts := map[string]string{}
+		again, err := encodeVerdict(&v, func(text string) ([]byte, error) {
+			key := authorKeyOf(text)
+			texts[string(key[:])] = text
+			return key[:], nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back := decodeVerdict(again, in); !reflect.DeepEqual(back, v) {
+		if back := decodeVerdict(again, func(key []byte) string { return texts[string(key)] }); !reflect.DeepEqual(back, v) {
 			t.Errorf("%+v\nreads back as %+v", v, back)
 		}
 		sealed := seal(key, b)

@@ -31,7 +31,7 @@ func inForce(signers ...trust.Signer) *trust.InForce {
 func signedBy(s trust.Signer) Fact {
 	return Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign},
 		Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: time.Now().Unix(), Epoch: trust.MinEpoch,
-			Grounds: []trust.Ground{{Signers: []trust.Signer{s}}}}}}
+			Grounds: []trust.Ground{{Signers: []trust.SignerID{s.ID()}}}}}}
 }
 
 func world(facts ...Fact) Batch {

@@ -155,15 +155,12 @@ type Batch struct {
 	Complete bool
 	Rows     []Row
 	Facts    []Fact
-	// Recount are digests whose images are counted again wherever they are,
-	// though nothing is written of them: a signer came or went.
-	Recount []trust.Digest
 	// Marks are the scheduler's own: true sets one, false clears it. With
 	// InForce they are left as they are once that signer is not in force. They end
 	// the work of so many batches before this one as Ends says, and are left as they
 	// are when one of those is outdated.
 	Marks   map[string]bool
-	InForce *trust.Signer
+	InForce *trust.SignerID
 	Ends    int
 
 	written progress

@@ -166,8 +166,7 @@ func (s *Store) tryOpen() (err error) {
 		if f := getMeta(tx, metaFormat); f != privateFormat {
 			return fmt.Errorf("%w: private format is %d, this program's is %d", ErrDamaged, f, privateFormat)
 		}
-		s.dict = &dictionary{}
-		return s.dict.load(tx)
+		return s.readTrustState(tx)
 	})
 }
 
@@ -296,9 +295,8 @@ func (s *Store) view(fn func(*bbolt.Tx) error) (err error) {
 }
 
 // update runs fn in a write transaction. One whose last fsync failed may be in
-// the file and visible all the same: the numbers that it gave must then not be
-// given again to others (C5), so the dictionary is read anew, and so is how much
-// is tracked. s.write is held, or nobody else has the store yet.
+// the file and visible all the same: how much is tracked is read anew, and so is the
+// trust generation. s.write is held, or nobody else has the store yet.
 func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.abandon(&err)
@@ -314,7 +312,8 @@ func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 		err = errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
 			n, err := countTracked(tx)
 			s.pub.tracked.Store(n)
-			return errors.Join(err, s.dict.load(tx))
+			s.trustGeneration.Store(getMeta(tx, metaTrust))
+			return err
 		}))
 	}
 	return err

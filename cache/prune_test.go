@@ -155,8 +155,8 @@ func TestOverBoundUntilNothingIsLeftOut(t *testing.T) {
 	over(false)
 }
 
-// A repository that was emptied and then removed leaves nothing of its counts.
-func TestRemovedRepositoriesLeaveNoCounts(t *testing.T) {
+// A repository that was emptied and then removed leaves nothing.
+func TestRemovedRepositoriesLeaveNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
@@ -168,7 +168,7 @@ func TestRemovedRepositoriesLeaveNoCounts(t *testing.T) {
 	publish(t, s)
 	left := map[string]int{}
 	err := s.view(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{privPlaces, privPlaceIDs, privRows, privTags, privDigests, privDue, privCounted, privCounts, privSigned} {
+		for _, name := range [][]byte{privPlaces, privPlaceIDs, privRows, privTags, privDigests, privDue} {
 			if n := tx.Bucket(name).Stats().KeyN; n > 0 {
 				left[string(name)] = n
 			}

@@ -27,9 +27,8 @@ type publisher struct {
 	mu      sync.Mutex
 	cur     current
 	terms   *trust.InForce // what is published, or to be published with the first base
-	lacking bool           // something in the trust file has no number yet
-	// inForce is what was last recorded: what everything is rendered and counted
-	// under. It may be behind terms for as long as a transaction takes; readers join
+	signers remembered
+	// inForce is what was last recorded: what everything is rendered under. It may be behind terms for as long as a transaction takes; readers join
 	// with what is published.
 	inForce   atomic.Pointer[trust.InForce]
 	at        int64     // when the trust file in force was written, Unix nanoseconds
@@ -306,10 +305,10 @@ func (s *Store) switchData(edit func(*current)) error {
 		return err
 	}
 	edit(&next)
-	written := trustWritten{s.pub.at, s.pub.lacking}
+	at := s.pub.at
 	if next.trusts == 0 || s.pub.withdrawn || !s.pub.trustPublished {
 		next.trusts = next.generation
-		if written, err = s.writeTrust(s.pub.terms, next); err != nil {
+		if at, err = s.writeTrust(s.pub.terms, next); err != nil {
 			return err
 		}
 	}
@@ -319,7 +318,7 @@ func (s *Store) switchData(edit func(*current)) error {
 		}
 		return err
 	}
-	s.pub.nowInForce(written)
+	s.pub.trustPublished, s.pub.at = true, at
 	s.pub.published.Add(1)
 	return nil
 }

@@ -27,7 +27,7 @@ import (
 // the daemon found the trust directories to be what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 3
+	FormatVersion = 4
 
 	// maxDeltas is how many deltas CURRENT names at most.
 	maxDeltas = 16
@@ -58,13 +58,12 @@ var (
 	bucketRepositories = []byte("repositories")
 	bucketAuthors      = []byte("authors")
 	bucketUnlisted     = []byte("unlisted")
-	bucketSigned       = []byte("signed")
 
 	bucketMeta  = []byte("meta")
 	keySequence = []byte("sequence")
 
 	// publishedBuckets are those that readers read.
-	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted, bucketSigned}
+	publishedBuckets = [][]byte{bucketImages, bucketTags, bucketDigests, bucketRepositories, bucketAuthors, bucketUnlisted}
 )
 
 // ErrNoCache is returned when nothing is published: no daemon has run here,

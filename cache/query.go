@@ -151,23 +151,34 @@ func (s *Store) Fact(subject, signature trust.Digest, ctx Context) (fact Fact, o
 		if ok, err = unsealMessage(key, tx.Bucket(privFacts).Get(key), &p); !ok || err != nil {
 			return err
 		}
-		fact = decodeFact(key, &p, known{s.dict, tx})
+		fact = decodeFact(key, &p, authors(tx))
 		fact.Context = ctx
 		return nil
 	})
 	return fact, ok, err
 }
 
+// authors reads texts of authors.
+func authors(tx *bbolt.Tx) func(key []byte) string {
+	return func(key []byte) string {
+		body, ok, err := unseal(key, tx.Bucket(privAuthors).Get(key))
+		if !ok || err != nil {
+			return ""
+		}
+		return string(body)
+	}
+}
+
 // decodeFact decodes a fact; its context's policy and media type are not in
 // the key and stay empty.
-func decodeFact(key []byte, p *cachepb.Fact, r resolver) Fact {
+func decodeFact(key []byte, p *cachepb.Fact, author func(key []byte) string) Fact {
 	f := Fact{key: bytes.Clone(key), Subject: trust.Digest(key[:32]), Signature: trust.Digest(key[32:64]),
 		Attachment: p.Attachment, Trust: p.Trust, Epoch: p.Epoch, Filed: p.FiledBy != 0, Context: Context{Tool: trust.Cosign}}
 	if len(key) > 64 {
 		f.Context.Tool = trust.Notation
 	}
 	for _, v := range p.Verdicts {
-		f.Verdicts = append(f.Verdicts, decodeVerdict(v, r))
+		f.Verdicts = append(f.Verdicts, decodeVerdict(v, author))
 	}
 	for _, h := range p.Hints {
 		var hint Hint
@@ -199,7 +210,7 @@ func (s *Store) Candidates(h Hint, after uint64, limit int) (facts []Fact, next 
 			if ok, err := unsealMessage(key, tx.Bucket(privFacts).Get(key), &p); err != nil {
 				return err
 			} else if ok {
-				facts = append(facts, decodeFact(key, &p, known{s.dict, tx}))
+				facts = append(facts, decodeFact(key, &p, authors(tx)))
 			}
 		}
 		return nil
@@ -208,7 +219,7 @@ func (s *Store) Candidates(h Hint, after uint64, limit int) (facts []Fact, next 
 }
 
 // DueNow returns up to limit entries whose time has come, oldest first, and
-// when the next one after them is due (zero: none), or is to be counted. With
+// when the next one after them is due (zero: none). With
 // longest, what waits for longer than that is due as well: it was entered by a
 // clock that was ahead. That looks at every date beyond.
 func (s *Store) DueNow(now time.Time, longest time.Duration, limit int) (due []Due, next time.Time, err error) {
@@ -231,9 +242,6 @@ func (s *Store) DueNow(now time.Time, longest time.Duration, limit int) (due []D
 					return nil
 				}
 				at = time.Unix(int64(binary.BigEndian.Uint64(k)), 0)
-			}
-			if len(k) != 8+8+32 {
-				continue // to be counted: Recount
 			}
 			name, err := placeName(tx, idOf(k[8:16]))
 			if err != nil {

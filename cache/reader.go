@@ -254,7 +254,10 @@ func (g *generation) readTrust() error {
 	if ok, err := unsealMessage(name, b, &p); err != nil || !ok {
 		return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, g.trustPath), f.Close())
 	}
-	g.trust, g.trustOpen = decodeTrust(&p), f
+	if g.trust, err = decodeTrust(&p); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	g.trustOpen = f
 	return nil
 }
 

@@ -7,12 +7,15 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/encoding/protowire"
 
+	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
 )
 
@@ -91,12 +94,12 @@ func TestRemovalsDuringATransaction(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// What comes back had a number, and is there at once.
+	// What comes back is there at once.
 	if err := s.PublishTrust(inForce(keys[9:]...), time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if got := trusted(); !slices.Equal(got, []int{9, 10, 11}) || s.Lacking() {
-		t.Errorf("trusted: %v, lacking %v", got, s.Lacking())
+	if got := trusted(); !slices.Equal(got, []int{9, 10, 11}) {
+		t.Errorf("trusted: %v", got)
 	}
 	release()
 	if _, _, err := s.RecordTrust(inForce(keys[9:]...)); err != nil {
@@ -108,8 +111,8 @@ func TestRemovalsDuringATransaction(t *testing.T) {
 	}
 }
 
-// A signer that is new gets its number after the transaction; a removal that came
-// meanwhile is not taken back by that.
+// What is new is published at once and recorded after the transaction; a removal that
+// came meanwhile is not taken back by that.
 func TestRecordingTakesBackNoRemoval(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
@@ -120,12 +123,15 @@ func TestRecordingTakesBackNoRemoval(t *testing.T) {
 	r := openReader(t, dir)
 	release := held(t, s)
 	both := inForce(keyA, keyB)
-	if err := s.PublishTrust(both, time.Now()); err != nil || !s.Lacking() {
-		t.Fatalf("lacking %v: %v", s.Lacking(), err)
+	if err := s.PublishTrust(both, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if !snapshot(t, r).InForce().Has(keyB.ID()) {
+		t.Error("a new signer waits for a transaction")
 	}
 	var g sync.WaitGroup
 	g.Go(func() { // waits for the transaction
-		if change, _, err := s.RecordTrust(both); err != nil || !slices.Equal(change.Added, []trust.Signer{keyB}) {
+		if change, _, err := s.RecordTrust(both); err != nil || !slices.Equal(change.Added, []trust.SignerID{keyB.ID()}) {
 			t.Errorf("%+v, %v", change, err)
 		}
 	})
@@ -136,10 +142,7 @@ func TestRecordingTakesBackNoRemoval(t *testing.T) {
 	release()
 	g.Wait()
 	want(t, r, trust.Untrusted, trust.SignerRemoved)
-	if s.Lacking() {
-		t.Error("the new signer is not published")
-	}
-	if inForce := snapshot(t, r).g.trust.inForce; !inForce.Has(keyB) || inForce.Has(keyA) {
+	if inForce := snapshot(t, r).g.trust.inForce; !inForce.Has(keyB.ID()) || inForce.Has(keyA.ID()) {
 		t.Errorf("published: %v", inForce.Terms().Materials)
 	}
 }
@@ -187,12 +190,12 @@ func TestRecordingThatMayHaveBeenDone(t *testing.T) {
 	if err != nil || !change.First || g <= generation {
 		t.Errorf("%+v, generation %d, was %d: %v", change, g, generation, err)
 	}
-	var full, recount uint64
+	var full uint64
 	if err := s.view(func(tx *bbolt.Tx) error {
-		full, recount = getMeta(tx, metaFull), getMeta(tx, metaRecount)
+		full = getMeta(tx, metaFull)
 		return nil
-	}); err != nil || full == 0 || recount == 0 {
-		t.Errorf("full %d, recount %d: %v", full, recount, err)
+	}); err != nil || full == 0 {
+		t.Errorf("full %d: %v", full, err)
 	}
 }
 
@@ -259,37 +262,100 @@ func TestSetWholeBesideCommits(t *testing.T) {
 }
 
 func TestChangesAddUp(t *testing.T) {
-	a, b := TrustChange{Added: []trust.Signer{keyA}, First: true}, TrustChange{Removed: []trust.Signer{keyA}, Policies: true}
-	if got := a.And(b); !reflect.DeepEqual(got, TrustChange{Added: []trust.Signer{keyA}, Removed: []trust.Signer{keyA}, First: true, Policies: true}) {
+	a, b := TrustChange{Added: []trust.SignerID{keyA.ID()}, First: true}, TrustChange{Removed: []trust.SignerID{keyA.ID()}, Policies: true}
+	if got := a.And(b); !reflect.DeepEqual(got, TrustChange{Added: []trust.SignerID{keyA.ID()}, Removed: []trust.SignerID{keyA.ID()}, First: true, Policies: true}) {
 		t.Errorf("%+v", got)
 	}
 }
 
-// A signer that this cache has never had is published by the next try when the trust
-// file that would have named it cannot be written.
+// A signer whose trust file cannot be written is published by the next try.
 func TestANewSignerWhoseTrustFileFails(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
-	mustCommit(t, s, world())
+	mustCommit(t, s, world(signedBy(keyB)))
 	publish(t, s)
-	keyC := trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key C"))}
-	withC := inForce(keyA, keyB, keyC)
-	if err := s.PublishTrust(withC, time.Now()); err != nil || !s.Lacking() {
-		t.Fatalf("lacking %v: %v", s.Lacking(), err)
-	}
 	blocked := filepath.Join(s.publishedPath(), fileName("trust", s.Generation()+1)+".new")
 	if err := os.MkdirAll(filepath.Join(blocked, "full"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.RecordTrust(withC); err == nil {
+	both := inForce(keyA, keyB)
+	if err := s.PublishTrust(both, time.Now()); err == nil {
 		t.Fatal("a trust file was written where none can be")
 	}
-	if !s.Lacking() {
-		t.Error("what could not be published does not lack")
+	if err := s.PublishTrust(both, time.Now()); err != nil {
+		t.Fatal(err)
 	}
-	if _, _, err := s.RecordTrust(withC); err != nil || s.Lacking() {
-		t.Errorf("lacking %v: %v", s.Lacking(), err)
+	want(t, openReader(t, dir), trust.Trusted, "")
+}
+
+// An answer that rests on a signer that left names it, also after a restart, and when
+// many have left since; the last of them are remembered.
+func TestWhoLeft(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Unix(1_800_000_000, 0)
+	opts := Options{Now: func() time.Time { return now }}
+	s := openStore(t, dir, opts)
+	setTrust(t, s, inForce(keyA, keyB))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	says := func(known bool) {
+		t.Helper()
+		img, err := snapshot(t, openReader(t, dir)).Image("team/app", image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig := img.SignatureInfo[0]
+		if sig.Reason != trust.SignerRemoved || strings.Contains(sig.Detail, keyA.Fingerprint.String()) != known {
+			t.Errorf("%s %q", sig.Reason, sig.Detail)
+		}
+		if sig.Author != "" || sig.SignerFingerprint != (trust.Digest{}) {
+			t.Errorf("who left is shown as the signer: %+v", sig)
+		}
+	}
+	setTrust(t, s, inForce(keyB))
+	says(true)
+	closeChecked(t, s)
+	s = openStore(t, dir, opts)
+	defer func() { closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyB))
+	says(true)
+	for _, turn := range []struct {
+		n     int
+		known bool
+	}{{maxLeft - 1, true}, {1, false}} {
+		now = now.Add(time.Second)
+		var more []trust.Signer
+		for n := range turn.n {
+			more = append(more, trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf(fmt.Append(nil, turn.n, n))})
+		}
+		setTrust(t, s, inForce(more...))
+		setTrust(t, s, inForce(keyB))
+		says(turn.known)
+	}
+	var recorded remembered
+	if err := s.view(func(tx *bbolt.Tx) (err error) { recorded, err = readSigners(tx); return err }); err != nil || len(recorded) != maxLeft+1 {
+		t.Errorf("%d signers are recorded: %v", len(recorded), err)
+	}
+}
+
+// What a later version adds to a trust file narrows what is trusted: who does not
+// know it refuses the file.
+func TestATrustFileOfALaterVersion(t *testing.T) {
+	more := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
+	for _, edit := range []func(*cachepb.Trust){
+		func(p *cachepb.Trust) { p.ProtoReflect().SetUnknown(more) },
+		func(p *cachepb.Trust) { p.Signers[0].ProtoReflect().SetUnknown(more) },
+		func(p *cachepb.Trust) { p.Statements[0].ProtoReflect().SetUnknown(more) },
+	} {
+		p := &cachepb.Trust{Signers: []*cachepb.Signer{{}}, Statements: []*cachepb.Statement{{}}}
+		if _, err := decodeTrust(p); err != nil {
+			t.Fatal(err)
+		}
+		edit(p)
+		if _, err := decodeTrust(p); !errors.Is(err, ErrFormat) {
+			t.Errorf("%v: %v", p, err)
+		}
 	}
 }

@@ -45,11 +45,7 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) err
 				return err
 			}
 		}
-		counts, err := renderCounts(tx, k, p.Id)
-		if err != nil {
-			return err
-		}
-		return put(bucketRepositories, k, counts)
+		return put(bucketRepositories, k, seal(k, []byte{1}))
 	})
 	if err != nil {
 		return err
@@ -97,20 +93,7 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put putFunc) err
 			}
 		}
 	}
-	if err := tx.Bucket(privSigned).ForEach(func(k, v []byte) error { return put(bucketSigned, k, bytes.Clone(v)) }); err != nil {
-		return err
-	}
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(bucketAuthors, k, bytes.Clone(v)) })
-}
-
-// renderCounts returns the value published for a repository.
-func renderCounts(tx *bbolt.Tx, name []byte, place uint64) ([]byte, error) {
-	key := number(place)
-	body, _, err := unseal(key, tx.Bucket(privCounts).Get(key))
-	if err != nil {
-		return nil, err
-	}
-	return seal(name, body), nil
 }
 
 func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyChoice, put putFunc) error {
@@ -120,11 +103,6 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 			return put(bucketAuthors, key, bytes.Clone(v))
 		}
 		return nil
-	case bucketSigned[0]:
-		if v := tx.Bucket(privSigned).Get(key); v != nil {
-			return put(bucketSigned, key, bytes.Clone(v))
-		}
-		return put(bucketSigned, key, tombstone)
 	case bucketRepositories[0]:
 		var p cachepb.Place
 		ok, err := unsealMessage(key, tx.Bucket(privPlaces).Get(key), &p)
@@ -133,9 +111,7 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 		}
 		listed, unlisted := tombstone, tombstone
 		if ok {
-			if listed, err = renderCounts(tx, key, p.Id); err != nil {
-				return err
-			}
+			listed = seal(key, []byte{1})
 		}
 		if ok && p.Unlisted {
 			unlisted = seal(key, []byte{1})

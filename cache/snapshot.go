@@ -25,7 +25,7 @@ type Snapshot struct {
 	stale  bool
 	// lastAuthor is the text that was read last.
 	lastAuthor struct {
-		id   uint32
+		key  authorKey
 		text string
 	}
 

@@ -22,10 +22,8 @@ import (
 // repositories by number.
 var (
 	privMeta     = []byte("meta")     // name → number
-	privSigners  = []byte("signers")  // id (4) → Signer
-	privPolicies = []byte("policies") // id (4) → hash (32)
-	privAuthors  = []byte("authors")  // id (4) → text
-	privAuthorID = []byte("authorid") // SHA-256 of text → id (4)
+	privSigners  = []byte("signers")  // signer (16) → Signer: in force, or left
+	privAuthors  = []byte("authors")  // author (16) → text
 	privPlaces   = []byte("places")   // name → Place
 	privPlaceIDs = []byte("placeids") // place → name
 	privRows     = []byte("rows")     // place, digest → Row
@@ -36,15 +34,12 @@ var (
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
 	privOrphans  = []byte("orphans")  // fact key → Unix seconds since it has no place
-	privDue      = []byte("due")      // Unix seconds, place, subject[, 'c'] → 1: a retry, or to be counted again
-	privCounted  = []byte("counted")  // place, digest → Counted
-	privCounts   = []byte("counts")   // place → Counts
-	privSigned   = []byte("signed")   // signer id (4) → number of signatures that rest on it
+	privDue      = []byte("due")      // Unix seconds, place, subject → 1: a retry
 	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
 	privChanged  = []byte("changed")  // sequence, bucket (1), published key → nothing: to be published
 
-	privateBuckets = [][]byte{privMeta, privSigners, privPolicies, privAuthors, privAuthorID, privPlaces, privPlaceIDs,
-		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privCounted, privCounts, privSigned, privMarks, privChanged}
+	privateBuckets = [][]byte{privMeta, privSigners, privAuthors, privPlaces, privPlaceIDs,
+		privRows, privTags, privDigests, privKinds, privFacts, privIndex, privFactIDs, privOrphans, privDue, privMarks, privChanged}
 )
 
 // Names in the bucket meta.
@@ -60,13 +55,10 @@ const (
 	metaWhole      = "whole"      // 1: storage was read to its end
 	metaFull       = "full"       // the sequence up to which only a new base publishes everything
 	metaUnfiled    = "unfiled"    // facts that are not in the index for want of room
-	metaTerms      = "terms"      // hash of the terms, but for the signers, under which everything is counted
-	metaRecount    = "recount"    // 1: everything is to be counted again
-	metaCountedAt  = "counted"    // the latest time at which something was counted, Unix seconds
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 5
+const privateFormat = 6
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute
@@ -134,10 +126,10 @@ type Store struct {
 	// ever, and closing would wait for them.
 	abandoned atomic.Bool
 
-	// write is held over a write transaction and the dictionary's keep: as long as
-	// that takes. It is never waited for while pub.mu is held.
-	write sync.Mutex
-	dict  *dictionary
+	// write is held over a write transaction. It is never waited for while pub.mu is
+	// held.
+	write           sync.Mutex
+	trustGeneration atomic.Uint64
 	// record serialises RecordTrust and guards recordUnsure: whether the last
 	// one may be in the store though it failed. whole serialises SetWhole. Both
 	// are taken before write.
@@ -416,7 +408,14 @@ func syncDir(dir string) error {
 
 // TrustGeneration counts the changes of the set of signers. A verdict without
 // a ground, made under this generation, need not be made again.
-func (s *Store) TrustGeneration() uint64 { return s.dict.trustGeneration() }
+func (s *Store) TrustGeneration() uint64 { return s.trustGeneration.Load() }
+
+// readTrustState reads what is remembered of the trust in force.
+func (s *Store) readTrustState(tx *bbolt.Tx) (err error) {
+	s.trustGeneration.Store(getMeta(tx, metaTrust))
+	s.pub.signers, err = readSigners(tx)
+	return err
+}
 
 // ID returns the random id of this cache; a rebuilt one has another.
 func (s *Store) ID() uint64 {

@@ -74,7 +74,7 @@ func stormSigner(n int) trust.Signer {
 }
 
 func stormPolicy(n int) trust.PolicyID {
-	return trust.PolicyID(trust.SumOf(fmt.Append(nil, "policy ", n)))
+	return trust.Meaning{VerifyTimestamp: fmt.Sprint(n)}.ID()
 }
 
 func stormTerms(o op) *trust.InForce {
@@ -101,7 +101,7 @@ func (o op) batch() Batch {
 		b.Rows = append(b.Rows, Row{Digest: d, MediaType: "m", Present: true, References: []Reference{{Digest: sig, Carrier: 4}}})
 		b.Facts = append(b.Facts, Fact{Subject: d, Signature: sig, Context: Context{Tool: trust.Notation, Policy: stormPolicy(o.pol), MediaType: "m"},
 			Verdicts: []trust.Verdict{{Format: trust.JWS, Policy: stormPolicy(o.pol), Epoch: trust.MinEpoch, VerifiedAt: 1, Author: stormAuthor(o.place, n),
-				Grounds: []trust.Ground{{Signers: []trust.Signer{stormSigner(n % stormSigners)}}}}},
+				Grounds: []trust.Ground{{Signers: []trust.SignerID{stormSigner(n % stormSigners).ID()}}}}},
 			Hints: []Hint{{HintSigner, byte(n)}}, Trust: knowsAll})
 	}
 	return b

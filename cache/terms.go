@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -55,19 +54,17 @@ func policiesSum(t trust.Terms) uint64 {
 func signersSum(t trust.Terms) uint64 {
 	all := make([]string, 0, len(t.Materials))
 	for _, m := range t.Materials {
-		all = append(all, fmt.Sprintf("%s %q %q %s", m.Signer.Tool, m.Signer.StoreType, m.Signer.StoreName, m.Signer.Fingerprint.Hex()))
+		id := m.Signer.ID()
+		all = append(all, string(id[:]))
 	}
 	slices.Sort(all)
-	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "")))
 	return binary.BigEndian.Uint64(sum[:]) | 1
 }
 
-// trustFile is a published trust file, decoded: the terms in force, and what
-// the numbers in verdicts stand for.
+// trustFile is a published trust file, decoded.
 type trustFile struct {
-	inForce  *trust.InForce
-	signers  map[uint32]trust.Signer
-	policies map[uint32]trust.PolicyID
+	inForce *trust.InForce
 	// published is when the file was written, Unix nanoseconds; lease is how
 	// long it is believed without confirmation, 0 for ever.
 	published, lease int64
@@ -75,24 +72,40 @@ type trustFile struct {
 	partial bool
 }
 
-func decodeTrust(p *cachepb.Trust) *trustFile {
-	t := &trustFile{signers: map[uint32]trust.Signer{}, policies: map[uint32]trust.PolicyID{},
-		published: p.PublishedAt, lease: p.Lease, partial: p.Partial}
+// decodeTrust refuses a file with a field that it does not know: what a later version
+// adds narrows what is trusted.
+func decodeTrust(p *cachepb.Trust) (*trustFile, error) {
+	unknown := len(p.ProtoReflect().GetUnknown())
+	t := &trustFile{published: p.PublishedAt, lease: p.Lease, partial: p.Partial}
 	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: decodeReason(p.PolicyProblem),
 		RegistryNames: p.RegistryNames, PolicyDetail: p.PolicyDetail, DefaultPolicy: p.DefaultPolicy}
 	for _, ps := range p.Signers {
-		s := decodeSigner(ps)
-		t.signers[ps.Id] = s
-		terms.Materials = append(terms.Materials, trust.Material{Signer: s, Author: ps.Author})
+		unknown += len(ps.ProtoReflect().GetUnknown())
+		if s := decodeSigner(ps); ps.Left != 0 {
+			terms.Left = append(terms.Left, s)
+		} else {
+			terms.Materials = append(terms.Materials, trust.Material{Signer: s, Author: ps.Author})
+		}
 	}
 	for _, pst := range p.Statements {
-		st := trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores, Verifies: pst.Verifies}
-		copy(st.Policy[:], pst.PolicyHash)
-		if pst.Policy != 0 {
-			t.policies[pst.Policy] = st.Policy
-		}
-		terms.Statements = append(terms.Statements, st)
+		unknown += len(pst.ProtoReflect().GetUnknown())
+		terms.Statements = append(terms.Statements, trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores,
+			Policy: decodePolicy(pst.Policy), Verifies: pst.Verifies})
+	}
+	if unknown > 0 {
+		return nil, ErrFormat
 	}
 	t.inForce = trust.NewInForce(terms)
-	return t
+	return t, nil
+}
+
+func encodeSigner(s trust.Signer, author string, left int64) *cachepb.Signer {
+	return &cachepb.Signer{Tool: encodeCode(toolCodes, s.Tool), StoreType: s.StoreType,
+		StoreName: s.StoreName, Fingerprint: s.Fingerprint[:], Author: author, Left: left}
+}
+
+func decodeSigner(p *cachepb.Signer) trust.Signer {
+	s := trust.Signer{Tool: decodeCode(toolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}
+	copy(s.Fingerprint[:], p.Fingerprint)
+	return s
 }

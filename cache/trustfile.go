@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,7 @@ import (
 
 // TrustChange is what a new trust in force has different from the one before.
 type TrustChange struct {
-	Added, Removed []trust.Signer
+	Added, Removed []trust.SignerID
 	// Terms is set when anything else that is published differs: an author,
 	// a statement, a tool, a registry name.
 	Terms bool
@@ -56,8 +57,7 @@ func (s *Store) SetTrust(f *trust.InForce) (TrustChange, error) {
 // PublishTrust publishes what the trust directories held when a look at them began:
 // it is confirmed as of then, so that a process that is frozen in between publishes
 // no more than what it saw. It waits for no transaction, no base, no delta and no
-// fsync but that of its own small file (C2), and all that is removed is removed by it.
-// What is new counts once RecordTrust has recorded it.
+// fsync but that of its own small file (C2).
 //
 // A loss of trust that cannot be published (a full disk) withdraws CURRENT, which
 // needs no space: answers read unknown until a later call succeeds.
@@ -66,6 +66,7 @@ func (s *Store) PublishTrust(f *trust.InForce, looked time.Time) (err error) {
 	defer s.pub.mu.Unlock()
 	defer func() { s.pub.unsure = err != nil }()
 	s.pub.looked = looked
+	s.pub.signers.note(f, looked.Unix())
 	change := compareTrust(s.pub.terms, f)
 	if !change.Changed() && !s.pub.withdrawn && !s.pub.unsure { // or CURRENT may name what failed
 		return nil
@@ -89,10 +90,8 @@ func (s *Store) PublishTrust(f *trust.InForce, looked time.Time) (err error) {
 	return nil
 }
 
-// RecordTrust records the trust in force in the private store: signers and
-// statements that are new get their numbers, durably, before any file names them
-// (C5), and it is noted what has to be rendered or counted anew. It waits for
-// transactions. It returns what differs from what was last recorded, and the
+// RecordTrust records the trust in force in the private store: who is in force and who
+// has left, and what has to be rendered anew. It waits for transactions. It returns what differs from what was last recorded, and the
 // generation of the set of signers from now on: what is verified under f is
 // decided under that one.
 //
@@ -106,34 +105,23 @@ func (s *Store) RecordTrust(f *trust.InForce) (change TrustChange, generation ui
 		recorded = nil // it may or may not be what the store says
 	}
 	if change = compareTrust(recorded, f); change.Changed() {
-		if err := s.recordTrust(f, recorded == nil); err != nil {
+		if err := s.recordTrust(f); err != nil {
 			return change, 0, fmt.Errorf("record trust: %w", err)
 		}
 		s.pub.wake() // everything may have to be published anew
 	}
-	return change, s.TrustGeneration(), s.publishNumbers()
+	return change, s.TrustGeneration(), nil
 }
 
-// recordTrust is the transaction of RecordTrust. Everything that renders and counts
-// goes by what is recorded, and changes with it: s.write is held until it does. record
+// recordTrust is the transaction of RecordTrust. Everything that renders goes by what is recorded, and changes with it: s.write is held until it does. record
 // is held.
-func (s *Store) recordTrust(f *trust.InForce, first bool) error {
+func (s *Store) recordTrust(f *trust.InForce) error {
+	signers := s.remembered()
 	s.write.Lock()
 	defer s.write.Unlock()
-	var sess *session
+	generation := s.TrustGeneration()
 	err := s.update(func(tx *bbolt.Tx) error {
-		sess = s.dict.session(tx)
-		for _, m := range f.Terms().Materials {
-			if _, err := sess.signerID(m.Signer); err != nil {
-				return err
-			}
-		}
-		for _, st := range f.Terms().Statements {
-			if _, err := sess.policyID(st.Policy); err != nil {
-				return err
-			}
-		}
-		if err := errors.Join(oweRecount(tx, f), s.noteNamed(tx)); err != nil {
+		if err := errors.Join(signers.record(tx), s.noteNamed(tx)); err != nil {
 			return err
 		}
 		if sum := policiesSum(f.Terms()); getMeta(tx, metaPolicies) != sum || s.recordUnsure {
@@ -145,44 +133,17 @@ func (s *Store) recordTrust(f *trust.InForce, first bool) error {
 			}
 		}
 		if sum := signersSum(f.Terms()); getMeta(tx, metaInForce) != sum || s.recordUnsure {
-			sess.trustGen++
-			if first { // nobody may know any more which signers have left, and what rests on them
-				if err := putMeta(tx, metaRecount, 1); err != nil {
-					return err
-				}
-			}
-			return errors.Join(putMeta(tx, metaInForce, sum), putMeta(tx, metaTrust, sess.trustGen))
+			generation = getMeta(tx, metaTrust) + 1
+			return errors.Join(putMeta(tx, metaInForce, sum), putMeta(tx, metaTrust, generation))
 		}
 		return nil
 	})
 	if s.recordUnsure = err != nil; err != nil {
 		return err
 	}
-	sess.keep()
+	s.trustGeneration.Store(generation)
 	s.pub.inForce.Store(f)
 	return nil
-}
-
-// publishNumbers publishes the trust in force once more if signers or statements
-// had no number when it was published. Nothing can be lost by that.
-func (s *Store) publishNumbers() error {
-	s.pub.mu.Lock()
-	defer s.pub.mu.Unlock()
-	if !s.pub.lacking || s.pub.terms == nil || s.pub.withdrawn || s.pub.cur.base == 0 {
-		return nil
-	}
-	if err := s.publishTrust(s.pub.terms); err != nil {
-		return fmt.Errorf("publish trust: %w", err)
-	}
-	return nil
-}
-
-// Lacking reports whether something of the trust in force is published only once it
-// has been recorded: a signer or a statement that this cache has not had before.
-func (s *Store) Lacking() bool {
-	s.pub.mu.Lock()
-	defer s.pub.mu.Unlock()
-	return s.pub.lacking
 }
 
 // withdraw removes CURRENT: answers read unknown/no-cache. There are no terms
@@ -210,17 +171,19 @@ func (s *Store) removeCurrent() error {
 func compareTrust(old, f *trust.InForce) TrustChange {
 	change := TrustChange{First: old == nil}
 	a, b := old.Terms(), f.Terms()
-	authors := map[trust.Signer]string{}
+	authors := map[trust.SignerID]string{}
 	for _, m := range a.Materials {
-		authors[m.Signer] = m.Author
-		if !f.Has(m.Signer) {
-			change.Removed = append(change.Removed, m.Signer)
+		id := m.Signer.ID()
+		authors[id] = m.Author
+		if !f.Has(id) {
+			change.Removed = append(change.Removed, id)
 		}
 	}
 	for _, m := range b.Materials {
-		author, ok := authors[m.Signer]
+		id := m.Signer.ID()
+		author, ok := authors[id]
 		if !ok {
-			change.Added = append(change.Added, m.Signer)
+			change.Added = append(change.Added, id)
 		}
 		change.Terms = change.Terms || ok && author != m.Author
 	}
@@ -229,15 +192,14 @@ func compareTrust(old, f *trust.InForce) TrustChange {
 	return change
 }
 
-// publishTrust writes a trust file and CURRENT. Signers without a number are
-// left out: no fact can name them. pub.mu is held.
+// publishTrust writes a trust file and CURRENT. pub.mu is held.
 func (s *Store) publishTrust(f *trust.InForce) error {
 	next, err := s.next()
 	if err != nil {
 		return err
 	}
 	next.trusts = next.generation
-	written, err := s.writeTrust(f, next)
+	at, err := s.writeTrust(f, next)
 	if err != nil {
 		return err
 	}
@@ -245,59 +207,36 @@ func (s *Store) publishTrust(f *trust.InForce) error {
 		s.discard("trust", next.trusts)
 		return err
 	}
-	s.pub.nowInForce(written)
+	s.pub.trustPublished, s.pub.at = true, at
 	return nil
 }
 
-// trustWritten is what is to be known of a trust file once CURRENT names it.
-type trustWritten struct {
-	at      int64 // when it says that it was published, Unix nanoseconds
-	lacking bool
-}
-
-// nowInForce notes that CURRENT names a trust file of this process. mu is held.
-func (p *publisher) nowInForce(w trustWritten) {
-	p.trustPublished, p.at, p.lacking = true, w.at, w.lacking
-}
-
-// writeTrust writes a trust file.
-func (s *Store) writeTrust(f *trust.InForce, next current) (trustWritten, error) {
-	p, lacking := s.encodeTrust(f)
-	b, err := proto.Marshal(p)
-	if err != nil {
-		return trustWritten{}, err
-	}
-	return trustWritten{p.PublishedAt, lacking}, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
-}
-
-// encodeTrust encodes f and says whether anything in it has no number yet. pub.mu
-// is held.
-func (s *Store) encodeTrust(f *trust.InForce) (_ *cachepb.Trust, lacking bool) {
+// writeTrust writes a trust file and returns when it says that it was published, in
+// Unix nanoseconds. pub.mu is held.
+func (s *Store) writeTrust(f *trust.InForce, next current) (at int64, err error) {
 	t := f.Terms()
 	p := encodeTerms(t)
 	p.PublishedAt, p.Lease, p.Partial = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0)), s.pub.partial
-	s.dict.mu.RLock()
-	defer s.dict.mu.RUnlock()
 	for _, m := range t.Materials {
-		if id, ok := s.dict.signers[m.Signer]; ok {
-			p.Signers = append(p.Signers, encodeSigner(id, m.Signer, m.Author))
-		}
+		p.Signers = append(p.Signers, encodeSigner(m.Signer, m.Author, 0))
 	}
-	lacking = len(p.Signers) < len(t.Materials)
-	for i := range t.Statements {
-		id, ok := s.dict.policies[t.Statements[i].Policy]
-		p.Statements[i].Policy, lacking = id, lacking || !ok
+	for _, signer := range s.pub.signers.left() {
+		p.Signers = append(p.Signers, encodeSigner(signer, "", s.pub.signers[signer]))
 	}
-	return p, lacking
+	b, err := proto.Marshal(p)
+	if err != nil {
+		return 0, err
+	}
+	return p.PublishedAt, writeFile(next.trustPath(s.publishedPath()), seal([]byte(fileName("trust", next.trusts)), b), s.pub.looked)
 }
 
-// encodeTerms encodes all but the signers and what has a number.
+// encodeTerms encodes all but the signers.
 func encodeTerms(t trust.Terms) *cachepb.Trust {
 	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: encodeCode(reasonCodes, t.PolicyProblem),
 		RegistryNames: slices.Clone(t.RegistryNames), PolicyDetail: t.PolicyDetail, DefaultPolicy: t.DefaultPolicy}
 	for _, st := range t.Statements {
 		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
-			PolicyHash: st.Policy[:], Verifies: st.Verifies})
+			Policy: bytes.Clone(st.Policy[:]), Verifies: st.Verifies})
 	}
 	return p
 }

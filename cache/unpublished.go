@@ -170,7 +170,7 @@ func readUnpublished(tx *bbolt.Tx, skip *spent, most, turn int) unpublished {
 // of; "" for what is of none.
 func repositoryOfKey(key []byte) string {
 	switch key[0] {
-	case bucketAuthors[0], bucketSigned[0]:
+	case bucketAuthors[0]:
 		return ""
 	}
 	name, _, _ := bytes.Cut(key[1:], []byte{0})

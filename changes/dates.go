@@ -40,15 +40,10 @@ func newDates(most int) *dates {
 	return &dates{at: map[int64][]imageName{}, horizon: math.MaxInt64, most: most}
 }
 
-// image notes the next date of each signature of an image as it reads now.
+// image notes the next date of an image.
 func (d *dates) image(diff *cache.Difference) {
-	for i := range diff.After {
-		switch sig := &diff.After[i]; {
-		case sig.IsTrusted && sig.ValidUntil != nil:
-			d.note(sig.ValidUntil.Unix(), imageName{diff.Repository, diff.Digest})
-		case sig.Reason == trust.NotYetValid && sig.ValidFrom != nil:
-			d.note(sig.ValidFrom.Unix(), imageName{diff.Repository, diff.Digest})
-		}
+	if diff.Next != 0 {
+		d.note(diff.Next, imageName{diff.Repository, diff.Digest})
 	}
 }
 

@@ -110,7 +110,7 @@ func (w *world) put(repository string, images ...image) {
 		for _, s := range img.signers {
 			sig := digest(fmt.Sprint(img.name, s, img.until))
 			row.References = append(row.References, cache.Reference{Digest: sig, Carrier: 1})
-			g := trust.Ground{Signers: []trust.Signer{s}}
+			g := trust.Ground{Signers: []trust.SignerID{s.ID()}}
 			if !img.until.IsZero() {
 				g.Until, g.Limit = img.until.Unix(), trust.SignatureExpired
 			}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"trust-worker/cache"
@@ -37,6 +39,25 @@ type Observer struct {
 	withdrawn bool
 	maxDates  int
 	lastLook  time.Duration
+
+	totals atomic.Pointer[Totals]
+}
+
+// Totals are the counts of everything that is published, as of a generation.
+type Totals struct {
+	Generation cache.Generation
+	*cache.Counts
+}
+
+// Totals returns the counts as of the last look; nil while they are not known: after a
+// start, until every image has been looked at once. The caller must not change them.
+func (o *Observer) Totals() *Totals { return o.totals.Load() }
+
+// count brings the totals to a generation. was and is are what changed.
+func (o *Observer) count(g cache.Generation, was, is *cache.Counts) {
+	if t := o.totals.Load(); t != nil {
+		o.totals.Store(&Totals{g, t.Plus(1, is).Plus(-1, was)})
+	}
 }
 
 // NewObserver begins where the journal ends, if that is what is published now:
@@ -68,6 +89,7 @@ func NewObserver(reader *cache.Reader, journal *Journal, log *slog.Logger, now f
 func (o *Observer) start(snap *cache.Snapshot, why string) {
 	o.close()
 	o.seen, o.dates = snap, newDates(o.maxDates)
+	o.totals.Store(nil)
 	g := snap.Generation()
 	o.journal.Begin(g.CacheID, g.Number, o.at, why)
 }
@@ -165,6 +187,7 @@ func (o *Observer) first(ctx context.Context, snap *cache.Snapshot) error {
 	}
 	g := snap.Generation()
 	o.journal.Begin(g.CacheID, g.Number-1, o.at, "") // g is not told yet
+	o.totals.Store(&Totals{Counts: cache.NewCounts()})
 	return o.publication(ctx, snap)
 }
 
@@ -186,14 +209,17 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 	}
 	o.addAt(snap, list)
 	t := newTally(snap)
+	before, after := cache.NewCounts(), cache.NewCounts()
 	err = snap.Compare(o.seen, o.at, o.at, false, o.visit(ctx, func(d *cache.Difference) {
 		t.image(d)
 		o.dates.image(d)
+		d.Count(before, after)
 	}))
 	if err != nil {
 		return err
 	}
 	o.addAt(snap, t.changes())
+	o.count(snap.Generation(), before, after)
 	o.close()
 	o.seen = snap
 	o.journal.tell(snap.Generation().Number, o.at)
@@ -205,15 +231,18 @@ func (o *Observer) rested(list []Change) error {
 	if !slices.ContainsFunc(list, func(c Change) bool { return c.Kind == SignerRemoved }) {
 		return nil
 	}
-	counts, err := o.seen.SignerCounts()
-	if err != nil {
-		return err
+	t := o.totals.Load()
+	if t == nil { // not counted yet
+		all, err := o.seen.Count()
+		if err != nil {
+			return err
+		}
+		t = &Totals{Counts: all}
 	}
-	for signer, n := range counts {
-		for i := range list {
-			if c := &list[i]; c.Kind == SignerRemoved && c.Count == 0 && c.Tool == signer.Tool && c.Store == signer.Store() && c.Signer == signer.Fingerprint {
-				c.Signatures = n
-			}
+	for i := range list {
+		if c := &list[i]; c.Kind == SignerRemoved && c.Count == 0 {
+			storeType, store, _ := strings.Cut(c.Store, ":")
+			c.Signatures = t.Signers[trust.Signer{Tool: c.Tool, StoreType: storeType, StoreName: store, Fingerprint: c.Signer}.ID()]
 		}
 	}
 	return nil
@@ -265,9 +294,11 @@ func (o *Observer) clock(ctx context.Context) error {
 	}
 	o.dates.filled = false // until those that were taken are told
 	next, t := o.dates, newTally(o.seen)
+	before, after := cache.NewCounts(), cache.NewCounts()
 	note := func(d *cache.Difference) {
 		t.image(d)
 		next.image(d)
+		d.Count(before, after)
 	}
 	if all {
 		next = newDates(o.maxDates)
@@ -285,6 +316,11 @@ func (o *Observer) clock(ctx context.Context) error {
 	}
 	next.filled = true
 	o.dates = next
+	if g := o.seen.Generation(); all {
+		o.totals.Store(&Totals{g, after})
+	} else {
+		o.count(g, before, after)
+	}
 	o.addAt(o.seen, t.changes())
 	o.at = now
 	o.journal.tell(o.seen.Generation().Number, now)
@@ -294,7 +330,7 @@ func (o *Observer) clock(ctx context.Context) error {
 // signers tells who came and went, losses first.
 func signers(was, is *trust.InForce) (list []Change) {
 	for _, m := range was.Terms().Materials {
-		if !is.Has(m.Signer) {
+		if !is.Has(m.Signer.ID()) {
 			list = append(list, ofSigner(SignerRemoved, m))
 		}
 	}
@@ -303,7 +339,7 @@ func signers(was, is *trust.InForce) (list []Change) {
 		list = append(list, Change{Kind: PolicyChanged, Detail: detail, Link: linkSigners})
 	}
 	for _, m := range b.Materials {
-		if !was.Has(m.Signer) {
+		if !was.Has(m.Signer.ID()) {
 			list = append(list, ofSigner(SignerAdded, m))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -264,6 +265,48 @@ func (w *world) trusted(at time.Time) map[string]bool {
 	return seen
 }
 
+// counted holds the totals to what a count of everything finds.
+func (w *world) counted(when string) {
+	w.t.Helper()
+	got := w.o.Totals()
+	snap := must(w.reader.Snapshot())(w.t)
+	defer snap.Close()
+	want := cache.NewCounts()
+	check(w.t, snap.Compare(nil, w.now, w.now, true, func(d *cache.Difference) error { d.Count(nil, want); return nil }))
+	if got == nil || got.Generation != snap.Generation() || !reflect.DeepEqual(got.Counts, want) {
+		w.t.Fatalf("%s: the totals are %+v, a count finds %+v", when, got, want)
+	}
+}
+
+// After a start nothing is counted until everything has been looked at once; who was
+// removed by then is told with what rested on it all the same.
+func TestTotalsAfterAStart(t *testing.T) {
+	w := newWorld(t)
+	w.trust(a, b)
+	w.put("r", image{name: "1", signers: []trust.Signer{a}}, image{name: "2", signers: []trust.Signer{a, b}}, image{name: "3"})
+	w.look()
+	w.counted("at first")
+	if n := w.o.Totals().Signers[a.ID()]; n != 2 {
+		t.Errorf("%d signatures rest on a signer", n)
+	}
+	w.restart(true)
+	if got := w.o.Totals(); got != nil {
+		t.Errorf("counted at once: %+v", got)
+	}
+	w.trust(b)
+	for _, c := range w.look() {
+		if c.Kind == SignerRemoved && c.Signatures != 2 {
+			t.Errorf("%+v", c)
+		}
+	}
+	if got := w.o.Totals(); got != nil {
+		t.Errorf("counted by a publication: %+v", got)
+	}
+	w.now = w.now.Add(time.Second)
+	w.look()
+	w.counted("after a second")
+}
+
 // Whoever has read everything once and follows knows what readers see, whatever
 // happens: random histories of signers, images, dates, stops and kills. A kill
 // may cost a reset, and nothing else does.
@@ -333,6 +376,7 @@ func TestTortureFollowerKnows(t *testing.T) {
 				follower, again = maps.Clone(want), true
 			}
 		}
+		w.counted(fmt.Sprint("turn ", turn))
 		if !maps.Equal(follower, want) {
 			t.Fatalf("turn %d: the follower believes\n%s\nreaders see\n%s", turn, list(follower), list(want))
 		}

@@ -223,7 +223,7 @@ func forget(images map[string]cache.Image) {
 		for _, signatures := range all {
 			for i := range signatures {
 				if signatures[i].Reason == trust.SignerRemoved {
-					signatures[i].Reason = trust.NoTrustedKey
+					signatures[i].Reason, signatures[i].Detail = trust.NoTrustedKey, ""
 				}
 			}
 		}

@@ -24,7 +24,7 @@ func gathering(n int) *Scheduler {
 
 func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 	rest := restAfter(time.Second) // the longest
-	signer := result{item: item{signer: trust.Signer{Tool: trust.Cosign}}, waited: true}
+	signer := result{item: item{signer: trust.SignerID{1}}, waited: true}
 	big := result{item: repo("1"), batches: []cache.Batch{{Rows: make([]cache.Row, maxBatch)}}}
 	for _, tt := range []struct {
 		name   string

@@ -328,9 +328,9 @@ func TestACertificateThatComesDuringAPass(t *testing.T) {
 	if err := s.ReloadNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	marked(t, s, "applied notation tsa", 1)
+	marked(t, s, "applied ", 1)
 	close(h.release)
-	marked(t, s, "applied notation", 2)
+	marked(t, s, "applied ", 2)
 	<-s.agenda.quiet()
 	stop()
 	w.want(img, "trusted")
@@ -353,8 +353,8 @@ func TestACertificateThatIsReplacedDuringAScan(t *testing.T) {
 	if err := s.ReloadNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	marked(t, s, "applied notation", 1)
-	marked(t, s, "gone", 0)
+	marked(t, s, "applied ", 1)
+	marked(t, s, "gone ", 0)
 	close(h.release)
 	<-s.agenda.quiet()
 	stop()
@@ -382,9 +382,10 @@ func TestAPassThatBeginsAgainIsOwed(t *testing.T) {
 	h.hold.Store(1)
 	h.release <- struct{}{}
 	<-h.reached // again
-	marked(t, s, "applied notation", 0)
+	applied := markApplied(signtest.CertSigner("ca", "acme", root.Cert()).ID())
+	marked(t, s, applied, 0)
 	close(h.release)
-	marked(t, s, "applied notation", 1)
+	marked(t, s, applied, 1)
 	stop()
 	w.want(img, "trusted")
 }

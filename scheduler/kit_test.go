@@ -124,7 +124,7 @@ func (w *world) recount() {
 		w.t.Fatal(err)
 	}
 	defer snap.Close()
-	kept, err := snap.Counts("")
+	kept, err := snap.Count()
 	if err != nil {
 		w.t.Fatal(err)
 	}

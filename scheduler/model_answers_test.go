@@ -196,7 +196,6 @@ func (m *model) settle() {
 	_, _, err := s.oweDue(longestWait) // as when the clock has gone back
 	must(err)
 	m.quiet()
-	must(s.cfg.Store.Recount(ctx))
 	must(s.cfg.Store.Publish(ctx))
 	m.recount()
 	var got map[string]cache.Signature

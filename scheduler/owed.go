@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,14 +15,12 @@ import (
 
 // Marks in the store. Each says that work is done, so that what is owed can be
 // told after a crash by what has no mark.
-func markApplied(s trust.Signer) string {
-	return "applied " + string(s.Tool) + " " + s.StoreType + " " + s.StoreName + " " + s.Fingerprint.Hex()
-}
+func markApplied(s trust.SignerID) string { return "applied " + hex.EncodeToString(s[:]) }
 
 // markGone says that a signer has left and that its pass is still owed. It comes
 // with the end of markApplied: should the signer be back before that pass was
 // made, it is a new one.
-func markGone(s trust.Signer) string { return "gone" + strings.TrimPrefix(markApplied(s), "applied") }
+func markGone(s trust.SignerID) string { return "gone " + hex.EncodeToString(s[:]) }
 
 func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
 
@@ -30,13 +29,12 @@ func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p
 func markOff(t trust.Tool) string { return "off " + string(t) }
 
 // parseMark reads the signer in a mark of a kind.
-func parseMark(kind, mark string) (s trust.Signer, ok bool) {
-	f := strings.Split(mark, " ")
-	if len(f) != 5 || f[0] != kind {
+func parseMark(kind, mark string) (s trust.SignerID, ok bool) {
+	b, err := hex.DecodeString(strings.TrimPrefix(mark, kind+" "))
+	if err != nil || len(b) != len(s) {
 		return s, false
 	}
-	d, err := trust.ParseHex(f[4])
-	return trust.Signer{Tool: trust.Tool(f[1]), StoreType: f[2], StoreName: f[3], Fingerprint: d}, err == nil
+	return trust.SignerID(b), true
 }
 
 // owePasses queues what a change of trust makes necessary: a pass for each
@@ -62,9 +60,10 @@ func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *tru
 	}
 	for _, m := range f.Terms().Materials {
 		// A pass from before a signer left and came back may say now that it is applied.
-		back := slices.Contains(change.Added, m.Signer) && (!change.First || was != nil && !was.inForce().Has(m.Signer))
-		if back || !marks[markApplied(m.Signer)] {
-			s.oweSigner(in, m.Signer, true, marks)
+		id := m.Signer.ID()
+		back := slices.Contains(change.Added, id) && (!change.First || was != nil && !was.inForce().Has(id))
+		if back || !marks[markApplied(id)] {
+			s.oweSigner(in, id, true, marks)
 		}
 	}
 	if err := s.oweSwitched(f, marks); err != nil {
@@ -90,7 +89,7 @@ func (s *Scheduler) applied(in *trustInUse) (map[string]bool, error) {
 		}
 	}
 	for _, m := range in.inForce().Terms().Materials {
-		change[markApplied(m.Signer)] = true
+		change[markApplied(m.Signer.ID())] = true
 	}
 	for _, pair := range in.store.InUse() {
 		change[markPair(pair)] = true

@@ -11,7 +11,7 @@ import (
 // or went.
 type item struct {
 	repository string
-	signer     trust.Signer
+	signer     trust.SignerID
 }
 
 func (i item) isRepository() bool { return i.repository != "" }

@@ -108,10 +108,9 @@ type Scheduler struct {
 	followMu   sync.Mutex
 	followOwed bool
 	owedChange cache.TrustChange
-	started    atomic.Bool           // somebody follows, or has
-	mirrorSaid string                // the last error of mirrorPolicy
-	follow     chan struct{}         // there may be something to follow
-	followed   atomic.Pointer[round] // the next time
+	started    atomic.Bool   // somebody follows, or has
+	mirrorSaid string        // the last error of mirrorPolicy
+	follow     chan struct{} // there may be something to follow
 
 	// fatal is the first error after which nothing more can be done here.
 	fatalMu sync.Mutex
@@ -164,7 +163,6 @@ func New(cfg Config) (*Scheduler, error) {
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		follow: make(chan struct{}, 1), measures: newMeasures(),
 	}
-	s.followed.Store(newRound())
 	cfg.Store.OnPublish(s.measures.published)
 	return s, nil
 }
@@ -250,9 +248,6 @@ func (s *Scheduler) Scan(ctx context.Context, believe bool) error {
 	})
 	if errors.Is(err, finished) {
 		err = nil
-	}
-	if err == nil && ctx.Err() == nil {
-		err = s.cfg.Store.Recount(ctx)
 	}
 	if err == nil && ctx.Err() == nil {
 		err = s.cfg.Store.Publish(ctx)

@@ -257,8 +257,7 @@ func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repo
 	return more, nil
 }
 
-// retryLoop owes the references whose next try has come, and counts the images
-// whose state has changed with time.
+// retryLoop owes the references whose next try has come.
 func (s *Scheduler) retryLoop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -271,12 +270,6 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-s.wakeup:
-		}
-		if err := s.cfg.Store.Recount(ctx); errors.Is(err, cache.ErrDamaged) {
-			return err
-		} else if err != nil && ctx.Err() == nil {
-			s.counters.errors.Add(1)
-			s.log.Error("cannot count the images by state; will retry", "error", err)
 		}
 		now, longest := s.now(), time.Duration(0)
 		if behind = behind || now.UnixNano() < last.UnixNano(); behind {

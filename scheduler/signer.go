@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -30,10 +31,7 @@ type pass struct {
 }
 
 // Kinds of hint in the index: cache.HintSigner, and the verifier's above it.
-func hintSigner(s trust.Signer) cache.Hint {
-	sum := trust.SumOf([]byte(markApplied(s)))
-	return hint(cache.HintSigner, sum[:8])
-}
+func hintSigner(s trust.SignerID) cache.Hint { return hint(cache.HintSigner, s[:8]) }
 
 func hint(kind uint8, value []byte) cache.Hint {
 	h := cache.Hint{kind}
@@ -54,11 +52,12 @@ func hintOf(h verifier.Hint) cache.Hint {
 }
 
 // oweSigner queues the pass of a signer.
-func (s *Scheduler) oweSigner(in *trustInUse, signer trust.Signer, came bool, marks map[string]bool) {
+func (s *Scheduler) oweSigner(in *trustInUse, id trust.SignerID, came bool, marks map[string]bool) {
 	p := &pass{came: came}
+	signer, _ := in.inForce().Signer(id) // if it came
 	switch {
 	case !came:
-		p.hints = []cache.Hint{hintSigner(signer)}
+		p.hints = []cache.Hint{hintSigner(id)}
 	case signer.Tool == trust.Notation && signer.StoreType == "tsa":
 		p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintTimestamp})}
 	case signer.Tool == trust.Notation:
@@ -79,10 +78,8 @@ func (s *Scheduler) oweSigner(in *trustInUse, signer trust.Signer, came bool, ma
 	level := fresh
 	if !came {
 		level = urgent
-	} else {
-		p.hints = append(p.hints, hintSigner(signer)) // only to be counted again
 	}
-	s.agenda.add(item{signer: signer}, level, func(w *work) { w.pass = p })
+	s.agenda.add(item{signer: id}, level, func(w *work) { w.pass = p })
 }
 
 // passSize is how many candidates a signer's turn looks at: more than turnSize,
@@ -113,14 +110,13 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 			}
 			r.batches = append(r.batches, batches...)
 		}
-		r.batches = append(r.batches, recounted(facts))
 		left -= len(facts)
 		if p.after = after; after == 0 {
 			p.hints = p.hints[1:]
 		}
 	}
 	done := len(p.hints) == 0
-	s.log.Debug("looked at what a signer concerns", "signer", i.signer.Fingerprint.String(), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
+	s.log.Debug("looked at what a signer concerns", "signer", fmt.Sprintf("%x", i.signer), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
 	if done {
 		b := cache.Batch{Marks: p.marks(i.signer), Ends: len(r.batches)}
 		if p.came { // and not gone before this is in the store
@@ -154,19 +150,9 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	return r, nil
 }
 
-// recounted makes the images of facts be counted again: a signer that came or
-// went can change their state though nothing new is known of them.
-func recounted(facts []cache.Fact) cache.Batch {
-	var b cache.Batch
-	for i := range facts {
-		b.Recount = append(b.Recount, facts[i].Subject)
-	}
-	return b
-}
-
 // verifyAll verifies the facts that a signer concerns, on all processors: a
 // signer's pass is one item, and somebody waits for it.
-func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache.Fact, signer trust.Signer, came bool) ([]cache.Batch, error) {
+func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache.Fact, signer trust.SignerID, came bool) ([]cache.Batch, error) {
 	found := make([][]cache.Batch, len(facts))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.cfg.Workers)
@@ -187,7 +173,7 @@ func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache
 }
 
 // marks records the end of a pass.
-func (p *pass) marks(signer trust.Signer) map[string]bool {
+func (p *pass) marks(signer trust.SignerID) map[string]bool {
 	m := map[string]bool{markApplied(signer): p.came, markGone(signer): false}
 	for _, pair := range p.pairs {
 		m[markPair(pair)] = true
@@ -196,7 +182,7 @@ func (p *pass) marks(signer trust.Signer) map[string]bool {
 }
 
 // concerns reports whether verifying a fact again could change it.
-func (s *Scheduler) concerns(in *trustInUse, f *cache.Fact, signer trust.Signer, came bool) bool {
+func (s *Scheduler) concerns(in *trustInUse, f *cache.Fact, signer trust.SignerID, came bool) bool {
 	if f.Attachment {
 		return false
 	}
@@ -212,7 +198,7 @@ func (s *Scheduler) concerns(in *trustInUse, f *cache.Fact, signer trust.Signer,
 	return false
 }
 
-func restsOn(v *trust.Verdict, signer trust.Signer) bool {
+func restsOn(v *trust.Verdict, signer trust.SignerID) bool {
 	for _, g := range v.Grounds {
 		if slices.Contains(g.Signers, signer) {
 			return true

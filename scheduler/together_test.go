@@ -209,7 +209,7 @@ func TestASignerThatIsBackIsOwedAPass(t *testing.T) {
 	s := w.last
 	for _, first := range []bool{true, false} {
 		s.agenda = newAgenda()
-		if err := s.owePasses(s.trust.Load(), cache.TrustChange{First: first, Added: []trust.Signer{k.Signer()}}, nil); err != nil {
+		if err := s.owePasses(s.trust.Load(), cache.TrustChange{First: first, Added: []trust.SignerID{k.Signer().ID()}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if owed := s.agenda.size() == 1; owed == first {

@@ -69,52 +69,20 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 }
 
 // ReloadNow looks at the trust directories and returns nil once what they hold
-// is published: every snapshot taken afterwards has it. What is removed is published
-// at once; what this cache has never had waits for the transactions in progress. After
-// an error a loss of trust has been withdrawn, or is tried again by the trust loop.
+// is published: every snapshot taken afterwards has it. It waits for no transaction.
+// After an error a loss of trust has been withdrawn, or is tried again by the trust
+// loop.
 func (s *Scheduler) ReloadNow(ctx context.Context) error {
-	if err := s.PublishNow(ctx); err != nil {
+	err := s.reloadTrust(ctx)
+	if err != nil {
+		s.Reload()
 		return err
 	}
 	if !s.started.Load() { // a test, or before the start
 		return s.followTrust()
 	}
-	for {
-		round := s.followed.Load()
-		if !s.cfg.Store.Lacking() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("new signers are not recorded yet: %w", ctx.Err())
-		case <-round.over: // reloadTrust has asked for it
-			if round.err != nil {
-				return fmt.Errorf("new signers are not recorded yet: %w", round.err)
-			}
-		}
-	}
+	return nil
 }
-
-// PublishNow looks at the trust directories and returns nil once nothing is published
-// that they do not hold: what is removed is out. It waits for no transaction.
-func (s *Scheduler) PublishNow(ctx context.Context) error {
-	err := s.reloadTrust(ctx)
-	if err != nil {
-		s.Reload()
-	}
-	return err
-}
-
-// round is one call of followTrust, the next that begins: err is what it returned.
-type round struct {
-	over chan struct{}
-	err  error
-}
-
-func newRound() *round { return &round{over: make(chan struct{})} }
-
-// errEnded: nobody follows the trust in force any more.
-var errEnded = errors.New("the daemon is stopping")
 
 // TrustStore returns what was last loaded from the trust directories and published,
 // or nil before the first load.
@@ -147,22 +115,17 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	s.logPolicy(store.Policy())
 	s.loaded.Store(store)
 	s.state.setTrust(store, looked)
-	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() || s.cfg.Store.Lacking() || s.cfg.Loader.MemoryLags() {
+	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() || s.cfg.Loader.MemoryLags() {
 		poke(s.follow)
 	}
 	return s.cfg.Store.Confirm(looked)
 }
 
 // followLoop does what a change of trust makes necessary once it is published, and
-// may take long: it records signers and statements that are new, which completes their
-// publication, has the workers verify under the new trust, and owes the passes.
+// may take long: it records it, has the workers verify under the new trust, and owes the
+// passes.
 // first is closed when that has been done once.
 func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error {
-	defer func() {
-		last := s.followed.Load() // and none after it
-		last.err = errEnded
-		close(last.over)
-	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	fails := uint32(0)
@@ -174,10 +137,6 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 		case <-timer.C:
 		}
 		err := s.followTrust()
-		next := newRound()
-		ended := s.followed.Swap(next)
-		ended.err = err
-		close(ended.over)
 		switch {
 		case errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrStateGone), err != nil && s.impatient:
 			s.fail(err)
@@ -187,7 +146,7 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 			wait := backoff(fails, 250*time.Millisecond, s.cfg.ConfirmInterval)
 			s.counters.errors.Add(1)
 			s.state.setRecordProblem("cannot record the trust in force: " + err.Error())
-			s.log.Error("cannot record the trust in force; what is removed is removed, what is new waits; will retry", "error", err, "in", wait)
+			s.log.Error("cannot record the trust in force; it is published, but what new signers made is not looked for; will retry", "error", err, "in", wait)
 			timer.Reset(wait)
 		case err == nil:
 			fails = 0
@@ -227,7 +186,6 @@ func (s *Scheduler) followTrust() error {
 			return err
 		}
 		s.followOwed, s.owedChange = false, cache.TrustChange{}
-		poke(s.wakeup) // the images may have to be counted again
 	}
 	if s.cfg.MirrorPolicy {
 		s.mirrorPolicy()

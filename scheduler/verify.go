@@ -174,7 +174,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 		}
 		if v.Reason != "" && v.Reason != trust.NoTrustedKey { // it ends with these
 			for _, signer := range lo.RestsOn {
-				hints[hintSigner(signer)] = true
+				hints[hintSigner(signer.ID())] = true
 			}
 		}
 	}

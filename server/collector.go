@@ -84,9 +84,9 @@ func (e *emitter) cache() {
 	e.value("cache_generation", float64(snap.Generation().Number))
 	e.value("confirmation_age_seconds", e.s.cfg.Now().Sub(snap.AsOf()).Seconds())
 	e.value("lease_seconds", snap.Lease().Seconds())
-	counts, err := snap.Counts("")
-	if err != nil {
-		return // answers_believed and the probes say that something is wrong
+	counts, _ := e.s.counts(snap)
+	if counts == nil {
+		return
 	}
 	for _, state := range states {
 		e.value("images", float64(counts.Images[state]), state)

@@ -18,7 +18,7 @@ import (
 	"trust-worker/verifier"
 )
 
-// Trust is the daemon's side of a change to the trust directories. Both methods
+// Trust is the daemon's side of a change to the trust directories. Its methods
 // are safe for concurrent use.
 type Trust interface {
 	// ReloadNow loads the trust directories and returns nil once what is
@@ -26,10 +26,6 @@ type Trust interface {
 	// error means that nothing is known of what is published, except that it
 	// trusts nobody whom the directories do not.
 	ReloadNow(ctx context.Context) error
-	// PublishNow is ReloadNow without what is new: it loads the trust directories
-	// and returns nil once nothing is published that they do not hold. It waits
-	// for nothing that takes long.
-	PublishNow(ctx context.Context) error
 	// TrustStore is what was last loaded, nil before the first load: after
 	// ReloadNow no older load's, also when nothing in force has changed by it
 	// (the same key may have come in a second file).
@@ -47,6 +43,9 @@ type Config struct {
 	Trust  Trust
 	// Status is the daemon's condition, for health and metrics.
 	Status func() scheduler.Status
+	// Totals returns the counts of everything that is published, nil while they are
+	// not known; a nil Totals never knows.
+	Totals func() *changes.Totals
 	// Changes is the journal of trust changes.
 	Changes *changes.Journal
 	// LookAt asks for a look at one repository, which may not exist; nil: such

@@ -75,6 +75,8 @@ type world struct {
 	url    string
 	log    *logBuffer
 	stop   func() error
+	// counting: nobody has counted everything yet.
+	counting atomic.Bool
 }
 
 type logBuffer struct {
@@ -137,6 +139,14 @@ func start(t testing.TB, edit func(*Config)) *world {
 	cfg.Changes = changes.OpenJournal(w.state, cfg.Log)
 	w.o = changes.NewObserver(w.reader, cfg.Changes, cfg.Log, nil)
 	cfg.Reader, cfg.Trust, cfg.Status = w.reader, w.d, w.d.Status
+	cfg.Totals = func() *changes.Totals {
+		snap, err := w.reader.Snapshot()
+		if err != nil || w.counting.Load() {
+			return nil
+		}
+		defer snap.Close()
+		return &changes.Totals{Generation: snap.Generation(), Counts: must[*cache.Counts](t)(snap.Count())}
+	}
 	w.srv = must[*Server](t)(New(cfg))
 	check(t, w.srv.Listen())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -291,7 +301,7 @@ func (w *world) claims(row *cache.Row, name string, claims []claim) (facts []cac
 		}
 		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: c.reason, Author: c.author, Policy: f.Context.Policy}
 		if c.reason == "" {
-			v.Grounds = []trust.Ground{{Signers: []trust.Signer{c.signer}, Until: c.until, Limit: trust.SignatureExpired}}
+			v.Grounds = []trust.Ground{{Signers: []trust.SignerID{c.signer.ID()}, Until: c.until, Limit: trust.SignatureExpired}}
 		}
 		f.Verdicts = append(f.Verdicts, v)
 		facts = append(facts, f)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"trust-worker/changes"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -32,7 +33,7 @@ type LoadedFile struct {
 	NotBefore   *time.Time `json:",omitempty"`
 	NotAfter    *time.Time `json:",omitempty"`
 	// Signatures is how many stored signatures rest on it; absent while
-	// nothing is published.
+	// that is not counted.
 	Signatures *int64 `json:",omitempty"`
 }
 
@@ -69,32 +70,22 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, tool trust.Tool, d
 
 func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []LoadedFile {
 	out := []LoadedFile{}
-	counts := s.signerCounts()
+	var totals *changes.Totals
+	if s.cfg.Totals != nil {
+		totals = s.cfg.Totals()
+	}
 	for _, f := range store.Loaded() {
 		if tool != "" && f.Signer.Tool != tool {
 			continue
 		}
 		l := Loaded(f)
-		if n, ok := counts[f.Signer]; ok {
+		if totals != nil {
+			n := totals.Signers[f.Signer.ID()]
 			l.Signatures = &n
 		}
 		out = append(out, l)
 	}
 	return out
-}
-
-// signerCounts returns nil while nothing can be read.
-func (s *Server) signerCounts() map[trust.Signer]int64 {
-	snap, err := s.cfg.Reader.Snapshot()
-	if err != nil {
-		return nil
-	}
-	defer snap.Close()
-	counts, err := snap.SignerCounts()
-	if err != nil {
-		return nil
-	}
-	return counts
 }
 
 // refusedOf returns the refusals below one trust directory; the loader names

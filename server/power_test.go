@@ -140,7 +140,7 @@ func checkUploads(t *testing.T, dir string, history []uploaded, said string) (co
 	for _, u := range history {
 		for _, signer := range u.Signers {
 			compared++
-			has := store.InForce().Has(signer)
+			has := store.InForce().Has(signer.ID())
 			if has && !may[signer] {
 				t.Errorf("WRONGLY TRUSTED: %s is in force", signer.Fingerprint)
 			}

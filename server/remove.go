@@ -55,7 +55,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c c
 	for range removals {
 		// Also before the answer that there is none: a removal that was cut
 		// off between the file and the publication must be seen to the end.
-		if err := s.cfg.Trust.PublishNow(ctx); err != nil {
+		if err := s.cfg.Trust.ReloadNow(ctx); err != nil {
 			return notPublished("until it is, answers may rest on what was there before, for no longer than the lease", err)
 		}
 		var files []verifier.File

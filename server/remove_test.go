@@ -60,7 +60,7 @@ func TestRemoveOneOfSeveral(t *testing.T) {
 	w.put("_notation/truststore/x509/ca/one/both.pem", signtest.CertPEM(a.Cert(), b.Cert()))
 	w.put("_notation/truststore/x509/ca/two/a.pem", signtest.CertPEM(a.Cert()))
 	signer := func(store string, c *signtest.Chain) trust.Signer { return signtest.CertSigner("ca", store, c.Cert()) }
-	has := func(s trust.Signer) bool { return w.d.TrustStore().InForce().Has(s) }
+	has := func(s trust.Signer) bool { return w.d.TrustStore().InForce().Has(s.ID()) }
 
 	fingerprint := signer("one", a).Fingerprint.String()
 	w.call("DELETE", pathNotation+"/"+fingerprint+"?truststoreName=one", nil).want(t, http.StatusOK, "both.pem")
@@ -82,7 +82,7 @@ func TestRemoveFromVolume(t *testing.T) {
 	check(t, os.Symlink("..2026", filepath.Join(dir, "..data")))
 	check(t, os.Symlink("..data/key.pub", filepath.Join(dir, "key.pub")))
 	check(t, w.d.ReloadNow(t.Context()))
-	if !w.d.TrustStore().InForce().Has(key.Signer()) {
+	if !w.d.TrustStore().InForce().Has(key.Signer().ID()) {
 		t.Fatal("the volume was not loaded")
 	}
 	w.call("DELETE", pathCosign+"/"+key.Fingerprint().String(), nil).want(t, http.StatusConflict, codeStillInForce)

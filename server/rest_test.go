@@ -294,6 +294,8 @@ func TestETag(t *testing.T) {
 func TestSummary(t *testing.T) {
 	w := sample(t)
 	w.get(pathAPI+"/summary").want(t, 200, `"Repositories":4,"Images":5,`, `"trusted":2`, `"unsigned":2`, `"untrusted":1`)
+	w.counting.Store(true)
+	w.get(pathAPI+"/summary").want(t, 200, `"Repositories":4,"Counting":true,"Images":0,`, `"States":{}`)
 }
 
 // Without published answers the gate stays shut, and says why.

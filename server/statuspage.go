@@ -92,11 +92,9 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 			return nil, err
 		}
 		o.Images, o.Next, o.Looked = p.page.Images, p.page.Next, p.read
-		counts, err := snap.Counts("")
-		if err != nil {
-			return nil, err
+		if counts, _ := s.counts(snap); counts != nil {
+			o.Counts = counts.Images
 		}
-		o.Counts = counts.Images
 		return s.pages.Overview(&o)
 	})
 	if p := problemOf(err); err != nil && p.Code == codeNoCache {

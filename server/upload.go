@@ -146,7 +146,7 @@ func (s *Server) store(w http.ResponseWriter, r *http.Request, u *upload) error 
 	}
 	store := s.cfg.Trust.TrustStore()
 	for _, signer := range u.signers {
-		if !store.InForce().Has(signer) {
+		if !store.InForce().Has(signer.ID()) {
 			return refuse(http.StatusConflict, codeNotInForce, "the file is stored but not loaded", refusalOf(store, u.name()))
 		}
 	}

@@ -209,7 +209,7 @@ func TestLeftoversGo(t *testing.T) {
 	w := start(t, openUploads)
 	old, key := signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P256)
 	w.put("_cosign/"+temporary+"dead", old.PEM())
-	if w.d.TrustStore().InForce().Has(old.Signer()) {
+	if w.d.TrustStore().InForce().Has(old.Signer().ID()) {
 		t.Fatal("a temporary file was loaded")
 	}
 	w.call("POST", pathCosign, key.PEM()).want(t, http.StatusOK)
@@ -231,7 +231,7 @@ func TestUploadNotPublished(t *testing.T) {
 	w.call("POST", pathCosign, key.PEM()).want(t, http.StatusInsufficientStorage)
 	w.d.fail.Store(nil)
 	check(t, w.d.ReloadNow(context.Background()))
-	if !w.d.TrustStore().InForce().Has(key.Signer()) {
+	if !w.d.TrustStore().InForce().Has(key.Signer().ID()) {
 		t.Error("the key was not stored")
 	}
 }

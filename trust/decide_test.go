@@ -19,6 +19,13 @@ var (
 	tsaA  = Signer{Tool: Notation, StoreType: "tsa", StoreName: "clock", Fingerprint: SumOf([]byte("T"))}
 )
 
+func ids(signers ...Signer) (ids []SignerID) {
+	for _, s := range signers {
+		ids = append(ids, s.ID())
+	}
+	return ids
+}
+
 func strict(name string, stores []string, scopes ...string) Statement {
 	return Statement{Name: name, Scopes: scopes, Stores: stores, Policy: Meaning{Identities: []string{"*"}}.ID(), Verifies: true}
 }
@@ -46,50 +53,50 @@ func TestDecide(t *testing.T) {
 		want    Status
 		reason  Reason
 	}{
-		{"cosign", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}}), Trusted, ""},
-		{"notation", any, Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},
-		{"two signers", any, Notation, verdict(policy, Ground{Signers: []Signer{certA, tsaA}}), Trusted, ""},
-		{"second ground", any, Cosign, verdict(none, Ground{Signers: []Signer{keyB}}, Ground{Signers: []Signer{keyA}}), Trusted, ""},
+		{"cosign", any, Cosign, verdict(none, Ground{Signers: ids(keyA)}), Trusted, ""},
+		{"notation", any, Notation, verdict(policy, Ground{Signers: ids(certA)}), Trusted, ""},
+		{"two signers", any, Notation, verdict(policy, Ground{Signers: ids(certA, tsaA)}), Trusted, ""},
+		{"second ground", any, Cosign, verdict(none, Ground{Signers: ids(keyB)}, Ground{Signers: ids(keyA)}), Trusted, ""},
 
 		{"nothing known", any, Cosign, nil, Pending, New},
 		{"undecided layer", any, Cosign, verdict(none), Pending, New},
 		{"reason", any, Cosign, &Verdict{Reason: NoTrustedKey, Epoch: MinEpoch}, Untrusted, NoTrustedKey},
-		{"old epoch", any, Cosign, &Verdict{Grounds: []Ground{{Signers: []Signer{keyA}}}}, Pending, New},
+		{"old epoch", any, Cosign, &Verdict{Grounds: []Ground{{Signers: ids(keyA)}}}, Pending, New},
 		{"ground without signers", any, Cosign, verdict(none, Ground{}), Untrusted, SignerRemoved},
-		{"signer gone", any, Cosign, verdict(none, Ground{Signers: []Signer{keyB}}), Untrusted, SignerRemoved},
-		{"one of two signers gone", any, Notation, verdict(policy, Ground{Signers: []Signer{certA, {Tool: Notation, StoreType: "tsa", StoreName: "x"}}}), Untrusted, SignerRemoved},
-		{"a key of the other tool", any, Cosign, verdict(none, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
-		{"other policy", any, Notation, verdict(PolicyID{1}, Ground{Signers: []Signer{certA}}), Pending, PolicyChanged},
-		{"cosign verdict with a policy", any, Cosign, verdict(policy, Ground{Signers: []Signer{keyA}}), Pending, PolicyChanged},
+		{"signer gone", any, Cosign, verdict(none, Ground{Signers: ids(keyB)}), Untrusted, SignerRemoved},
+		{"one of two signers gone", any, Notation, verdict(policy, Ground{Signers: ids(certA, Signer{Tool: Notation, StoreType: "tsa", StoreName: "x"})}), Untrusted, SignerRemoved},
+		{"a key of the other tool", any, Cosign, verdict(none, Ground{Signers: ids(certA)}), Untrusted, SignerRemoved},
+		{"other policy", any, Notation, verdict(PolicyID{1}, Ground{Signers: ids(certA)}), Pending, PolicyChanged},
+		{"cosign verdict with a policy", any, Cosign, verdict(policy, Ground{Signers: ids(keyA)}), Pending, PolicyChanged},
 		{"store not named", func() Terms {
 			x := terms(strict("any", []string{"ca:other"}, "*"))
 			x.Materials = append(x.Materials, Material{Signer: Signer{Tool: Notation, StoreType: "ca", StoreName: "other", Fingerprint: Digest{9}}})
 			return x
-		}(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, SignerRemoved},
-		{"tsa store not named", terms(strict("any", []string{"ca:acme"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA, tsaA}}), Untrusted, SignerRemoved},
-		{"a store of its type is empty", terms(strict("any", []string{"ca:acme", "ca:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyInvalid},
-		{"a store of another type is empty", terms(strict("any", []string{"ca:acme", "signingAuthority:gone"}, "*")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},
-		{"no statement", terms(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, NoPolicy},
-		{"scope of another repository", terms(strict("b", all, "h/b")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, NoPolicy},
-		{"scope of this repository", terms(strict("a", all, "h/a")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},
-		{"two hosts", terms(strict("a", all, "h/a"), strict("b", all, "i/a")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyAmbiguous},
-		{"exact wins over any", terms(strict("any", nil, "*"), strict("a", all, "h/a")), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Trusted, ""},
-		{"expired", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: now.Unix(), Limit: SignatureExpired}), Expired, SignatureExpired},
-		{"last second", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: now.Unix() + 1, Limit: SignatureExpired}), Trusted, ""},
-		{"not yet", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix() + 1}), Expired, NotYetValid},
-		{"first second", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix()}), Trusted, ""},
-		{"revocation to be asked again", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: now.Unix(), Limit: RevocationUnknown}), Unknown, RevocationUnknown},
-		{"over before another begins", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 5, Limit: SignatureExpired},
-			Ground{Signers: []Signer{keyA}, From: now.Unix() + 9, Until: 5, Limit: SignatureExpired}), Expired, SignatureExpired},
-		{"to be asked again before another begins", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 5, Limit: RevocationUnknown},
-			Ground{Signers: []Signer{keyA}, From: now.Unix() + 9, Until: 7, Limit: RevocationUnknown}), Unknown, RevocationUnknown},
-		{"over, and another to come", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, From: now.Unix() + 9},
-			Ground{Signers: []Signer{keyA}, Until: 5, Limit: SignatureExpired}), Expired, NotYetValid},
-		{"expired and removed", any, Cosign, verdict(none, Ground{Signers: []Signer{keyA}, Until: 1, Limit: SignatureExpired}, Ground{Signers: []Signer{keyB}}), Expired, SignatureExpired},
-		{"tool off", func() Terms { x := any; x.Cosign = false; return x }(), Cosign, verdict(none, Ground{Signers: []Signer{keyA}}), Untrusted, NoPolicy},
-		{"policy invalid", func() Terms { x := any; x.PolicyProblem = PolicyInvalid; return x }(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyInvalid},
-		{"level audit", func() Terms { st := strict("any", all, "*"); st.Verifies = false; return terms(st) }(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, PolicyDoesNotVerify},
-		{"host not ours", func() Terms { x := terms(strict("a", all, "h/a")); x.RegistryNames = []string{"i"}; return x }(), Notation, verdict(policy, Ground{Signers: []Signer{certA}}), Untrusted, NoPolicy},
+		}(), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, SignerRemoved},
+		{"tsa store not named", terms(strict("any", []string{"ca:acme"}, "*")), Notation, verdict(policy, Ground{Signers: ids(certA, tsaA)}), Untrusted, SignerRemoved},
+		{"a store of its type is empty", terms(strict("any", []string{"ca:acme", "ca:gone"}, "*")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, PolicyInvalid},
+		{"a store of another type is empty", terms(strict("any", []string{"ca:acme", "signingAuthority:gone"}, "*")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Trusted, ""},
+		{"no statement", terms(), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, NoPolicy},
+		{"scope of another repository", terms(strict("b", all, "h/b")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, NoPolicy},
+		{"scope of this repository", terms(strict("a", all, "h/a")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Trusted, ""},
+		{"two hosts", terms(strict("a", all, "h/a"), strict("b", all, "i/a")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, PolicyAmbiguous},
+		{"exact wins over any", terms(strict("any", nil, "*"), strict("a", all, "h/a")), Notation, verdict(policy, Ground{Signers: ids(certA)}), Trusted, ""},
+		{"expired", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: now.Unix(), Limit: SignatureExpired}), Expired, SignatureExpired},
+		{"last second", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: now.Unix() + 1, Limit: SignatureExpired}), Trusted, ""},
+		{"not yet", any, Cosign, verdict(none, Ground{Signers: ids(keyA), From: now.Unix() + 1}), Expired, NotYetValid},
+		{"first second", any, Cosign, verdict(none, Ground{Signers: ids(keyA), From: now.Unix()}), Trusted, ""},
+		{"revocation to be asked again", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: now.Unix(), Limit: RevocationUnknown}), Unknown, RevocationUnknown},
+		{"over before another begins", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: 5, Limit: SignatureExpired},
+			Ground{Signers: ids(keyA), From: now.Unix() + 9, Until: 5, Limit: SignatureExpired}), Expired, SignatureExpired},
+		{"to be asked again before another begins", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: 5, Limit: RevocationUnknown},
+			Ground{Signers: ids(keyA), From: now.Unix() + 9, Until: 7, Limit: RevocationUnknown}), Unknown, RevocationUnknown},
+		{"over, and another to come", any, Cosign, verdict(none, Ground{Signers: ids(keyA), From: now.Unix() + 9},
+			Ground{Signers: ids(keyA), Until: 5, Limit: SignatureExpired}), Expired, NotYetValid},
+		{"expired and removed", any, Cosign, verdict(none, Ground{Signers: ids(keyA), Until: 1, Limit: SignatureExpired}, Ground{Signers: ids(keyB)}), Expired, SignatureExpired},
+		{"tool off", func() Terms { x := any; x.Cosign = false; return x }(), Cosign, verdict(none, Ground{Signers: ids(keyA)}), Untrusted, NoPolicy},
+		{"policy invalid", func() Terms { x := any; x.PolicyProblem = PolicyInvalid; return x }(), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, PolicyInvalid},
+		{"level audit", func() Terms { st := strict("any", all, "*"); st.Verifies = false; return terms(st) }(), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, PolicyDoesNotVerify},
+		{"host not ours", func() Terms { x := terms(strict("a", all, "h/a")); x.RegistryNames = []string{"i"}; return x }(), Notation, verdict(policy, Ground{Signers: ids(certA)}), Untrusted, NoPolicy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := NewInForce(c.terms).Decide("a", c.tool, c.verdict, now)
@@ -103,15 +110,15 @@ func TestDecide(t *testing.T) {
 	}
 	var zero *InForce
 	for _, f := range []*InForce{zero, {}, NewInForce(Terms{})} {
-		if d := f.Decide("a", Cosign, verdict(none, Ground{Signers: []Signer{keyA}}), now); d.Status == Trusted {
+		if d := f.Decide("a", Cosign, verdict(none, Ground{Signers: ids(keyA)}), now); d.Status == Trusted {
 			t.Error("a zero InForce trusts")
 		}
 	}
 }
 
 func TestTheGroundThatOutlivesIsShown(t *testing.T) {
-	short := Ground{Signers: []Signer{keyA}, Until: now.Unix() + 10}
-	long := Ground{Signers: []Signer{keyA}, Until: now.Unix() + 20}
+	short := Ground{Signers: ids(keyA), Until: now.Unix() + 10}
+	long := Ground{Signers: ids(keyA), Until: now.Unix() + 20}
 	for _, gs := range [][]Ground{{short, long}, {long, short}} {
 		d := NewInForce(terms()).Decide("a", Cosign, verdict(PolicyID{}, gs...), now)
 		if d.Status != Trusted || d.Until.Unix() != long.Until {
@@ -121,8 +128,8 @@ func TestTheGroundThatOutlivesIsShown(t *testing.T) {
 }
 
 func TestTheFirstGroundToComeIsShown(t *testing.T) {
-	first := Ground{Signers: []Signer{keyA}, From: now.Unix() + 10, Until: now.Unix() + 20}
-	second := Ground{Signers: []Signer{keyA}, From: now.Unix() + 20}
+	first := Ground{Signers: ids(keyA), From: now.Unix() + 10, Until: now.Unix() + 20}
+	second := Ground{Signers: ids(keyA), From: now.Unix() + 20}
 	for _, gs := range [][]Ground{{first, second}, {second, first}} {
 		d := NewInForce(terms()).Decide("a", Cosign, verdict(PolicyID{}, gs...), now)
 		if d.Reason != NotYetValid || d.From.Unix() != first.From {

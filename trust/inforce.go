@@ -35,7 +35,8 @@ func (m Meaning) ID() PolicyID {
 	if err != nil {
 		panic(err) // strings and maps of strings cannot fail
 	}
-	return sha256.Sum256(append([]byte("trust-worker policy 1\n"), b...))
+	sum := sha256.Sum256(append([]byte("trust-worker policy 1\n"), b...))
+	return PolicyID(sum[:len(PolicyID{})])
 }
 
 // Statement is one trust policy statement as the join needs it.
@@ -63,7 +64,10 @@ type Material struct {
 type Terms struct {
 	Cosign, Notation bool // the tools that are switched on
 	Materials        []Material
-	Statements       []Statement
+	// Left are signers that were in force and are not: they trust nothing, and say
+	// who it was on whom a signature rests that reads SignerRemoved.
+	Left       []Signer
+	Statements []Statement
 	// PolicyProblem is PolicyInvalid when the operator's policy cannot be
 	// used, else empty. PolicyDetail says why, for people.
 	PolicyProblem Reason
@@ -79,7 +83,8 @@ type Terms struct {
 // tools are on. The zero value and nil trust nothing.
 type InForce struct {
 	terms    Terms
-	signers  map[Signer]string // → author
+	signers  map[SignerID]*Material
+	left     map[SignerID]*Signer
 	wildcard int               // index into terms.Statements, plus 1; 0 for none
 	byPath   map[string][]int  // repository path → statements that name it
 	stores   []map[string]bool // per statement: the stores it names
@@ -91,11 +96,15 @@ type InForce struct {
 // NewInForce builds an InForce. It keeps terms; the caller must not change them
 // afterwards.
 func NewInForce(terms Terms) *InForce {
-	f := &InForce{terms: terms, signers: map[Signer]string{}, byPath: map[string][]int{}}
+	f := &InForce{terms: terms, signers: map[SignerID]*Material{}, left: map[SignerID]*Signer{}, byPath: map[string][]int{}}
 	held := map[string]bool{}
-	for _, m := range terms.Materials {
-		f.signers[m.Signer] = m.Author
+	for i := range terms.Materials {
+		m := &terms.Materials[i]
+		f.signers[m.Signer.ID()] = m
 		held[m.Signer.Store()] = true
+	}
+	for i := range terms.Left {
+		f.left[terms.Left[i].ID()] = &terms.Left[i]
 	}
 	for i, st := range terms.Statements {
 		stores := map[string]bool{}
@@ -142,12 +151,26 @@ func (f *InForce) Enabled(t Tool) bool {
 
 // Has reports whether a store or key directory holds the signer. For notation
 // this is not yet "in force": the statement must name the store as well.
-func (f *InForce) Has(s Signer) bool {
+func (f *InForce) Has(s SignerID) bool {
 	if f == nil {
 		return false
 	}
 	_, ok := f.signers[s]
 	return ok
+}
+
+// Signer returns the signer with that ID: one in force, or one that has left.
+func (f *InForce) Signer(id SignerID) (s Signer, ok bool) {
+	if f == nil {
+		return Signer{}, false
+	}
+	if m, ok := f.signers[id]; ok {
+		return m.Signer, true
+	}
+	if left, ok := f.left[id]; ok {
+		return *left, true
+	}
+	return Signer{}, false
 }
 
 // Statement returns the statement that governs the repository, or the reason
@@ -231,7 +254,10 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		if !f.signersInForce(repository, t, g) {
 			continue
 		}
-		if slices.ContainsFunc(g.Signers, func(s Signer) bool { _, lacks := f.lacks(repository, t, s.StoreType, SignerRemoved); return lacks }) {
+		if slices.ContainsFunc(g.Signers, func(id SignerID) bool {
+			_, lacks := f.lacks(repository, t, f.signers[id].Signer.StoreType, SignerRemoved)
+			return lacks
+		}) {
 			continue // notation verify fails then, whatever its other stores hold
 		}
 		d := f.describe(t, v, g)
@@ -252,12 +278,19 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	if best.Status == Trusted {
 		return best
 	}
-	for i := range v.Grounds {
-		for _, s := range v.Grounds[i].Signers {
+	if d, lacks := f.lacks(repository, t, v.StoreType, best.Reason); lacks {
+		return d
+	}
+	for i := range v.Grounds { // of time stamp authorities
+		for _, id := range v.Grounds[i].Signers {
+			s, _ := f.Signer(id)
 			if d, lacks := f.lacks(repository, t, s.StoreType, best.Reason); lacks {
 				return d
 			}
 		}
+	}
+	if best.Reason == SignerRemoved {
+		best.Detail = f.whoLeft(repository, v)
 	}
 	return best
 }
@@ -265,10 +298,32 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 // refuse is every decision that rests on no ground.
 func refuse(r Reason) Decision { return Decision{Status: r.Status(), Reason: r} }
 
+// whoLeft says on whom a verdict rests that is not in force, as far as that is known.
+func (f *InForce) whoLeft(repository string, v *Verdict) string {
+	for i := range v.Grounds {
+		for _, id := range v.Grounds[i].Signers {
+			s, known := f.Signer(id)
+			switch {
+			case !known:
+			case !f.Has(id) && s.Tool == Notation:
+				return "the certificate " + s.Fingerprint.String() + " has left the trust store " + clip(s.Store(), 160)
+			case !f.Has(id):
+				return "the key " + s.Fingerprint.String() + " has left its directory"
+			case s.Tool == Notation:
+				if i, reason := f.statement(repository); reason == "" && !f.stores[i][s.Store()] {
+					return "the policy does not name the trust store " + clip(s.Store(), 160)
+				}
+			}
+		}
+	}
+	return ""
+}
+
 func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
-	d := Decision{Signer: g.Signers[0], Author: v.Author}
+	m := f.signers[g.Signers[0]]
+	d := Decision{Signer: m.Signer, Author: v.Author}
 	if t == Cosign {
-		d.Author = f.signers[g.Signers[0]]
+		d.Author = m.Author
 	}
 	if g.From != 0 {
 		d.From = time.Unix(g.From, 0).UTC()
@@ -286,13 +341,14 @@ func (f *InForce) signersInForce(repository string, t Tool, g *Ground) bool {
 	if f == nil || len(g.Signers) == 0 {
 		return false
 	}
-	for _, s := range g.Signers {
-		if s.Tool != t || !f.Has(s) {
+	for _, id := range g.Signers {
+		m, ok := f.signers[id]
+		if !ok || m.Signer.Tool != t {
 			return false
 		}
 		if t == Notation {
 			i, reason := f.statement(repository)
-			if reason != "" || !f.stores[i][s.Store()] {
+			if reason != "" || !f.stores[i][m.Signer.Store()] {
 				return false
 			}
 		}

@@ -109,8 +109,8 @@ func (f *InForce) names(i int, storeType string) bool {
 
 // holds reports whether the store, as "type:name", holds a certificate.
 func (f *InForce) holds(store string) bool {
-	for s := range f.signers {
-		if s.Store() == store {
+	for _, m := range f.signers {
+		if m.Signer.Store() == store {
 			return true
 		}
 	}

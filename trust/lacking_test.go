@@ -26,13 +26,13 @@ func TestLackingStore(t *testing.T) {
 		want   Reason
 		detail string
 	}{
-		{"trusted otherwise", missing, ground(Ground{Signers: []Signer{certA}}), PolicyInvalid, `"prod" names the trust store ca:gone, which does not exist or holds no certificate`},
+		{"trusted otherwise", missing, ground(Ground{Signers: ids(certA)}), PolicyInvalid, `"prod" names the trust store ca:gone, which does not exist or holds no certificate`},
 		{"no key", missing, reason(NoTrustedKey, "ca"), PolicyInvalid, "ca:gone"},
 		{"identity", missing, reason(IdentityNotTrusted, "ca"), PolicyInvalid, "ca:gone"},
 		{"time stamp", missing, reason(TimestampInvalid, "ca"), PolicyInvalid, "ca:gone"},
 		{"revoked", missing, reason(Revoked, "ca"), PolicyInvalid, "ca:gone"},
-		{"signer gone", missing, ground(Ground{Signers: []Signer{unknown}}), PolicyInvalid, "ca:gone"},
-		{"expired", missing, ground(Ground{Signers: []Signer{certA}, Until: 1, Limit: CertificateExpired}), PolicyInvalid, "ca:gone"},
+		{"signer gone", missing, &Verdict{Policy: policy, StoreType: "ca", Grounds: []Ground{{Signers: ids(unknown)}}, Epoch: MinEpoch, VerifiedAt: 1}, PolicyInvalid, "ca:gone"},
+		{"expired", missing, ground(Ground{Signers: ids(certA), Until: 1, Limit: CertificateExpired}), PolicyInvalid, "ca:gone"},
 		{"broken by itself", missing, reason(Malformed, "ca"), Malformed, ""},
 		{"about something else", missing, reason(SubjectMismatch, "ca"), SubjectMismatch, ""},
 		{"a type that it does not need", missing, reason(NoTrustedKey, "signingAuthority"), PolicyInvalid, `"prod" names no trust store of the type signingAuthority`},
@@ -40,10 +40,10 @@ func TestLackingStore(t *testing.T) {
 		{"another type, wrong one meant", otherType, reason(NoTrustedKey, "ca"), PolicyInvalid, "did you mean ca:acme?"},
 		{"another type, the one named", otherType, reason(NoTrustedKey, "signingAuthority"), PolicyInvalid, "did you mean ca:acme?"},
 		{"a letter off", typo, reason(NoTrustedKey, "ca"), PolicyInvalid, "did you mean ca:acme?"},
-		{"no TSA, and none needed", noTSA, ground(Ground{Signers: []Signer{certA}}), "", ""},
-		{"no TSA, and it would be", noTSA, ground(Ground{Signers: []Signer{certA}, Until: 1, Limit: CertificateExpired}), PolicyInvalid, "tsa:gone"},
+		{"no TSA, and none needed", noTSA, ground(Ground{Signers: ids(certA)}), "", ""},
+		{"no TSA, and it would be", noTSA, ground(Ground{Signers: ids(certA), Until: 1, Limit: CertificateExpired}), PolicyInvalid, "tsa:gone"},
 		{"no TSA, and one was", noTSA, reason(TimestampInvalid, "ca"), PolicyInvalid, "tsa:gone"},
-		{"no TSA, of no use", noTSA, ground(Ground{Signers: []Signer{certA}, Until: 1, Limit: SignatureExpired}), SignatureExpired, ""},
+		{"no TSA, of no use", noTSA, ground(Ground{Signers: ids(certA), Until: 1, Limit: SignatureExpired}), SignatureExpired, ""},
 	} {
 		d := NewInForce(terms(c.st)).Decide("a", Notation, c.v, now)
 		if d.Reason != c.want || !strings.Contains(d.Detail, c.detail) || d.Detail != "" && c.detail == "" {
@@ -77,5 +77,25 @@ func TestOneOff(t *testing.T) {
 		if oneOff(c.a, c.b) != c.want || oneOff(c.b, c.a) != c.want {
 			t.Errorf("%q and %q: %v", c.a, c.b, !c.want)
 		}
+	}
+}
+
+// A store that is emptied ends trust in what its certificates signed, also where the
+// trust store of a time stamp authority is meant, as long as that one is remembered.
+func TestLackingStoreOfSignersThatLeft(t *testing.T) {
+	st := strict("prod", []string{"ca:acme", "tsa:clock"}, "*")
+	x := terms(st)
+	x.Materials = x.Materials[:2] // no TSA
+	v := verdict(st.Policy, Ground{Signers: ids(certA, tsaA)})
+	if d := NewInForce(x).Decide("a", Notation, v, now); d.Reason != SignerRemoved || d.Detail != "" {
+		t.Errorf("nobody known: %s %q", d.Reason, d.Detail)
+	}
+	x.Left = []Signer{tsaA}
+	if d := NewInForce(x).Decide("a", Notation, v, now); d.Reason != PolicyInvalid || !strings.Contains(d.Detail, "tsa:clock") {
+		t.Errorf("remembered: %s %q", d.Reason, d.Detail)
+	}
+	x.Statements[0].Stores = []string{"ca:acme"}
+	if d := NewInForce(x).Decide("a", Notation, v, now); d.Reason != SignerRemoved || !strings.Contains(d.Detail, "tsa:clock") {
+		t.Errorf("not named: %s %q", d.Reason, d.Detail)
 	}
 }

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -105,14 +106,28 @@ func (s Signer) Store() string {
 	return s.StoreType + ":" + s.StoreName
 }
 
+// SignerID names a signer wherever it is stored; see [Signer.ID].
+type SignerID [16]byte
+
+// ID is the first half of a SHA-256 over the tool, the store's type, its name and
+// the fingerprint, each with its length. It is the same on every machine.
+func (s Signer) ID() SignerID {
+	b := []byte("trust-worker signer 1\n")
+	for _, part := range []string{string(s.Tool), s.StoreType, s.StoreName, string(s.Fingerprint[:])} {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...)
+	}
+	sum := sha256.Sum256(b)
+	return SignerID(sum[:len(SignerID{})])
+}
+
 // PolicyID is the hash of a trust policy statement's effective meaning; see
 // [Meaning.ID]. For cosign it is the zero value, a constant.
-type PolicyID [sha256.Size]byte
+type PolicyID [16]byte
 
 // Ground is one way in which a signature is good: all its signers in force,
 // now ∈ [From, Until). The policy belongs to the verdict that holds it.
 type Ground struct {
-	Signers []Signer
+	Signers []SignerID
 	// From and Until are Unix seconds; 0 means unbounded. Only dates that the
 	// policy enforces are here.
 	From, Until int64
@@ -190,7 +205,7 @@ func (v *Verdict) Recheck() int64 {
 
 // Lives reports whether some ground of v names only signers that inForce
 // accepts: such a verdict need not be made again when other signers come.
-func (v *Verdict) Lives(inForce func(Signer) bool) bool {
+func (v *Verdict) Lives(inForce func(SignerID) bool) bool {
 	for _, g := range v.Grounds {
 		alive := len(g.Signers) > 0
 		for _, s := range g.Signers {

@@ -213,7 +213,7 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 		for _, w := range k.ways {
 			lo.Calls++
 			if accept(w) == nil {
-				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.Signer{k.signer()}})
+				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.SignerID{k.signer().ID()}})
 				return
 			}
 		}

@@ -277,7 +277,7 @@ func TestEncodings(t *testing.T) {
 			r := newRequest(img, Simple).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
 				Annotations: map[string]string{signtest.SignatureAnnotation: base64.StdEncoding.EncodeToString(sig)}}, payload)
 			lo := one(t, ts, r)
-			if says(lo) != "trusted" || lo.Verdict.Grounds[0].Signers[0] != k.Signer() {
+			if says(lo) != "trusted" || lo.Verdict.Grounds[0].Signers[0] != k.Signer().ID() {
 				t.Errorf("%s %s: %s", k.Kind, name, says(lo))
 			}
 			if lo.Calls > 2 {

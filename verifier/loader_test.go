@@ -19,7 +19,7 @@ import (
 )
 
 // in reports whether a key or certificate is in force as material.
-func in(ts *TrustStore, s trust.Signer) bool { return ts.InForce().Has(s) }
+func in(ts *TrustStore, s trust.Signer) bool { return ts.InForce().Has(s.ID()) }
 
 // refusal is why path was refused, or "".
 func refusal(ts *TrustStore, path string) string {

@@ -360,17 +360,17 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		}
 	}
 	e.verified = info
-	stamps := [][]trust.Signer{nil}
+	stamps := [][]trust.SignerID{nil}
 	if tsa != nil {
 		stamps = nil
 		for _, t := range tsa.signers() {
-			stamps = append(stamps, []trust.Signer{t})
+			stamps = append(stamps, []trust.SignerID{t.ID()})
 		}
 	}
 	for _, signer := range a.signers() {
 		for _, stamp := range stamps {
 			e.lo.Verdict.Grounds = append(e.lo.Verdict.Grounds, trust.Ground{
-				Signers: append([]trust.Signer{signer}, stamp...), From: b.from, Until: b.until, Limit: b.limit})
+				Signers: append([]trust.SignerID{signer.ID()}, stamp...), From: b.from, Until: b.until, Limit: b.limit})
 		}
 	}
 	return true

@@ -64,12 +64,12 @@ func TestAnchors(t *testing.T) {
 	r := notated(img, leaf, signtest.NotationOptions{})
 	lo := one(t, d.load(), r)
 	want(t, lo, "trusted")
-	got := map[trust.Signer]bool{}
+	got := map[trust.SignerID]bool{}
 	for _, g := range lo.Verdict.Grounds {
 		got[g.Signers[0]] = true
 	}
 	for _, s := range []trust.Signer{signtest.CertSigner("ca", "a", root.Cert()), signtest.CertSigner("ca", "b", root.Cert()), signtest.CertSigner("ca", "b", mid.Cert())} {
-		if !got[s] {
+		if !got[s.ID()] {
 			t.Errorf("no ground for %v", s)
 		}
 	}

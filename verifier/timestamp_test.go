@@ -194,7 +194,11 @@ func TestManyTSAs(t *testing.T) {
 		}
 		stores := map[string]bool{}
 		for _, g := range lo.Verdict.Grounds {
-			stores[g.Signers[1].StoreName] = true
+			signer, ok := ts.InForce().Signer(g.Signers[1])
+			if !ok {
+				t.Error("a signer that nobody knows")
+			}
+			stores[signer.StoreName] = true
 		}
 		if !stores["stamps"] || stores["renewed"] != (i == 0) {
 			t.Errorf("TSA %d: by %v", i, stores)

@@ -78,7 +78,7 @@ func TestValidateAgreesWithLoad(t *testing.T) {
 			t.Errorf("%s %s: %d loaded: %+v", c.store, c.name, got, store.Refused())
 		}
 		for _, s := range signers {
-			if !store.InForce().Has(s) {
+			if !store.InForce().Has(s.ID()) {
 				t.Errorf("%s %s: %v is not in force", c.store, c.name, s)
 			}
 		}

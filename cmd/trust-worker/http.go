@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
-	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
 	"trust-worker/server"
@@ -73,18 +72,18 @@ type httpDaemon interface {
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
 // state directory must exist. It returns at once when HTTP is off.
-func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.profiles != "" {
 		g.Go(func() error { return server.ServeProfiles(ctx, h.profiles) })
 	}
 	if len(h.listen) > 0 {
-		g.Go(func() error { return s.serveAPI(ctx, h, d, journal, hooks, log) })
+		g.Go(func() error { return s.serveAPI(ctx, h, d, told, hooks, log) })
 	}
 	return g.Wait()
 }
 
-func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, journal *changes.Journal, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	reader, err := s.reader() // as any other process reads
 	if err != nil {
 		return err
@@ -93,7 +92,7 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, 
 	v := versions()
 	srv, err := server.New(server.Config{
 		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
-		Changes: journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
+		Totals: told.observer.Totals, Changes: told.journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
 		Auth: h.auth(), TLS: h.tls(),

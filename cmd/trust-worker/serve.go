@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
 	"trust-worker/server"
@@ -124,10 +125,10 @@ func (s *settings) serveOnce(ctx context.Context, store *cache.Store, log *slog.
 	g.Go(func() error { defer close(done); return sched.Run(gctx) })
 	g.Go(func() error { return handleSignals(gctx, sched, log) })
 	g.Go(func() error { return hooks.Run(gctx) })
-	g.Go(func() error { return s.writeStatus(gctx, store, sched, hooks) })
+	g.Go(func() error { return s.writeStatus(gctx, store, sched, told, hooks) })
 	g.Go(func() error { return s.notifySystemd(ctx, gctx, sched.Status, watchdog, log) })
 	g.Go(func() error { return told.observer.Run(gctx) })
-	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told.journal, hooks, log) })
+	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told, hooks, log) })
 	g.Go(func() error {
 		select {
 		case <-gctx.Done():
@@ -196,14 +197,29 @@ type statusFile struct {
 	Lease            string
 	Off              []trust.Tool     `json:",omitempty"`
 	Webhooks         []webhook.Status `json:",omitempty"`
+	// Counts is absent while the daemon counts, after its start.
+	Counts *statusCounts `json:",omitempty"`
 	scheduler.Status
+}
+
+// statusCounts are the images and signatures by state, as of a generation.
+type statusCounts struct {
+	Generation string
+	*cache.Counts
+}
+
+func countsOf(t *changes.Totals) *statusCounts {
+	if t == nil {
+		return nil
+	}
+	return &statusCounts{t.Generation.String(), t.Counts}
 }
 
 func statusPath(state string) string { return filepath.Join(state, "status.json") }
 
 // writeStatus leaves the daemon's condition in the state directory, every two
 // seconds. It is for people; no answer rests on it.
-func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler, hooks *webhook.Sender) error {
+func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler, told *observed, hooks *webhook.Sender) error {
 	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt(), Off: s.off()}
 	log, err := s.logger()
 	if err != nil {
@@ -214,6 +230,7 @@ func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *s
 	for {
 		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
 		st.PrivateBytes, st.Status, st.Webhooks = store.PrivateSize(), sched.Status(), hooks.Status()
+		st.Counts = countsOf(told.observer.Totals())
 		b, err := json.MarshalIndent(st, "", "  ")
 		if err == nil {
 			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640, renameio.WithTempDir(s.state))

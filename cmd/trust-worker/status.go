@@ -25,7 +25,9 @@ type statusAnswer struct {
 	Lease      string
 	Stale      bool
 	Problem    string `json:",omitempty"`
-	// Images and Signatures are counts by state.
+	// Images and Signatures are counts by state, as of the generation Counted. They are
+	// absent while the daemon counts, after its start.
+	Counted    string                 `json:",omitempty"`
 	Images     map[string]int64       `json:",omitempty"`
 	Signatures map[trust.Status]int64 `json:",omitempty"`
 	// Unlisted are repositories, and directories above them, that could not be
@@ -89,18 +91,39 @@ func (s *settings) status() (*statusAnswer, error) {
 	a.Published, a.AsOf, a.Stale, a.Lease = true, &asOf, snap.Stale(), snap.Lease().String()
 	a.Partial = snap.Partial()
 	a.CacheID, a.Generation = snap.Generation().CacheID, snap.Generation().Number
-	counts, err := snap.Counts("")
-	if err != nil {
+	if err := a.count(snap); err != nil {
 		a.Problem = err.Error()
 		return a, nil
 	}
-	a.Images, a.Signatures = counts.Images, counts.Signatures
 	names, err := unlisted(snap, "")
 	if err != nil {
 		a.Problem = err.Error()
 	}
 	a.Unlisted = names[:min(len(names), 100)]
 	return a, nil
+}
+
+// count takes the counts that the daemon keeps; without a daemon it counts.
+func (a *statusAnswer) count(snap *cache.Snapshot) error {
+	var counts *cache.Counts
+	switch {
+	case !a.Running:
+		var err error
+		if counts, err = snap.Count(); err != nil {
+			return err
+		}
+		a.Counted = snap.Generation().String()
+	case a.Daemon == nil || a.Daemon.Counts == nil:
+		return nil
+	default:
+		counts, a.Counted = a.Daemon.Counts.Counts, a.Daemon.Counts.Generation
+		if a.Stale {
+			counts = counts.Unbelieved()
+		}
+		a.Daemon.Counts = nil // said once
+	}
+	a.Images, a.Signatures = counts.Images, counts.Signatures
+	return nil
 }
 
 // byState writes counts in words, trusted first.
@@ -136,12 +159,15 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("answers", fmt.Sprintf("%s; confirmed %s, lease %s", word, t.when(*a.AsOf), a.Lease))
 		t.row("generation", fmt.Sprintf("%s-%d", a.CacheID, a.Generation))
-		images := byState(a.Images)
+		images, signatures := byState(a.Images), byState(a.Signatures)
+		if a.Counted == "" {
+			images, signatures = "counting", "counting"
+		}
 		if a.Partial {
 			images += "; storage has not been read to its end yet"
 		}
 		t.row("images", images)
-		t.row("signatures", byState(a.Signatures))
+		t.row("signatures", signatures)
 		for _, name := range a.Unlisted {
 			t.row("cannot list", name)
 		}
