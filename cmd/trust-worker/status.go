@@ -162,6 +162,8 @@ func (a *statusAnswer) text(t *table) {
 		images, signatures := byState(a.Images), byState(a.Signatures)
 		if a.Counted == "" {
 			images, signatures = "counting", "counting"
+		} else if generation := fmt.Sprintf("%s-%d", a.CacheID, a.Generation); a.Counted != generation {
+			images += "; counted at generation " + strings.TrimPrefix(a.Counted, a.CacheID+"-")
 		}
 		if a.Partial {
 			images += "; storage has not been read to its end yet"
