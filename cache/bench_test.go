@@ -105,3 +105,73 @@ func BenchmarkLookup(b *testing.B) {
 	b.ReportMetric(bare, "floor-ns/op")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/bare, "×floor")
 }
+
+// What it would cost to publish rows and facts apart and have the reader join them
+// (ADR 9): a look-up as it is, with one look-up more in each layer, and with a walk
+// over a prefix, since the facts about one image may lie in several layers.
+func BenchmarkJoinOnRead(b *testing.B) {
+	const n = 100_000
+	dir, images := many(b, n)
+	s, err := Open(dir, Options{Lease: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.SetTrust(inForce(keyA)); err != nil {
+		b.Fatal(err)
+	}
+	r, err := OpenReader(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for _, deltas := range []int{0, 4, 10} {
+		for i := range deltas {
+			batch := Batch{Place: fmt.Sprintf("team/app-%05d", i)}
+			for _, d := range images[i*1000 : i*1000+200] {
+				f := signedBy(keyA)
+				f.Subject, f.Signature, f.Verdicts[0].VerifiedAt = d, trust.SumOf(d[:]), int64(i+deltas)
+				batch.Facts = append(batch.Facts, f)
+			}
+			if _, err := s.Commit(batch); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := s.publishPart(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		look := map[string]func(snap *Snapshot, key []byte) error{
+			"now": func(*Snapshot, []byte) error { return nil },
+			"one more": func(snap *Snapshot, key []byte) error {
+				for _, v := range append([]*view{snap.base}, snap.deltas...) {
+					v.buckets[inDigests].Get(key)
+				}
+				return nil
+			},
+			"prefix": func(snap *Snapshot, key []byte) error {
+				return snap.from(inDigests, key, key, func(_, _ []byte) error { return nil })
+			},
+		}
+		for _, name := range []string{"now", "one more", "prefix"} {
+			b.Run(fmt.Sprintf("deltas=%d/%s", deltas, name), func(b *testing.B) {
+				i := 0
+				for b.Loop() {
+					i = (i + 7919) % n
+					repo := fmt.Sprintf("team/app-%05d", i/1000)
+					snap, err := r.Snapshot()
+					if err != nil {
+						b.Fatal(err)
+					}
+					img, err := snap.Image(repo, images[i])
+					if err != nil || !img.SignatureInfo[0].IsTrusted {
+						b.Fatal(err, img)
+					}
+					if err := look[name](snap, digestKey(images[i], repo)); err != nil {
+						b.Fatal(err)
+					}
+					snap.Close()
+				}
+			})
+		}
+	}
+}
