@@ -64,7 +64,7 @@ func BenchmarkLookup(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	base := snap.g.base.db
+	base := snap.g.files[len(snap.g.files)-1].db
 	repo := func(i int) string { return fmt.Sprintf("team/app-%05d", i/1000) }
 	repos := make([]string, n/1000)
 	for i := range repos {
@@ -143,7 +143,7 @@ func BenchmarkJoinOnRead(b *testing.B) {
 		look := map[string]func(snap *Snapshot, key []byte) error{
 			"now": func(*Snapshot, []byte) error { return nil },
 			"one more": func(snap *Snapshot, key []byte) error {
-				for _, v := range append([]*view{snap.base}, snap.deltas...) {
+				for _, v := range snap.layers {
 					v.buckets[inDigests].Get(key)
 				}
 				return nil

@@ -49,11 +49,10 @@ func Check(ctx context.Context, state string) (*CheckReport, error) {
 		c.problem("%v", err)
 	default:
 		c.Generation = fmt.Sprintf("%016x-%d", cur.id, cur.generation)
-		g := &generation{current: cur, trustPath: cur.trustPath(dir)}
-		if err := g.readTrust(); err != nil {
+		if _, f, err := openTrust(cur.trustPath(dir)); err != nil {
 			c.problem("%v", err)
 		} else {
-			_ = g.trustOpen.Close() // it was read only
+			_ = f.Close() // it was read only
 		}
 		for _, name := range cur.names() {
 			c.checkFile(ctx, filepath.Join(dir, name), publishedBuckets, &c.Published)

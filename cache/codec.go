@@ -3,7 +3,6 @@ package cache
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -27,10 +26,6 @@ const (
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// ErrDamaged is returned for a value that fails its checksum or cannot be
-// decoded. A damaged private store is set aside and rebuilt.
-var ErrDamaged = errors.New("damaged value")
 
 func checksum(key, body []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
@@ -94,10 +89,6 @@ var (
 		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
 		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
 	}
-	// stateCodes are the states of images; those of signatures, their
-	// statuses, are the same words.
-	stateCodes = []string{"", string(trust.Trusted), string(trust.Expired), string(trust.Untrusted),
-		string(trust.Unknown), string(trust.Pending), Unsigned}
 	toolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
 	storeTypeCodes = []string{"", "ca", "signingAuthority"}
 	formatCodes    = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
@@ -222,20 +213,8 @@ func encodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (
 	return p, nil
 }
 
-func encodeChildren(cs []Child) []*cachepb.Child {
-	var out []*cachepb.Child
-	for _, c := range cs {
-		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size})
-	}
-	return out
-}
+// number is n as a key: 8 bytes, big endian.
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-func decodeChildren(cs []*cachepb.Child) []Child {
-	var out []Child
-	for _, c := range cs {
-		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size}
-		copy(child.Digest[:], c.Digest)
-		out = append(out, child)
-	}
-	return out
-}
+// idOf reads a number key.
+func idOf(k []byte) uint64 { return binary.BigEndian.Uint64(k) }

@@ -101,7 +101,7 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 		if s == nil {
 			return nil
 		}
-		return &Snapshot{r: s.r, g: s.g, base: s.base, deltas: s.deltas, now: t, asOf: s.asOf, scratch: new(scratch)}
+		return &Snapshot{r: s.r, g: s.g, layers: s.layers, now: t, asOf: s.asOf, scratch: new(scratch)}
 	}
 	return comparison{was: at(old, from), is: at(s, to)}
 }
@@ -183,21 +183,26 @@ func (s *Snapshot) raw(key []byte) []byte {
 	if s == nil {
 		return nil
 	}
-	return s.sealed(inImages, key)
+	return s.layers.sealed(inImages, key)
 }
 
 // common is how many of the oldest layers two snapshots have in common: only what the
 // others hold can differ.
 func (c comparison) common() int {
-	if c.was.g.base != c.is.g.base {
-		return 0
-	}
-	a, b := c.was.g.deltas, c.is.g.deltas
+	a, b := c.was.g.files, c.is.g.files
 	n := 0
 	for n < min(len(a), len(b)) && a[len(a)-1-n] == b[len(b)-1-n] {
 		n++
 	}
-	return 1 + n
+	return n
+}
+
+// without are the snapshot's layers but for the oldest; a nil snapshot has none.
+func (s *Snapshot) without(oldest int) layers {
+	if s == nil {
+		return nil
+	}
+	return s.layers[:len(s.layers)-oldest]
 }
 
 // images calls fn with the images under a prefix, all or those whose records
@@ -207,7 +212,7 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 	if !all {
 		skip = c.common()
 	}
-	a, b := c.was.merged(inImages, prefix, prefix, skip), c.is.merged(inImages, prefix, prefix, skip)
+	a, b := c.was.without(skip).merged(inImages, prefix, prefix), c.is.without(skip).merged(inImages, prefix, prefix)
 	for a.k != nil || b.k != nil {
 		order := compareKeys(a.k, b.k)
 		key, before, after := a.k, a.v, b.v
@@ -350,4 +355,15 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 	}
 	is.state = (&Image{omitted: is.layers}).State()
 	return out, is, next, nil
+}
+
+// compareKeys orders keys; nil is the end and comes last.
+func compareKeys(a, b []byte) int {
+	switch {
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	return bytes.Compare(a, b)
 }

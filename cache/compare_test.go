@@ -174,7 +174,7 @@ func TestCompareWork(t *testing.T) {
 		t.Errorf("all: told %v", got)
 	}
 	visited := 0
-	for it := now.merged(inImages, nil, nil, newComparison(old, now, time.Now(), time.Now()).common()); it.k != nil; it.next() {
+	for it := now.without(newComparison(old, now, time.Now(), time.Now()).common()).merged(inImages, nil, nil); it.k != nil; it.next() {
 		visited++
 	}
 	if visited != 1 {

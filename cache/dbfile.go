@@ -108,3 +108,11 @@ func (w *dbWriter) put(bucket, key, value []byte) error {
 	}
 	return w.tx.Bucket(bucket).Put(key, value)
 }
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"encoding/binary"
-
 	"trust-worker/cache/cachepb"
 	"trust-worker/trust"
 )
@@ -45,5 +43,20 @@ func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 	return r
 }
 
-// idOf reads a number key.
-func idOf(k []byte) uint64 { return binary.BigEndian.Uint64(k) }
+func encodeChildren(cs []Child) []*cachepb.Child {
+	var out []*cachepb.Child
+	for _, c := range cs {
+		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size})
+	}
+	return out
+}
+
+func decodeChildren(cs []*cachepb.Child) []Child {
+	var out []Child
+	for _, c := range cs {
+		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size}
+		copy(child.Digest[:], c.Digest)
+		out = append(out, child)
+	}
+	return out
+}

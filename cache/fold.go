@@ -248,7 +248,8 @@ func (s *Store) merge(ctx context.Context, layers current, from, to int, held fu
 // each value checked, as of the commit that the newest was made as of. Without a base
 // among them tombstones stay.
 func (s *Store) writeMerged(ctx context.Context, path string, names []string) (seq uint64, err error) {
-	snap := &Snapshot{}
+	var all layers
+	whole := false
 	for i, name := range names {
 		if seq, err = publishedSequence(filepath.Join(s.publishedPath(), name)); err != nil {
 			return 0, fmt.Errorf("%w: %w", errUnreadable, err)
@@ -263,26 +264,23 @@ func (s *Store) writeMerged(ctx context.Context, path string, names []string) (s
 			return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 		}
 		defer f.give(v)
+		all = slices.Insert(all, 0, v)
 		if kind, _, _ := parseFileName(name); kind == "base" && i == 0 {
-			snap.base = v
-		} else {
-			snap.deltas = slices.Insert(snap.deltas, 0, v)
+			whole = true
 		}
 	}
 	return seq, writeDB(path, func(put putFunc) error {
-		return errors.Join(putSequence(put, seq), snap.writeMerged(ctx, put))
+		return errors.Join(putSequence(put, seq), writeMerged(ctx, all, whole, put))
 	})
 }
 
-// writeMerged copies what the layers hold together, each value checked.
-func (s *Snapshot) writeMerged(ctx context.Context, put putFunc) (err error) {
+// writeMerged copies what layers hold together, each value checked. Unless they are whole,
+// with a base, tombstones stay.
+func writeMerged(ctx context.Context, l layers, whole bool, put putFunc) (err error) {
 	guard(&err, func() error {
-		n, skip := 0, 0
-		if s.base == nil {
-			skip = 1
-		}
+		n := 0
 		for bucket, name := range publishedBuckets {
-			for m := s.merged(bucket, nil, nil, skip); m.k != nil; m.next() {
+			for m := l.merged(bucket, nil, nil); m.k != nil; m.next() {
 				if n++; n%4096 == 0 && ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -290,7 +288,7 @@ func (s *Snapshot) writeMerged(ctx context.Context, put putFunc) (err error) {
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				if !ok && skip == 0 {
+				if !ok && whole {
 					continue // a tombstone
 				}
 				if err := put(name, bytes.Clone(m.k), bytes.Clone(m.v)); err != nil {

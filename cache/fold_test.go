@@ -24,7 +24,7 @@ func samePublished(t *testing.T, s *Store) {
 		t.Fatal(err)
 	}
 	defer snap.Close()
-	published := contents(func(put putFunc) error { return snap.writeMerged(t.Context(), put) })
+	published := contents(func(put putFunc) error { return writeMerged(t.Context(), snap.layers, true, put) })
 	stored := contents(func(put putFunc) error {
 		return s.view(func(tx *bbolt.Tx) error { return writeAll(tx, policyChooser(s.pub.inForce.Load()), put) })
 	})

@@ -268,7 +268,7 @@ func (w *publishedWorld) check() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	published, rendered := contents(func(put putFunc) error { return snap.writeMerged(ctx, put) }), contents(func(put putFunc) error {
+	published, rendered := contents(func(put putFunc) error { return writeMerged(ctx, snap.layers, true, put) }), contents(func(put putFunc) error {
 		return w.s.view(func(tx *bbolt.Tx) error { return writeAll(tx, policyChooser(w.s.pub.inForce.Load()), put) })
 	})
 	if !maps.Equal(published, rendered) {

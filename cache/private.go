@@ -326,23 +326,3 @@ func (s *Store) abandon(err *error) {
 		*err = damage(p)
 	}
 }
-
-// recoverDamage turns a panic below into ErrDamaged: bbolt panics on a page
-// that cannot be, and a truncated mapping faults. So does a mistake of ours in
-// what runs inside a transaction, and costs the cache. The two are not told
-// apart: bbolt hands out keys and values by offsets that it reads from the page, so
-// that damage shows as any runtime error, in its code or in what decodes, and
-// to take damage for a mistake would end the process at each start.
-func recoverDamage(err *error) {
-	if p := recover(); p != nil {
-		*err = damage(p)
-	}
-}
-
-// damage is what a panic says.
-func damage(p any) error {
-	if err, ok := p.(error); ok && errors.Is(err, ErrDamaged) {
-		return err
-	}
-	return fmt.Errorf("%w: %v", ErrDamaged, p)
-}

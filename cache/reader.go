@@ -3,7 +3,6 @@ package cache
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"trust-worker/cache/cachepb"
 )
 
 // ErrNotFound is returned for a repository, tag or digest that the cache does
@@ -69,8 +66,7 @@ type Reader struct {
 type generation struct {
 	target string
 	current
-	base      *file
-	deltas    []*file // newest first
+	files     []*file // newest first, the base last
 	trust     *trustFile
 	trustPath string
 	trustOpen *os.File // while it is, no other file is taken for it
@@ -187,7 +183,7 @@ func (r *Reader) open(target string) (*generation, error) {
 		return nil, err
 	}
 	g := &generation{target: target, current: c, trustPath: c.trustPath(r.dir), refs: 2} // the reader's and the caller's
-	if err := g.readTrust(); err != nil {
+	if g.trust, g.trustOpen, err = openTrust(g.trustPath); err != nil {
 		return nil, err
 	}
 	old, keep := r.newer(g)
@@ -239,29 +235,7 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 	return old, true
 }
 
-// readTrust reads the trust file, and leaves it open unless that fails.
-func (g *generation) readTrust() error {
-	f, err := os.Open(g.trustPath)
-	if err != nil {
-		return err
-	}
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	var p cachepb.Trust
-	name := []byte(fileName("trust", g.trusts))
-	if ok, err := unsealMessage(name, b, &p); err != nil || !ok {
-		return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, g.trustPath), f.Close())
-	}
-	if g.trust, err = decodeTrust(&p); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	g.trustOpen = f
-	return nil
-}
-
-// openFiles opens the base and the deltas, sharing those of the old generation.
+// openFiles opens the layers, sharing those of the old generation.
 func (r *Reader) openFiles(g, old *generation) (err error) {
 	share := func(path string) *file {
 		r.mu.Lock()
@@ -269,7 +243,7 @@ func (r *Reader) openFiles(g, old *generation) (err error) {
 		if old == nil || old.id != g.id {
 			return nil
 		}
-		for _, f := range append(old.deltas[:len(old.deltas):len(old.deltas)], old.base) {
+		for _, f := range old.files {
 			if f.name == path && isFile(path, f.info) {
 				f.refs++
 				return f
@@ -288,10 +262,7 @@ func (r *Reader) openFiles(g, old *generation) (err error) {
 		f.refs = 1
 		return f, nil
 	}
-	if g.base, err = get(g.basePath(r.dir)); err != nil {
-		return err
-	}
-	for _, name := range slices.Backward(g.names()[1:]) {
+	for _, name := range slices.Backward(g.names()) {
 		f, err := get(filepath.Join(r.dir, name))
 		if err != nil {
 			r.mu.Lock()
@@ -299,14 +270,13 @@ func (r *Reader) openFiles(g, old *generation) (err error) {
 			r.dropFilesLocked(g)
 			return err
 		}
-		g.deltas = append(g.deltas, f)
+		g.files = append(g.files, f)
 	}
 	return nil
 }
 
 func (r *Reader) dropFilesLocked(g *generation) {
-	r.dropLocked(g.base)
-	for _, f := range g.deltas {
+	for _, f := range g.files {
 		r.dropLocked(f)
 	}
 }

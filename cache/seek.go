@@ -1,10 +1,7 @@
 package cache
 
 import (
-	"bytes"
 	"fmt"
-
-	"go.etcd.io/bbolt"
 
 	"trust-worker/trust"
 )
@@ -56,7 +53,7 @@ func (s *Snapshot) DigestsFrom(repository string, first trust.Digest, fn func(d 
 
 // from calls fn with the live values under a prefix, from the key start on.
 func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []byte) error) error {
-	for m := s.merged(bucket, prefix, start, 0); m.k != nil; m.next() {
+	for m := s.layers.merged(bucket, prefix, start); m.k != nil; m.next() {
 		body, ok, err := unseal(m.k, m.v)
 		if err != nil {
 			return err
@@ -68,82 +65,4 @@ func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []by
 		}
 	}
 	return nil
-}
-
-type iterator struct {
-	c      *bbolt.Cursor
-	prefix []byte
-	k, v   []byte
-}
-
-func (it *iterator) next() {
-	it.k, it.v = it.c.Next()
-	it.clip()
-}
-
-func (it *iterator) clip() {
-	if !bytes.HasPrefix(it.k, it.prefix) {
-		it.k, it.v = nil, nil
-	}
-}
-
-// merged iterates over the sealed values under a prefix, in key order: where several
-// layers have a key the newest wins.
-type merged struct {
-	layers []iterator // newest first
-	k, v   []byte
-}
-
-// merged begins at the key start, and leaves out the oldest layers, as many as skip
-// says. A nil snapshot has nothing.
-func (s *Snapshot) merged(bucket int, prefix, start []byte, skip int) *merged {
-	m := &merged{}
-	if s == nil {
-		return m
-	}
-	for _, v := range s.deltas[:min(len(s.deltas), len(s.deltas)+1-skip)] {
-		m.layers = append(m.layers, seekFrom(v, bucket, prefix, start))
-	}
-	if skip == 0 {
-		m.layers = append(m.layers, seekFrom(s.base, bucket, prefix, start))
-	}
-	m.settle()
-	return m
-}
-
-func seekFrom(v *view, bucket int, prefix, start []byte) iterator {
-	it := iterator{c: v.buckets[bucket].Cursor(), prefix: prefix}
-	it.k, it.v = it.c.Seek(start)
-	it.clip()
-	return it
-}
-
-func (m *merged) settle() {
-	m.k, m.v = nil, nil
-	for i := range m.layers {
-		if it := &m.layers[i]; it.k != nil && (m.k == nil || bytes.Compare(it.k, m.k) < 0) {
-			m.k, m.v = it.k, it.v
-		}
-	}
-}
-
-func (m *merged) next() {
-	k := m.k
-	for i := range m.layers {
-		if it := &m.layers[i]; it.k != nil && bytes.Equal(it.k, k) {
-			it.next()
-		}
-	}
-	m.settle()
-}
-
-// compareKeys orders keys; nil is the end and comes last.
-func compareKeys(a, b []byte) int {
-	switch {
-	case a == nil:
-		return 1
-	case b == nil:
-		return -1
-	}
-	return bytes.Compare(a, b)
 }

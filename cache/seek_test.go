@@ -31,7 +31,7 @@ func TestSeek(t *testing.T) {
 	put("r4")
 	publish(t, s)
 	snap := snapshot(t, openReader(t, s.dir))
-	if len(snap.deltas) == 0 {
+	if len(snap.layers) == 1 {
 		t.Fatal("there is no delta")
 	}
 	var repos []string
@@ -49,7 +49,7 @@ func TestSeek(t *testing.T) {
 		if err := snap.RepositoriesFrom(from, func(name string) error { got = append(got, name); return nil }); err != nil || !slices.Equal(got, want) {
 			t.Errorf("from %q: %v, %v", from, got, err)
 		}
-		if m := snap.merged(inRepositories, nil, []byte(from), 0); len(want) > 0 && string(m.k) != want[0] {
+		if m := snap.layers.merged(inRepositories, nil, []byte(from)); len(want) > 0 && string(m.k) != want[0] {
 			t.Errorf("from %q begins at %q", from, m.k)
 		}
 	}
@@ -98,7 +98,7 @@ func TestDigestsFrom(t *testing.T) {
 	commit("a", "2", "3", "4")
 	publish(t, s)
 	snap := snapshot(t, openReader(t, s.dir))
-	if len(snap.deltas) == 0 {
+	if len(snap.layers) == 1 {
 		t.Fatal("there is no delta")
 	}
 	all := []trust.Digest{digest("2"), digest("3"), digest("4"), digest("alone"), digest("child")}

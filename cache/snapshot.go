@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +17,7 @@ import (
 type Snapshot struct {
 	r      *Reader
 	g      *generation
-	base   *view
-	deltas []*view // newest first
+	layers layers
 	now    time.Time
 	asOf   time.Time
 	stale  bool
@@ -37,7 +35,7 @@ type scratch struct {
 	record    imageRecord
 	signature signatureRecord
 	verdict   verdictRecord
-	views     [maxDeltas]*view
+	views     [maxDeltas + 1]*view
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -56,16 +54,13 @@ func (g Generation) String() string { return fmt.Sprintf("%s-%d", g.CacheID, g.N
 func (s *Snapshot) open() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer recoverDamage(&err)
-	if s.base, err = s.g.base.take(); err != nil {
-		return err
-	}
-	s.deltas = s.views[:0]
-	for _, f := range s.g.deltas {
+	s.layers = s.views[:0]
+	for _, f := range s.g.files {
 		v, err := f.take()
 		if err != nil {
 			return err
 		}
-		s.deltas = append(s.deltas, v)
+		s.layers = append(s.layers, v)
 	}
 	return s.begin()
 }
@@ -99,15 +94,12 @@ func (s *Snapshot) Close() {
 	if s.g == nil {
 		return
 	}
-	if s.base != nil {
-		s.g.base.give(s.base)
-	}
-	for i, v := range s.deltas {
-		s.g.deltas[i].give(v)
+	for i, v := range s.layers {
+		s.g.files[i].give(v)
 	}
 	s.r.release(s.g)
 	scratches.Put(s.scratch)
-	s.g, s.base, s.deltas, s.scratch = nil, nil, nil, nil
+	s.g, s.layers, s.scratch = nil, nil, nil
 }
 
 // Generation returns which publication this is.
@@ -132,29 +124,12 @@ func (s *Snapshot) InForce() *trust.InForce { return s.g.trust.inForce }
 
 // get looks a key up.
 func (s *Snapshot) get(bucket int, key []byte) ([]byte, bool, error) {
-	return unseal(key, s.sealed(bucket, key))
-}
-
-// sealed returns the value of a key as it is stored: the newest layer's that has one.
-func (s *Snapshot) sealed(bucket int, key []byte) []byte {
-	for _, d := range s.deltas {
-		if v := d.buckets[bucket].Get(key); v != nil {
-			return v
-		}
-	}
-	return s.base.buckets[bucket].Get(key)
+	return unseal(key, s.layers.sealed(bucket, key))
 }
 
 // each calls fn with the live values under a prefix, in key order.
 func (s *Snapshot) each(bucket int, prefix []byte, fn func(key, body []byte) error) error {
 	return s.from(bucket, prefix, prefix, fn)
-}
-
-// guard turns damage met in a mapped file into ErrDamaged.
-func guard(err *error, fn func() error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer recoverDamage(err)
-	*err = fn()
 }
 
 // Resolve returns the digest that a tag names, or an error as Image does.
@@ -237,7 +212,7 @@ func (s *Snapshot) Partial() bool { return s.g.trust.partial }
 
 // anyUnlisted spares look-ups: nearly always everything could be listed.
 func (s *Snapshot) anyUnlisted() bool {
-	return s.base.unlisted || slices.ContainsFunc(s.deltas, func(v *view) bool { return v.unlisted })
+	return s.layers.unlisted()
 }
 
 // Digest returns one answer for each repository that holds d, by name.

@@ -396,16 +396,6 @@ func putMeta(tx *bbolt.Tx, name string, n uint64) error {
 	return tx.Bucket(privMeta).Put([]byte(name), seal([]byte(name), number(n)))
 }
 
-func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // TrustGeneration counts the changes of the set of signers. A verdict without
 // a ground, made under this generation, need not be made again.
 func (s *Store) TrustGeneration() uint64 { return s.trustGeneration.Load() }

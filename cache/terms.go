@@ -4,6 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -70,6 +75,28 @@ type trustFile struct {
 	published, lease int64
 	// partial: what is not in the cache may be in storage.
 	partial bool
+}
+
+// openTrust reads a trust file, which it leaves open: while it is, no other file is
+// taken for it.
+func openTrust(path string) (*trustFile, *os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	var p cachepb.Trust
+	if ok, err := unsealMessage([]byte(filepath.Base(path)), b, &p); err != nil || !ok {
+		return nil, nil, errors.Join(fmt.Errorf("%w: %s", ErrDamaged, path), f.Close())
+	}
+	t, err := decodeTrust(&p)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return t, f, nil
 }
 
 // decodeTrust refuses a file with a field that it does not know: what a later version
