@@ -332,3 +332,7 @@ func (s *Store) Generation() uint64 {
 	defer s.pub.mu.Unlock()
 	return s.pub.cur.generation
 }
+
+// OnPublish has fn called after each Publish with a time: whatever was committed
+// before it can be read. Set it before Run; fn must not wait for the store.
+func (s *Store) OnPublish(fn func(asOf time.Time)) { s.pub.onPublish = fn }

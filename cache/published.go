@@ -14,7 +14,7 @@ import (
 // The published form: immutable files beside a symbolic link CURRENT whose
 // target names them, so that one readlink tells a reader what is in force:
 //
-//	published/CURRENT → 3.<cache id>.<generation>.<base>.<deltas>.<trust>
+//	published/CURRENT → 4.<cache id>.<generation>.<base>.<deltas>.<trust>
 //	published/base-<generation>.db    bbolt, compacted
 //	published/delta-<generation>.db   bbolt, what changed since the layer below
 //	published/trust-<generation>.pb   signers and statements in force
@@ -43,10 +43,9 @@ const (
 //	images        repository NUL digest (32 bytes)   → Image
 //	tags          repository NUL tag                 → digest (32 bytes)
 //	digests       digest (32 bytes) repository       → 1
-//	repositories  repository                         → Counts
-//	authors       id (4 bytes, big endian)           → text
+//	repositories  repository                         → 1
+//	authors       hash of the text (16 bytes)        → text
 //	unlisted      repository                         → 1
-//	signed        signer id (4 bytes, big endian)    → number of signatures (8 bytes) that rest on it
 //	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
 //
 // unlisted holds the repositories, and directories above repositories, that could

@@ -250,7 +250,7 @@ func (s *Store) takeLock() error {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if err != nil {
-		pid := HolderPID(s.dir)
+		pid := holderPID(s.dir)
 		return errors.Join(&LockedError{State: s.dir, PID: pid}, f.Close())
 	}
 	err = f.Truncate(0)
@@ -289,9 +289,9 @@ func (s *Store) owned() error {
 	return nil
 }
 
-// HolderPID returns the pid written in the lock file of a state directory, or
+// holderPID returns the pid written in the lock file of a state directory, or
 // 0. It does not say that the process is alive; see [Alive].
-func HolderPID(dir string) int {
+func holderPID(dir string) int {
 	b, err := os.ReadFile(filepath.Join(dir, lockName))
 	if err != nil {
 		return 0
@@ -301,19 +301,6 @@ func HolderPID(dir string) int {
 		return 0
 	}
 	return pid
-}
-
-// Alive reports whether a process holds the state directory's lock.
-func Alive(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, lockName))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return true
-	}
-	return false
 }
 
 // Exists reports whether a state directory holds a cache, of this format or one
@@ -371,6 +358,9 @@ func (s *Store) PrivateSize() int64 {
 }
 
 func (s *Store) privatePath() string { return filepath.Join(s.dir, privateDir, "cache.db") }
+// PrivatePath is where a file of the daemon's own lies that is no part of the cache.
+func (s *Store) PrivatePath(name string) string { return filepath.Join(s.dir, privateDir, name) }
+
 func (s *Store) markerPath() string  { return filepath.Join(s.dir, privateDir, "opening") }
 
 // Close releases the lock; Run must have returned. What is published stays and

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -17,7 +18,7 @@ import (
 // verification panicked twice in this process, or at which two processes died.
 // It reads unknown, limit-exceeded. See docs/adr/0006.
 type quarantine struct {
-	record *cache.Verifying // nil without a daemon: nothing outlives the process
+	record *crashes // nil without a daemon: nothing outlives the process
 
 	// alone is held for writing while a signature is verified that a process
 	// died at: should it happen again, it is known which one it was.
@@ -41,8 +42,8 @@ const tolerated = 2
 const maxPanicked = 10_000
 
 // open begins to remember what outlives the process.
-func (q *quarantine) open(store *cache.Store) {
-	record := store.Verifying(verifier.Epoch)
+func (q *quarantine) open(store *cache.Store, log *slog.Logger) {
+	record := openCrashes(store.PrivatePath("verifying"), verifier.Epoch, log)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.record = record
@@ -53,7 +54,7 @@ func (q *quarantine) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.record != nil {
-		q.record.Close()
+		q.record.close()
 	}
 }
 
@@ -86,7 +87,7 @@ func (q *quarantine) list(limit int) ([]string, int) {
 	record := q.record
 	q.mu.Unlock()
 	if record != nil {
-		for _, d := range record.Suspects(tolerated) {
+		for _, d := range record.list(tolerated) {
 			all = append(all, d.String())
 		}
 	}
@@ -105,7 +106,7 @@ func (q *quarantine) begin(d trust.Digest) (done func(), ok bool) {
 		return func() {}, true
 	}
 	unlock := q.alone.RUnlock
-	switch deaths := q.record.Deaths(d); {
+	switch deaths := q.record.deaths(d); {
 	case deaths >= tolerated:
 		return nil, false
 	case deaths > 0:
@@ -114,7 +115,7 @@ func (q *quarantine) begin(d trust.Digest) (done func(), ok bool) {
 	default:
 		q.alone.RLock()
 	}
-	end := q.record.Begin(d)
+	end := q.record.begin(d)
 	return func() { end(); unlock() }, true
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,9 +107,9 @@ func TestWhatKillsTheProcessIsQuarantined(t *testing.T) {
 	w.want(bad, "unknown")
 
 	// Another epoch of the verifier begins anew.
-	if v := w.store.Verifying(verifier.Epoch + 1); v.Deaths(signature.Trust()) != 0 {
+	if v := openCrashes(w.store.PrivatePath("verifying"), verifier.Epoch + 1, slog.New(slog.DiscardHandler)); v.deaths(signature.Trust()) != 0 {
 		t.Error("another epoch still holds it")
-	} else if err := v.Close(); err != nil {
+	} else if err := v.close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -123,21 +124,21 @@ func TestDeathsForOtherReasonsBlameNobody(t *testing.T) {
 	signature := w.st.SignSimple(img, key, signtest.CosignOptions{})
 	for range 5 {
 		w.scheduler()
-		v := w.store.Verifying(verifier.Epoch)
-		v.Begin(signature.Trust()) // and died
-		if err := v.Close(); err != nil {
+		v := openCrashes(w.store.PrivatePath("verifying"), verifier.Epoch, slog.New(slog.DiscardHandler))
+		v.begin(signature.Trust()) // and died
+		if err := v.close(); err != nil {
 			t.Fatal(err)
 		}
-		v = w.store.Verifying(verifier.Epoch)
-		if n := v.Deaths(signature.Trust()); n != 1 {
+		v = openCrashes(w.store.PrivatePath("verifying"), verifier.Epoch, slog.New(slog.DiscardHandler))
+		if n := v.deaths(signature.Trust()); n != 1 {
 			t.Fatalf("%d deaths, want 1", n)
 		}
-		done := v.Begin(signature.Trust())
+		done := v.begin(signature.Trust())
 		done()
-		if n := v.Deaths(signature.Trust()); n != 0 {
+		if n := v.deaths(signature.Trust()); n != 0 {
 			t.Fatalf("%d deaths after it was verified", n)
 		}
-		if err := v.Close(); err != nil {
+		if err := v.close(); err != nil {
 			t.Fatal(err)
 		}
 	}

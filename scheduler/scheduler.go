@@ -293,7 +293,7 @@ func (s *Scheduler) run(ctx context.Context, watch, start func(context.Context, 
 		if err := s.resume(); err != nil {
 			return s.fail(err)
 		}
-		s.quarantine.open(s.cfg.Store)
+		s.quarantine.open(s.cfg.Store, s.log)
 		var workers sync.WaitGroup
 		for n := range s.cfg.Workers + 1 {
 			kind := ordinary

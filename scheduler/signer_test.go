@@ -251,7 +251,7 @@ func TestKeyThatIsBackBeforeItsLeavingWasWorkedOff(t *testing.T) {
 	if err := errors.Join(s.reloadTrust(ctx), s.followTrust()); err != nil {
 		t.Fatal(err)
 	}
-	s.quarantine.open(w.store)
+	s.quarantine.open(w.store, s.log)
 	r, err := s.scanTurn(ctx, "repo", &work{scan: true})
 	if err != nil {
 		t.Fatal(err)

@@ -1,19 +1,19 @@
-package cache
+package scheduler
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
 	"trust-worker/trust"
 )
 
-// Verifying remembers, across the death of the process, which signatures were
+// crashes remembers, across the death of the process, which signatures were
 // being verified: a plain file of fixed slots in the private directory, written
 // before each and after, never synced. The kernel keeps it when the process
 // dies; a power cut may lose it, which blames nobody. See docs/adr/0006.
@@ -21,7 +21,7 @@ import (
 //	0   "TWV1", epoch (4)
 //	16  slots:    maxSlots × digest (32), zero when free
 //	…   suspects: maxSuspects × digest (32), deaths (8)
-type Verifying struct {
+type crashes struct {
 	mu       sync.Mutex
 	f        *os.File // nil: it could not be made, and nothing is remembered
 	slots    [maxSlots]trust.Digest
@@ -41,17 +41,15 @@ const (
 	verifyingSize = suspectsAt + maxSuspects*40
 )
 
-// Verifying opens the record of a verifier's epoch: another's is forgotten. What
-// was being verified when the last process died has died once more. Close it
-// before the Store.
-func (s *Store) Verifying(epoch uint32) *Verifying {
-	v := &Verifying{}
-	path := filepath.Join(s.dir, privateDir, "verifying")
+// openCrashes opens the record of a verifier's epoch: another's is forgotten. What
+// was being verified when the last process died has died once more.
+func openCrashes(path string, epoch uint32, log *slog.Logger) *crashes {
+	v := &crashes{}
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) == verifyingSize && string(b[:4]) == "TWV1" && binary.BigEndian.Uint32(b[4:]) == epoch {
 		v.decode(b)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.opts.Log.Warn("cannot read what was being verified", "error", err)
+		log.Warn("cannot read what was being verified", "error", err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
@@ -62,13 +60,13 @@ func (s *Store) Verifying(epoch uint32) *Verifying {
 		}
 	}
 	if err != nil { // a full disk must not keep the daemon from verifying
-		s.opts.Log.Warn("cannot remember what is being verified", "error", err)
+		log.Warn("cannot remember what is being verified", "error", err)
 	}
 	return v
 }
 
 // decode reads a file that an earlier process left.
-func (v *Verifying) decode(b []byte) {
+func (v *crashes) decode(b []byte) {
 	for i := range v.suspects {
 		at := b[suspectsAt+40*i:]
 		v.suspects[i] = suspect{trust.Digest(at[:32]), binary.BigEndian.Uint64(at[32:])}
@@ -88,7 +86,7 @@ func (v *Verifying) decode(b []byte) {
 	}
 }
 
-func (v *Verifying) encode(epoch uint32) []byte {
+func (v *crashes) encode(epoch uint32) []byte {
 	b := make([]byte, verifyingSize)
 	binary.BigEndian.PutUint32(b[copy(b, "TWV1"):], epoch)
 	for i, s := range v.suspects {
@@ -97,15 +95,15 @@ func (v *Verifying) encode(epoch uint32) []byte {
 	return b
 }
 
-func (s suspect) encode() []byte { return append(s.digest[:], number(s.deaths)...) }
+func (s suspect) encode() []byte { return binary.BigEndian.AppendUint64(s.digest[:], s.deaths) }
 
 // find returns the suspect with a digest; the zero digest finds room for one.
-func (v *Verifying) find(d trust.Digest) int {
+func (v *crashes) find(d trust.Digest) int {
 	return slices.IndexFunc(v.suspects[:], func(s suspect) bool { return s.digest == d })
 }
 
-// Deaths says how many processes in a row died while they verified d.
-func (v *Verifying) Deaths(d trust.Digest) int {
+// deaths says how many processes in a row died while they verified d.
+func (v *crashes) deaths(d trust.Digest) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k := v.find(d); k >= 0 {
@@ -114,8 +112,8 @@ func (v *Verifying) Deaths(d trust.Digest) int {
 	return 0
 }
 
-// Suspects are the signatures at which at least so many processes died.
-func (v *Verifying) Suspects(deaths int) (all []trust.Digest) {
+// list returns the signatures at which at least so many processes died.
+func (v *crashes) list(deaths int) (all []trust.Digest) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.suspects {
@@ -126,9 +124,9 @@ func (v *Verifying) Suspects(deaths int) (all []trust.Digest) {
 	return all
 }
 
-// Begin remembers that d is being verified; done ends it, and with it any
+// begin remembers that d is being verified; done ends it, and with it any
 // suspicion against d.
-func (v *Verifying) Begin(d trust.Digest) (done func()) {
+func (v *crashes) begin(d trust.Digest) (done func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	slot := slices.Index(v.slots[:], trust.Digest{})
@@ -149,13 +147,13 @@ func (v *Verifying) Begin(d trust.Digest) (done func()) {
 
 // write fills a slot. The file has its size: only an I/O error can keep it from
 // being written, and then it is merely not remembered.
-func (v *Verifying) write(slot int, d trust.Digest) {
+func (v *crashes) write(slot int, d trust.Digest) {
 	v.slots[slot] = d
 	_, _ = v.f.WriteAt(d[:], slotsAt+32*int64(slot))
 }
 
-// Close ends remembering; what is in flight stays so.
-func (v *Verifying) Close() error {
+// close ends remembering; what is in flight stays so.
+func (v *crashes) close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.f == nil {

@@ -3,12 +3,22 @@ package cache
 import (
 	"os"
 	"path/filepath"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// OnPublish has fn called after each Publish with a time: whatever was committed
-// before it can be read. Set it before Run; fn must not wait for the store.
-func (s *Store) OnPublish(fn func(asOf time.Time)) { s.pub.onPublish = fn }
+// Alive reports whether a process holds the state directory's lock.
+func Alive(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return true
+	}
+	return false
+}
 
 // Sizes are the bytes of a state directory's files: the private store, and what
 // is published, superseded files that still wait for their readers included.
