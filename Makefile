@@ -100,7 +100,7 @@ fixtures: ## remake integration/testdata with the real signing tools
 generate: ## remake the table of the corpus in docs/security.md, and generated code (needs protoc)
 	$(GO) test ./integration -run 'TestCorpusInTheDocumentation$$' -update
 	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
-	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/cachepb/cache.proto
+	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/internal/cachepb/cache.proto
 	GOBIN=$(CURDIR)/bin $(GO) install $(GQLGEN)
 	cd server/graph && $(CURDIR)/bin/gqlgen generate --config gqlgen.yml
 

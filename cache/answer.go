@@ -7,7 +7,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"trust-worker/cache/cachepb"
+	"trust-worker/cache/internal/cachepb"
+	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
 )
 
@@ -177,11 +178,11 @@ func (s *Snapshot) author(key []byte) string {
 	if s.lastAuthor.text != "" && string(key) == string(s.lastAuthor.key[:]) {
 		return s.lastAuthor.text
 	}
-	body, ok, err := s.get(inAuthors, key)
+	body, ok, err := s.get(format.InAuthors, key)
 	if !ok || err != nil || len(key) != len(s.lastAuthor.key) {
 		return ""
 	}
-	s.lastAuthor.key, s.lastAuthor.text = authorKey(key), string(body)
+	s.lastAuthor.key, s.lastAuthor.text = format.AuthorKey(key), string(body)
 	return s.lastAuthor.text
 }
 
@@ -197,7 +198,7 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 	img := Image{RepoName: repository, Digest: d, MediaType: s.mediaType(s.record.mediaType), AsOf: s.asOf}
 	unlisted, err := false, error(nil)
 	if s.anyUnlisted() {
-		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+		if _, unlisted, err = s.get(format.InUnlisted, []byte(repository)); err != nil {
 			return Image{}, err
 		}
 	}
@@ -226,7 +227,7 @@ func (s *Snapshot) manifests(repository string, encoded [][]byte, budget *Budget
 	for _, b := range encoded {
 		c := &cachepb.Child{}
 		if err := proto.Unmarshal(b, c); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			return nil, fmt.Errorf("%w: %w", format.ErrDamaged, err)
 		}
 		children = append(children, c)
 	}
@@ -245,7 +246,7 @@ func (s *Snapshot) manifests(repository string, encoded [][]byte, budget *Budget
 			continue
 		}
 		seen[m.Digest] = n
-		body, ok, err := s.get(inImages, imageKey(repository, m.Digest))
+		body, ok, err := s.get(format.InImages, format.ImageKey(repository, m.Digest))
 		if err != nil {
 			return nil, err
 		}
@@ -280,7 +281,7 @@ func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool
 		if err := s.signature.decode(b); err != nil {
 			return nil, err
 		}
-		if s.g.trust.inForce.Enabled(s.signature.tool) {
+		if s.g.trust.InForce.Enabled(s.signature.tool) {
 			n += len(s.signature.verdicts)
 		}
 	}
@@ -304,7 +305,7 @@ func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, f
 		return err
 	}
 	tool := s.signature.tool
-	if !s.g.trust.inForce.Enabled(tool) {
+	if !s.g.trust.InForce.Enabled(tool) {
 		return nil
 	}
 	for layer, b := range s.signature.verdicts {
@@ -327,7 +328,7 @@ func (s *Snapshot) decision(repository string, unlisted bool) trust.Decision {
 	if s.stale {
 		overridden = trust.Stale
 	}
-	return join(s.g.trust.inForce, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
+	return join(s.g.trust.InForce, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
 }
 
 // join decides one verdict, unless something overrides it.

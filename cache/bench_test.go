@@ -9,6 +9,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"trust-worker/cache/internal/format"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -16,7 +18,7 @@ import (
 func many(b *testing.B, n int) (dir string, images []trust.Digest) {
 	b.Helper()
 	dir = b.TempDir()
-	s, err := Open(dir, Options{Lease: -1})
+	s, err := store.Open(dir, store.Options{Lease: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -25,13 +27,13 @@ func many(b *testing.B, n int) (dir string, images []trust.Digest) {
 		b.Fatal(err)
 	}
 	for r := 0; r < n; r += 1000 {
-		batch := Batch{Place: fmt.Sprintf("team/app-%05d", r/1000)}
+		batch := store.Batch{Place: fmt.Sprintf("team/app-%05d", r/1000)}
 		for i := r; i < min(r+1000, n); i++ {
 			d := trust.SumOf(binary.BigEndian.AppendUint64(nil, uint64(i)))
 			images = append(images, d)
-			row := Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true}
+			row := store.Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true}
 			sig := trust.SumOf(d[:])
-			row.References = []Reference{{Digest: sig, Carrier: 1}}
+			row.References = []store.Reference{{Digest: sig, Carrier: 1}}
 			f := signedBy(keyA)
 			f.Subject, f.Signature = d, sig
 			for range 4 {
@@ -64,7 +66,7 @@ func BenchmarkLookup(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	base := snap.g.files[len(snap.g.files)-1].db
+	base := snap.g.files[len(snap.g.files)-1].DB
 	repo := func(i int) string { return fmt.Sprintf("team/app-%05d", i/1000) }
 	repos := make([]string, n/1000)
 	for i := range repos {
@@ -75,11 +77,11 @@ func BenchmarkLookup(b *testing.B) {
 	var floor time.Duration
 	turns := 0
 	err = base.View(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketImages)
+		bucket := tx.Bucket(format.BucketImages)
 		start := time.Now()
 		for ; turns < 200_000; turns++ {
 			i := (turns * 7919) % n
-			bucket.Get(imageKey(repos[i/1000], images[i]))
+			bucket.Get(format.ImageKey(repos[i/1000], images[i]))
 		}
 		floor = time.Since(start)
 		return nil
@@ -112,7 +114,7 @@ func BenchmarkLookup(b *testing.B) {
 func BenchmarkJoinOnRead(b *testing.B) {
 	const n = 100_000
 	dir, images := many(b, n)
-	s, err := Open(dir, Options{Lease: -1})
+	s, err := store.Open(dir, store.Options{Lease: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -127,7 +129,7 @@ func BenchmarkJoinOnRead(b *testing.B) {
 	defer r.Close()
 	for _, deltas := range []int{0, 4, 10} {
 		for i := range deltas {
-			batch := Batch{Place: fmt.Sprintf("team/app-%05d", i)}
+			batch := store.Batch{Place: fmt.Sprintf("team/app-%05d", i)}
 			for _, d := range images[i*1000 : i*1000+200] {
 				f := signedBy(keyA)
 				f.Subject, f.Signature, f.Verdicts[0].VerifiedAt = d, trust.SumOf(d[:]), int64(i+deltas)
@@ -136,7 +138,7 @@ func BenchmarkJoinOnRead(b *testing.B) {
 			if _, err := s.Commit(batch); err != nil {
 				b.Fatal(err)
 			}
-			if _, err := s.publishPart(b.Context()); err != nil {
+			if err := s.Publish(b.Context()); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -144,12 +146,12 @@ func BenchmarkJoinOnRead(b *testing.B) {
 			"now": func(*Snapshot, []byte) error { return nil },
 			"one more": func(snap *Snapshot, key []byte) error {
 				for _, v := range snap.layers {
-					v.buckets[inDigests].Get(key)
+					v.Buckets[format.InDigests].Get(key)
 				}
 				return nil
 			},
 			"prefix": func(snap *Snapshot, key []byte) error {
-				return snap.from(inDigests, key, key, func(_, _ []byte) error { return nil })
+				return snap.from(format.InDigests, key, key, func(_, _ []byte) error { return nil })
 			},
 		}
 		for _, name := range []string{"now", "one more", "prefix"} {
@@ -166,7 +168,7 @@ func BenchmarkJoinOnRead(b *testing.B) {
 					if err != nil || !img.SignatureInfo[0].IsTrusted {
 						b.Fatal(err, img)
 					}
-					if err := look[name](snap, digestKey(images[i], repo)); err != nil {
+					if err := look[name](snap, format.DigestKey(images[i], repo)); err != nil {
 						b.Fatal(err)
 					}
 					snap.Close()

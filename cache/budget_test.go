@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
 // manyLayers is an image in repository "r" with one signature of many layers, of which
 // those in good are by keyA, and the rest by nobody.
-func manyLayers(s *Store, layers int, good ...int) (Batch, trust.Digest) {
+func manyLayers(s *writer, layers int, good ...int) (store.Batch, trust.Digest) {
 	d := trust.SumOf([]byte(fmt.Sprint(layers, good)))
 	f := signedBy(keyA)
 	one := f.Verdicts[0]
@@ -34,7 +35,7 @@ func manyLayers(s *Store, layers int, good ...int) (Batch, trust.Digest) {
 // signatures, and one that is trusted is crowded out by none that is not.
 func TestAnswersAreBounded(t *testing.T) {
 	dir := t.TempDir()
-	s := openStore(t, dir, Options{})
+	s := openStore(t, dir, store.Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	const layers = 20_000
@@ -43,11 +44,11 @@ func TestAnswersAreBounded(t *testing.T) {
 	mustCommit(t, s, last)
 	mustCommit(t, s, none)
 	// An index that lists them over and over.
-	index := Row{Digest: trust.SumOf([]byte("index")), Present: true, MediaType: "application/vnd.oci.image.index.v1+json"}
+	index := store.Row{Digest: trust.SumOf([]byte("index")), Present: true, MediaType: "application/vnd.oci.image.index.v1+json"}
 	for n := range 2000 {
-		index.Children = append(index.Children, Child{Digest: []trust.Digest{digest, other}[n%2], Platform: fmt.Sprint("os/", n)})
+		index.Children = append(index.Children, store.Child{Digest: []trust.Digest{digest, other}[n%2], Platform: fmt.Sprint("os/", n)})
 	}
-	mustCommit(t, s, Batch{Place: "r", Rows: []Row{index}})
+	mustCommit(t, s, store.Batch{Place: "r", Rows: []store.Row{index}})
 	publish(t, s)
 	snap := snapshot(t, openReader(t, dir))
 	bounded := func(img *Image) {

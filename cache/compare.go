@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
 )
 
@@ -45,7 +46,7 @@ type Difference struct {
 // on none of them cost being skimmed.
 func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(*Difference) error) (err error) {
 	c := newComparison(old, s, from, to)
-	guard(&err, func() error {
+	format.Guard(&err, func() error {
 		if all || old == nil {
 			return c.images(nil, true, nil, fn)
 		}
@@ -54,7 +55,7 @@ func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(
 			return err
 		}
 		if !sameTrust(old.InForce().Terms(), s.InForce().Terms()) {
-			if old.g.id == s.g.id && from.Equal(to) {
+			if old.g.ID == s.g.ID && from.Equal(to) {
 				c.moot, c.elsewhere = moot(old.InForce(), s.InForce()), moved
 			}
 			return c.images(nil, true, nil, fn)
@@ -63,7 +64,7 @@ func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(
 			return err
 		}
 		for _, name := range moved {
-			if err := c.images(tagKey(name, ""), true, nil, fn); err != nil {
+			if err := c.images(format.TagKey(name, ""), true, nil, fn); err != nil {
 				return err
 			}
 		}
@@ -75,8 +76,8 @@ func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(
 // CompareImage is Compare for one image.
 func (s *Snapshot) CompareImage(old *Snapshot, from, to time.Time, repository string, d trust.Digest) (diff *Difference, err error) {
 	c := newComparison(old, s, from, to)
-	guard(&err, func() error {
-		key := imageKey(repository, d)
+	format.Guard(&err, func() error {
+		key := format.ImageKey(repository, d)
 		diff, err = c.difference(key, c.was.raw(key), c.is.raw(key))
 		return err
 	})
@@ -109,7 +110,7 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 // moot returns the signers that are in force in one of two alone, if nothing else in
 // them can make an answer read differently; else nil.
 func moot(x, y *trust.InForce) map[trust.SignerID]bool {
-	if !equalTerms(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
+	if !format.EqualTerms(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
 		return nil
 	}
 	ids := map[trust.SignerID]bool{}
@@ -149,7 +150,7 @@ func (c comparison) mayDiffer(key, sealed []byte) bool {
 // names reports whether a sealed image record has a ground that names one of
 // the signers. What cannot be read is taken for one that does.
 func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
-	body, ok, err := unseal(key, sealed)
+	body, ok, err := format.Unseal(key, sealed)
 	if !ok || err != nil {
 		return err != nil
 	}
@@ -165,7 +166,7 @@ func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
 	}
 	var list []trust.SignerID
 	ground := below(1, func(b []byte) error {
-		list = decodeSigners(list[:0], b)
+		list = format.DecodeSigners(list[:0], b)
 		found = slices.ContainsFunc(list, func(id trust.SignerID) bool { return ids[id] })
 		return nil
 	})
@@ -175,7 +176,7 @@ func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
 }
 
 func sameTrust(a, b trust.Terms) bool {
-	return equalTerms(a, b) && slices.EqualFunc(a.Materials, b.Materials, func(x, y trust.Material) bool { return x.Signer == y.Signer })
+	return format.EqualTerms(a, b) && slices.EqualFunc(a.Materials, b.Materials, func(x, y trust.Material) bool { return x.Signer == y.Signer })
 }
 
 // raw returns the sealed value of an image record, of nil snapshots none.
@@ -183,7 +184,7 @@ func (s *Snapshot) raw(key []byte) []byte {
 	if s == nil {
 		return nil
 	}
-	return s.layers.sealed(inImages, key)
+	return s.layers.Sealed(format.InImages, key)
 }
 
 // common is how many of the oldest layers two snapshots have in common: only what the
@@ -198,7 +199,7 @@ func (c comparison) common() int {
 }
 
 // without are the snapshot's layers but for the oldest; a nil snapshot has none.
-func (s *Snapshot) without(oldest int) layers {
+func (s *Snapshot) without(oldest int) format.Layers {
 	if s == nil {
 		return nil
 	}
@@ -212,17 +213,17 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 	if !all {
 		skip = c.common()
 	}
-	a, b := c.was.without(skip).merged(inImages, prefix, prefix), c.is.without(skip).merged(inImages, prefix, prefix)
-	for a.k != nil || b.k != nil {
-		order := compareKeys(a.k, b.k)
-		key, before, after := a.k, a.v, b.v
+	a, b := c.was.without(skip).Merged(format.InImages, prefix, prefix), c.is.without(skip).Merged(format.InImages, prefix, prefix)
+	for a.K != nil || b.K != nil {
+		order := compareKeys(a.K, b.K)
+		key, before, after := a.K, a.V, b.V
 		switch {
 		case order < 0:
 			if after = nil; skip > 0 {
 				after = c.is.raw(key)
 			}
 		case order > 0:
-			key = b.k
+			key = b.K
 			if before = nil; skip > 0 {
 				before = c.was.raw(key)
 			}
@@ -239,10 +240,10 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 			}
 		}
 		if order <= 0 {
-			a.next()
+			a.Next()
 		}
 		if order >= 0 {
-			b.next()
+			b.Next()
 		}
 	}
 	return nil
@@ -252,7 +253,7 @@ func (c comparison) images(prefix []byte, all bool, but []string, fn func(*Diffe
 func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 	name, digest, ok := strings.Cut(string(key), "\x00")
 	if !ok || len(digest) != len(trust.Digest{}) {
-		return nil, ErrDamaged
+		return nil, format.ErrDamaged
 	}
 	d := &Difference{Repository: name, Digest: trust.Digest([]byte(digest))}
 	for _, side := range []struct {
@@ -261,7 +262,7 @@ func (c comparison) difference(key, before, after []byte) (*Difference, error) {
 		out *[]Signature
 		is  *counted
 	}{{c.was, before, &d.Before, &d.was}, {c.is, after, &d.After, &d.is}} {
-		body, ok, err := unseal(key, side.v)
+		body, ok, err := format.Unseal(key, side.v)
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +285,7 @@ func (c comparison) moved() ([]string, error) {
 		if !s.anyUnlisted() {
 			continue
 		}
-		if err := s.each(inUnlisted, nil, func(key, _ []byte) error { count[string(key)]++; return nil }); err != nil {
+		if err := s.each(format.InUnlisted, nil, func(key, _ []byte) error { count[string(key)]++; return nil }); err != nil {
 			return nil, err
 		}
 	}
@@ -311,7 +312,7 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 	is.listed = s.record.tagged || !s.record.child
 	unlisted := false
 	if s.anyUnlisted() {
-		if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+		if _, unlisted, err = s.get(format.InUnlisted, []byte(repository)); err != nil {
 			return nil, counted{}, 0, err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"trust-worker/cache/internal/format"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -29,22 +31,12 @@ func readAll(t *testing.T, s *Snapshot) map[string][]Signature {
 	return all
 }
 
-func snapshot(t *testing.T, r *Reader) *Snapshot {
-	t.Helper()
-	s, err := r.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	return s
-}
-
 // Whatever happens between two generations (deltas, folds, new bases, signers
 // that come and go, repositories that cannot be listed), Compare tells every
 // image that reads differently, with how it read and reads.
 func TestCompareTellsWhatReadersSee(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	s := openStore(t, t.TempDir(), Options{})
+	s := openStore(t, t.TempDir(), store.Options{})
 	defer closeChecked(t, s)
 	signers := []trust.Signer{keyA, keyB, {Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key C"))}}
 	setTrust(t, s, inForce(keyA))
@@ -56,19 +48,15 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 		for range 1 + r.IntN(3) {
 			switch r.IntN(8) {
 			case 0:
-				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Remove: true})
+				mustCommit(t, s, store.Batch{Place: fmt.Sprint("r", r.IntN(4)), Remove: true})
 			case 1:
 				yes := r.IntN(2) == 0
-				mustCommit(t, s, Batch{Place: fmt.Sprint("r", r.IntN(4)), Update: &PlaceUpdate{Unlisted: &yes}})
+				mustCommit(t, s, store.Batch{Place: fmt.Sprint("r", r.IntN(4)), Update: &store.PlaceUpdate{Unlisted: &yes}})
 			case 2:
 				some := slices.DeleteFunc(slices.Clone(signers), func(trust.Signer) bool { return r.IntN(2) == 0 })
 				setTrust(t, s, inForce(some...))
 			case 3: // a new base with everything, as a fold leaves it
-				s.pub.data.Lock()
-				if err := s.publishBase(); err != nil {
-					t.Fatal(err)
-				}
-				s.pub.data.Unlock()
+				rebase(t, s)
 			default:
 				randomImages(t, s, r, signers)
 			}
@@ -109,7 +97,7 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 				t.Errorf("turn %d: %s reads differently and is not told", turn, name)
 			}
 		}
-		if old.g.base == now.g.base {
+		if old.g.Base == now.g.Base {
 			sameBase++
 		}
 		old = now
@@ -119,16 +107,16 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 	}
 }
 
-func randomImages(t *testing.T, s *Store, r *rand.Rand, signers []trust.Signer) {
+func randomImages(t *testing.T, s *writer, r *rand.Rand, signers []trust.Signer) {
 	place := fmt.Sprint("r", r.IntN(4))
-	b := Batch{Place: place, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+	b := store.Batch{Place: place, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
 	for i := range r.IntN(5) {
 		d := trust.SumOf([]byte(fmt.Sprint("image ", i))) // the same in several repositories
 		sig := trust.SumOf([]byte(fmt.Sprint("signature ", i)))
 		b.Tags[fmt.Sprint("t", i)] = d
-		row := Row{Digest: d, MediaType: "m", Present: true, Tagged: true}
+		row := store.Row{Digest: d, MediaType: "m", Present: true, Tagged: true}
 		if r.IntN(3) > 0 {
-			row.References = []Reference{{Digest: sig, Carrier: 1}}
+			row.References = []store.Reference{{Digest: sig, Carrier: 1}}
 			f := signedBy(signers[r.IntN(len(signers))])
 			f.Subject, f.Signature = d, sig
 			f.Verdicts[0].VerifiedAt = 1_700_000_000
@@ -142,13 +130,13 @@ func randomImages(t *testing.T, s *Store, r *rand.Rand, signers []trust.Signer) 
 // On one base, unchanged images are not even looked at; with all set every
 // image is.
 func TestCompareWork(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{})
+	s := openStore(t, t.TempDir(), store.Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
-	var many Batch
+	var many store.Batch
 	many.Place, many.Complete, many.SetTags = "many", true, true
 	for i := range 500 {
-		many.Rows = append(many.Rows, Row{Digest: trust.SumOf([]byte(fmt.Sprint(i))), MediaType: "m", Present: true})
+		many.Rows = append(many.Rows, store.Row{Digest: trust.SumOf([]byte(fmt.Sprint(i))), MediaType: "m", Present: true})
 	}
 	mustCommit(t, s, many)
 	publish(t, s)
@@ -174,7 +162,7 @@ func TestCompareWork(t *testing.T) {
 		t.Errorf("all: told %v", got)
 	}
 	visited := 0
-	for it := now.without(newComparison(old, now, time.Now(), time.Now()).common()).merged(inImages, nil, nil); it.k != nil; it.next() {
+	for it := now.without(newComparison(old, now, time.Now(), time.Now()).common()).Merged(format.InImages, nil, nil); it.K != nil; it.Next() {
 		visited++
 	}
 	if visited != 1 {
@@ -184,7 +172,7 @@ func TestCompareWork(t *testing.T) {
 
 // The clocks are the caller's: a date between them is a difference.
 func TestCompareTimes(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{})
+	s := openStore(t, t.TempDir(), store.Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	f := signedBy(keyA)
@@ -208,7 +196,7 @@ func TestCompareTimes(t *testing.T) {
 // A repository that can't be listed any more, in the very publication that
 // brings another signer: its images read differently whoever signed them.
 func TestCompareSignerAndRepositoryAtOnce(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{})
+	s := openStore(t, t.TempDir(), store.Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	mustCommit(t, s, world(signedBy(keyA)))
@@ -216,7 +204,7 @@ func TestCompareSignerAndRepositoryAtOnce(t *testing.T) {
 	reader := openReader(t, s.dir)
 	old := snapshot(t, reader)
 	yes := true
-	mustCommit(t, s, Batch{Place: "team/app", Update: &PlaceUpdate{Unlisted: &yes}})
+	mustCommit(t, s, store.Batch{Place: "team/app", Update: &store.PlaceUpdate{Unlisted: &yes}})
 	setTrust(t, s, inForce(keyA, keyB))
 	publish(t, s)
 	var told []trust.Status

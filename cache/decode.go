@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
 )
 
@@ -20,7 +21,7 @@ func fields(b []byte, fn func(num protowire.Number, typ protowire.Type, v uint64
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
+			return fmt.Errorf("%w: %w", format.ErrDamaged, protowire.ParseError(n))
 		}
 		b = b[n:]
 		var v uint64
@@ -34,7 +35,7 @@ func fields(b []byte, fn func(num protowire.Number, typ protowire.Type, v uint64
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrDamaged, protowire.ParseError(n))
+			return fmt.Errorf("%w: %w", format.ErrDamaged, protowire.ParseError(n))
 		}
 		b = b[n:]
 		if err := fn(num, typ, v, bytes); err != nil {
@@ -87,7 +88,7 @@ func (r *signatureRecord) decode(b []byte) error {
 		case 1:
 			copy(r.digest[:], bytes)
 		case 2:
-			r.tool = decodeCode(toolCodes, uint32(v))
+			r.tool = format.DecodeCode(format.ToolCodes, uint32(v))
 		case 3:
 			r.verdicts = append(r.verdicts, bytes)
 		case 4:
@@ -110,9 +111,9 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 	err := fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
 		case 1:
-			r.Format = decodeCode(formatCodes, uint32(v))
+			r.Format = format.DecodeCode(format.FormatCodes, uint32(v))
 		case 2:
-			r.Reason = decodeReason(uint32(v))
+			r.Reason = format.DecodeReason(uint32(v))
 		case 3:
 			return r.ground(bytes)
 		case 4:
@@ -121,7 +122,7 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 				r.Author = author(bytes)
 			}
 		case 5:
-			r.Policy = decodePolicy(bytes)
+			r.Policy = format.DecodePolicy(bytes)
 		case 6:
 			r.LoggedExpiry = int64(v)
 		case 7:
@@ -131,13 +132,13 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 		case 9:
 			r.Epoch = uint32(v)
 		case 10:
-			r.problem = decodeReason(uint32(v))
+			r.problem = format.DecodeReason(uint32(v))
 		case 12:
 			r.RevocationLogged = v != 0
 		case 13:
 			r.RevocationUntil = int64(v)
 		case 14:
-			r.StoreType = decodeCode(storeTypeCodes, uint32(v))
+			r.StoreType = format.DecodeCode(format.StoreTypeCodes, uint32(v))
 		}
 		return nil
 	})
@@ -158,7 +159,7 @@ func (r *verdictRecord) ground(b []byte) error {
 		case num == 3 && typ == protowire.VarintType:
 			g.Until = int64(v)
 		case num == 4 && typ == protowire.VarintType:
-			g.Limit = decodeReason(uint32(v))
+			g.Limit = format.DecodeReason(uint32(v))
 		default: // a later version demands something more: it holds never
 			understood = false
 		}
@@ -166,7 +167,7 @@ func (r *verdictRecord) ground(b []byte) error {
 	})
 	first := len(r.signers)
 	if understood {
-		r.signers = decodeSigners(r.signers, signers)
+		r.signers = format.DecodeSigners(r.signers, signers)
 	}
 	g.Signers = r.signers[first:len(r.signers):len(r.signers)]
 	r.grounds = append(r.grounds, g)

@@ -3,15 +3,14 @@ package cache
 import (
 	"fmt"
 	"reflect"
-	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
-	"trust-worker/cache/cachepb"
-	"trust-worker/trust"
+	"trust-worker/cache/internal/cachepb"
+	"trust-worker/cache/internal/format"
 )
 
 // textOf stands for a bucket of authors in which every key is known.
@@ -55,7 +54,7 @@ func TestDecodersAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := decodeVerdict(p, textOf)
+		want := format.DecodeVerdict(p, textOf)
 		got := r.Verdict
 		if len(got.Grounds) == 0 {
 			got.Grounds = nil
@@ -67,7 +66,7 @@ func TestDecodersAgree(t *testing.T) {
 				t.Fatal("a ground that is not understood names signers")
 			}
 		}
-		if !reflect.DeepEqual(got, want) || r.problem != decodeReason(p.Problem) {
+		if !reflect.DeepEqual(got, want) || r.problem != format.DecodeReason(p.Problem) {
 			t.Fatalf("%+v\nwant %+v", got, want)
 		}
 	})
@@ -103,41 +102,4 @@ func FuzzImageRecord(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Codes in files are for ever: what a number means must not change.
-func TestCodesAreStable(t *testing.T) {
-	want := []trust.Reason{"", "signature-expired", "certificate-expired", "not-yet-valid", "no-trusted-key", "signer-removed", "subject-mismatch",
-		"digest-mismatch", "malformed", "ambiguous", "no-policy", "policy-invalid", "policy-ambiguous", "policy-does-not-verify", "identity-not-trusted",
-		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "keyless-not-supported", "io-error", "blob-missing",
-		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed"}
-	if !reflect.DeepEqual(reasonCodes, want) {
-		t.Errorf("%q", reasonCodes)
-	}
-	for _, r := range trust.Reasons() {
-		if got := decodeReason(encodeCode(reasonCodes, r)); got != r {
-			t.Errorf("%s reads back as %s", r, got)
-		}
-	}
-	if decodeReason(1000) != trust.IOError {
-		t.Error("a code of a later version is believed")
-	}
-}
-
-func TestParseCurrent(t *testing.T) {
-	for _, deltas := range [][]uint64{nil, {8}, {4, 8, 9}, {1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8, 9}} {
-		c := current{id: 7, generation: 9, base: 3, trusts: 9}
-		c.setLayers(deltas)
-		if got, err := parseCurrent(c.String()); err != nil || got != c || !slices.Equal(got.layers(), deltas) {
-			t.Errorf("%v %v", got, err)
-		}
-	}
-	for _, s := range []string{"", "4", "3.0000000000000007.9.3.8.9", "5.0000000000000007.9.3.8.9", "4.7.9.3.8.9", "4.0000000000000007.9.3.8", "4.0000000000000007.9.3.8.10",
-		"4.0000000000000007.9.0.8.9", "4.0000000000000007.9.3.8.09", "4.000000000000000g.9.3.8.9", "4.0000000000000007.9.3.8.9.", "4.0000000000000007.-9.3.8.9",
-		"4.0000000000000007.9.3.8-.9", "4.0000000000000007.9.3.8-0.9", "4.0000000000000007.9.3.0-8.9", "4.0000000000000007.9.3.8-x.9", "4.0000000000000007.9.3.8-10.9",
-		"4.0000000000000007.9.3.1-2-3-4-5-6-7-8-9-9-9-9-9-9-9-9-9.9", "4.0000000000000007.9.3..9"} {
-		if got, err := parseCurrent(s); err == nil || got != (current{}) {
-			t.Errorf("%q gives %+v, %v", s, got, err)
-		}
-	}
 }

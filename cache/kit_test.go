@@ -2,17 +2,16 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"os"
 	"testing"
 	"time"
 
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
-// What the tests of this package share: a small world, and a store in a directory.
+// What the tests of this package share: a small world that the daemon's side has
+// published in a directory. One repository with one image, signed by one key.
 
-// A small world: one repository with one image, signed by one key.
 var (
 	keyA      = trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key A"))}
 	keyB      = trust.Signer{Tool: trust.Cosign, Fingerprint: trust.SumOf([]byte("key B"))}
@@ -28,49 +27,73 @@ func inForce(signers ...trust.Signer) *trust.InForce {
 	return trust.NewInForce(t)
 }
 
-func signedBy(s trust.Signer) Fact {
-	return Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign},
+func signedBy(s trust.Signer) store.Fact {
+	return store.Fact{Subject: image, Signature: signature, Context: store.Context{Tool: trust.Cosign},
 		Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: time.Now().Unix(), Epoch: trust.MinEpoch,
 			Grounds: []trust.Ground{{Signers: []trust.SignerID{s.ID()}}}}}}
 }
 
-func world(facts ...Fact) Batch {
-	stamp := "stamp"
-	return Batch{Place: "team/app", SetTags: true, Complete: true, Tags: map[string]trust.Digest{"1.0": image},
-		Update: &PlaceUpdate{Stamp: &stamp},
-		Rows:   []Row{{Digest: image, MediaType: "m", Present: true, Tagged: true, References: []Reference{{Digest: signature, Carrier: 1}}}},
-		Facts:  facts}
+func world(facts ...store.Fact) store.Batch {
+	return store.Batch{Place: "team/app", SetTags: true, Complete: true, Tags: map[string]trust.Digest{"1.0": image},
+		Rows: []store.Row{{Digest: image, MediaType: "m", Present: true, Tagged: true,
+			References: []store.Reference{{Digest: signature, Carrier: 1}}}},
+		Facts: facts}
 }
 
-func openStore(t testing.TB, dir string, opts Options) *Store {
+// writer is the daemon's side of a state directory.
+type writer struct {
+	*store.Store
+	dir string
+}
+
+func openStore(t testing.TB, dir string, opts store.Options) *writer {
 	t.Helper()
-	s, err := Open(dir, opts)
+	s, err := store.Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return &writer{s, dir}
 }
 
-func publish(t testing.TB, s *Store) {
+func publish(t testing.TB, s *writer) {
 	t.Helper()
 	if err := s.Publish(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func setTrust(t testing.TB, s *Store, f *trust.InForce) TrustChange {
+// rebase makes a new base of everything that is published.
+func rebase(t testing.TB, s *writer) {
 	t.Helper()
-	change, err := s.SetTrust(f)
-	if err != nil {
+	s.RenderAnew()
+	if err := s.Fold(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	return change
 }
 
-func mustCommit(t testing.TB, s *Store, batches ...Batch) {
+func setTrust(t testing.TB, s *writer, f *trust.InForce) {
+	t.Helper()
+	if _, err := s.SetTrust(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustCommit(t testing.TB, s *writer, batches ...store.Batch) {
 	t.Helper()
 	if _, err := s.Commit(batches...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// closeChecked closes the store and holds it to Check.
+func closeChecked(t *testing.T, s *writer) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	report, err := store.Check(context.Background(), s.dir)
+	if err != nil || !report.OK() {
+		t.Errorf("check: %v %+v", err, report)
 	}
 }
 
@@ -84,46 +107,12 @@ func openReader(t *testing.T, dir string, opts ...Option) *Reader {
 	return r
 }
 
-// status looks the image up as another process would.
-func status(t *testing.T, r *Reader) (trust.Status, trust.Reason) {
+func snapshot(t *testing.T, r *Reader) *Snapshot {
 	t.Helper()
 	s, err := r.Snapshot()
-	if errors.Is(err, ErrNoCache) {
-		return trust.Unknown, trust.NoCache
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	img, err := s.Tag("team/app", "1.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img.SignatureInfo[0].Status, img.SignatureInfo[0].Reason
-}
-
-func want(t *testing.T, r *Reader, st trust.Status, reason trust.Reason) {
-	t.Helper()
-	if s, why := status(t, r); s != st || why != reason {
-		t.Errorf("read %s/%s, want %s/%s", s, why, st, reason)
-	}
-}
-
-// closeChecked closes the store and holds it to Check.
-func closeChecked(t *testing.T, s *Store) {
-	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	report, err := Check(context.Background(), s.dir)
-	if err != nil || !report.OK() {
-		t.Errorf("check: %v %+v", err, report)
-	}
-}
-
-func remove(t *testing.T, path string) {
-	t.Helper()
-	if err := os.RemoveAll(path); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(s.Close)
+	return s
 }

@@ -11,23 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"trust-worker/cache/internal/format"
 )
-
-// ErrNotFound is returned for a repository, tag or digest that the cache does
-// not know.
-var ErrNotFound = errors.New("not in the cache")
-
-// ErrUnlisted is the ErrNotFound of what may well be in storage: its repository,
-// or a directory above it, could not be listed. It is not known, as opposed to
-// not there.
-var ErrUnlisted = fmt.Errorf("%w, and its repository could not be listed", ErrNotFound)
-
-// ErrClosed is returned by a Reader that was closed.
-var ErrClosed = errors.New("reader is closed")
-
-// ErrPartial is the ErrNotFound of what may well be in storage: that has not been
-// read to its end since the cache was begun.
-var ErrPartial = fmt.Errorf("%w yet: storage has not been read to its end", ErrNotFound)
 
 // Option configures a Reader.
 type Option func(*Reader)
@@ -65,9 +51,9 @@ type Reader struct {
 // generation is one publication, open.
 type generation struct {
 	target string
-	current
-	files     []*file // newest first, the base last
-	trust     *trustFile
+	format.Current
+	files     []*format.File // newest first, the base last
+	trust     *format.TrustFile
 	trustPath string
 	trustOpen *os.File // while it is, no other file is taken for it
 	refs      int
@@ -87,8 +73,8 @@ const confirmEvery = time.Second
 // not fail when nothing is published yet: look-ups return ErrNoCache until
 // something is.
 func OpenReader(state string, options ...Option) (*Reader, error) {
-	r := &Reader{dir: filepath.Join(state, publishedDir), now: time.Now}
-	r.link = filepath.Join(r.dir, currentName)
+	r := &Reader{dir: filepath.Join(state, format.PublishedDir), now: time.Now}
+	r.link = filepath.Join(r.dir, format.CurrentName)
 	r.done.L = &r.mu
 	for _, o := range options {
 		o(r)
@@ -137,10 +123,10 @@ func (r *Reader) acquire() (*generation, error) {
 		var buf [512]byte // CURRENT is shorter, with the largest numbers
 		n, err := unix.Readlink(r.link, buf[:])
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, ErrNoCache // also when one is open: it was withdrawn
+			return nil, format.ErrNoCache // also when one is open: it was withdrawn
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
+			return nil, fmt.Errorf("%w: %w", format.ErrNoCache, err)
 		}
 		if g, err := r.reuse(buf[:n]); g != nil || err != nil {
 			return g, err
@@ -154,7 +140,7 @@ func (r *Reader) acquire() (*generation, error) {
 		}
 		last = err
 	}
-	return nil, fmt.Errorf("%w: %w", ErrNoCache, last)
+	return nil, fmt.Errorf("%w: %w", format.ErrNoCache, last)
 }
 
 func (r *Reader) reuse(target []byte) (*generation, error) {
@@ -178,12 +164,12 @@ func (r *Reader) open(target string) (*generation, error) {
 	if g, err := r.reuse([]byte(target)); g != nil || err != nil {
 		return g, err
 	}
-	c, err := parseCurrent(target)
+	c, err := format.ParseCurrent(target)
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{target: target, current: c, trustPath: c.trustPath(r.dir), refs: 2} // the reader's and the caller's
-	if g.trust, g.trustOpen, err = openTrust(g.trustPath); err != nil {
+	g := &generation{target: target, Current: c, trustPath: c.TrustPath(r.dir), refs: 2} // the reader's and the caller's
+	if g.trust, g.trustOpen, err = format.OpenTrust(g.trustPath); err != nil {
 		return nil, err
 	}
 	old, keep := r.newer(g)
@@ -203,7 +189,7 @@ func (r *Reader) open(target string) (*generation, error) {
 	}
 	r.cur = g
 	if old != nil {
-		if old.id == g.id && old.trustPath == g.trustPath {
+		if old.ID == g.ID && old.trustPath == g.trustPath {
 			g.confirmed, g.since = old.confirmed, old.since
 		}
 		r.releaseLocked(old)
@@ -211,8 +197,8 @@ func (r *Reader) open(target string) (*generation, error) {
 	return g, nil
 }
 
-func (r *Reader) close(f *file) {
-	f.close()
+func (r *Reader) close(f *format.File) {
+	f.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing--; r.closing == 0 {
@@ -228,7 +214,7 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old = r.cur
-	if old == nil || old.id != g.id || old.generation <= g.generation || old.trust.published < g.trust.published {
+	if old == nil || old.ID != g.ID || old.Generation <= g.Generation || old.trust.Published < g.trust.Published {
 		return old, false
 	}
 	old.refs++
@@ -237,32 +223,32 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 
 // openFiles opens the layers, sharing those of the old generation.
 func (r *Reader) openFiles(g, old *generation) (err error) {
-	share := func(path string) *file {
+	share := func(path string) *format.File {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if old == nil || old.id != g.id {
+		if old == nil || old.ID != g.ID {
 			return nil
 		}
 		for _, f := range old.files {
-			if f.name == path && isFile(path, f.info) {
-				f.refs++
+			if f.Name == path && isFile(path, f.Info) {
+				f.Refs++
 				return f
 			}
 		}
 		return nil
 	}
-	get := func(path string) (*file, error) {
+	get := func(path string) (*format.File, error) {
 		if f := share(path); f != nil {
 			return f, nil
 		}
-		f, err := openFile(path)
+		f, err := format.OpenFile(path)
 		if err != nil {
 			return nil, err
 		}
-		f.refs = 1
+		f.Refs = 1
 		return f, nil
 	}
-	for _, name := range slices.Backward(g.names()) {
+	for _, name := range slices.Backward(g.Names()) {
 		f, err := get(filepath.Join(r.dir, name))
 		if err != nil {
 			r.mu.Lock()
@@ -295,8 +281,8 @@ func (r *Reader) releaseLocked(g *generation) {
 	r.dropFilesLocked(g)
 }
 
-func (r *Reader) dropLocked(f *file) {
-	if f.refs--; f.refs == 0 {
+func (r *Reader) dropLocked(f *format.File) {
+	if f.Refs--; f.Refs == 0 {
 		r.closing++
 		go r.close(f)
 	}

@@ -1,16 +1,24 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
+
+	"trust-worker/cache/internal/format"
+	"trust-worker/cache/store"
+	"trust-worker/trust"
 )
 
 // Snapshots that are closed while their reader is, on generations old and new.
 func TestSnapshotsOutliveTheirReader(t *testing.T) {
 	dir := t.TempDir()
-	s := openStore(t, dir, Options{fewBytes: 1})
+	s := openStore(t, dir, store.Options{})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	mustCommit(t, s, world(signedBy(keyA)))
@@ -18,7 +26,7 @@ func TestSnapshotsOutliveTheirReader(t *testing.T) {
 	mustCommit(t, s, world())
 	publish(t, s)
 	turns := 50
-	if torture {
+	if os.Getenv("TRUST_WORKER_TORTURE") != "" {
 		turns = 20_000
 	}
 	for range turns {
@@ -52,14 +60,24 @@ func TestSnapshotsOutliveTheirReader(t *testing.T) {
 // before it met the damage is given back.
 func TestDamageLeaksNothing(t *testing.T) {
 	whole := t.TempDir()
-	townsfolk(t, whole)
+	s := openStore(t, whole, store.Options{Lease: -1})
+	setTrust(t, s, inForce(keyA))
+	for n := range 3 {
+		b := store.Batch{Place: fmt.Sprint("r", n)}
+		for i := range 100 {
+			b.Rows = append(b.Rows, store.Row{Digest: trust.SumOf(fmt.Append(nil, n, i)), Present: true, Tagged: true, MediaType: "m"})
+		}
+		mustCommit(t, s, b)
+		publish(t, s)
+	}
+	closeChecked(t, s)
 	found := 0
-	eachDamage(t, whole, published(t, whole), func(t *testing.T, state string) {
+	eachDamage(t, whole, func(state string) {
 		r := openReader(t, state)
 		var g *generation
 		for range 3 {
 			snap, err := r.Snapshot()
-			if err != nil && !errors.Is(err, ErrDamaged) {
+			if err != nil && !errors.Is(err, format.ErrDamaged) {
 				continue
 			}
 			if snap != nil && err == nil {
@@ -74,13 +92,46 @@ func TestDamageLeaksNothing(t *testing.T) {
 				t.Errorf("%v: %d references are left", err, g.refs)
 			}
 			for _, f := range g.files {
-				if f.db.Stats().OpenTxN != len(f.idle) {
-					t.Errorf("%s: %d transactions are open, %d are idle", filepath.Base(f.name), f.db.Stats().OpenTxN, len(f.idle))
+				if f.DB.Stats().OpenTxN != len(f.Idle) {
+					t.Errorf("%s: %d transactions are open, %d are idle", filepath.Base(f.Name), f.DB.Stats().OpenTxN, len(f.Idle))
 				}
 			}
 		}
 	})
 	if found == 0 {
 		t.Error("no damage was met by a snapshot")
+	}
+}
+
+// eachDamage calls fn with copies of a state directory, in each of which a page of a
+// published file holds something else.
+func eachDamage(t *testing.T, state string, fn func(state string)) {
+	t.Helper()
+	_, cur, err := format.ReadCurrent(filepath.Join(state, format.PublishedDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range cur.Names() {
+		whole, err := os.ReadFile(filepath.Join(state, format.PublishedDir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(whole); at += 4096 {
+			page := whole[at:min(at+4096, len(whole))]
+			if bytes.Trim(page, "\x00") == nil {
+				continue // bbolt grows its file ahead
+			}
+			for _, filler := range []byte{0, 0xff} {
+				dir := t.TempDir()
+				if err := os.CopyFS(dir, os.DirFS(state)); err != nil {
+					t.Fatal(err)
+				}
+				bad := slices.Concat(whole[:at], bytes.Repeat([]byte{filler}, len(page)), whole[at+len(page):])
+				if err := os.WriteFile(filepath.Join(dir, format.PublishedDir, name), bad, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				fn(dir)
+			}
+		}
 	}
 }

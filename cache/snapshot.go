@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
 )
 
@@ -17,13 +18,13 @@ import (
 type Snapshot struct {
 	r      *Reader
 	g      *generation
-	layers layers
+	layers format.Layers
 	now    time.Time
 	asOf   time.Time
 	stale  bool
 	// lastAuthor is the text that was read last.
 	lastAuthor struct {
-		key  authorKey
+		key  format.AuthorKey
 		text string
 	}
 
@@ -35,7 +36,7 @@ type scratch struct {
 	record    imageRecord
 	signature signatureRecord
 	verdict   verdictRecord
-	views     [maxDeltas + 1]*view
+	views     [format.MaxDeltas + 1]*format.View
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -53,10 +54,10 @@ func (g Generation) String() string { return fmt.Sprintf("%s-%d", g.CacheID, g.N
 // met damage Close gives back.
 func (s *Snapshot) open() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer recoverDamage(&err)
+	defer format.RecoverDamage(&err)
 	s.layers = s.views[:0]
 	for _, f := range s.g.files {
-		v, err := f.take()
+		v, err := f.Take()
 		if err != nil {
 			return err
 		}
@@ -72,19 +73,19 @@ func (s *Snapshot) begin() error {
 	confirmed, age, err := s.r.confirmation(s.g)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Superseded for longer than its retention: CURRENT has moved on.
-		confirmed = time.Unix(0, s.g.trust.published)
+		confirmed = time.Unix(0, s.g.trust.Published)
 		s.stale = true
 	} else if err != nil {
 		return err
 	}
 	s.now, s.asOf = s.r.now(), confirmed.UTC()
-	for _, t := range []time.Time{confirmed, time.Unix(0, s.g.trust.published)} {
+	for _, t := range []time.Time{confirmed, time.Unix(0, s.g.trust.Published)} {
 		if t.After(s.now) {
 			s.now = t
 		}
 	}
 	age = max(age, s.now.Sub(confirmed))
-	s.stale = s.stale || s.g.trust.lease > 0 && age > time.Duration(s.g.trust.lease) ||
+	s.stale = s.stale || s.g.trust.Lease > 0 && age > time.Duration(s.g.trust.Lease) ||
 		s.r.maxAge > 0 && age > s.r.maxAge
 	return nil
 }
@@ -95,7 +96,7 @@ func (s *Snapshot) Close() {
 		return
 	}
 	for i, v := range s.layers {
-		s.g.files[i].give(v)
+		s.g.files[i].Give(v)
 	}
 	s.r.release(s.g)
 	scratches.Put(s.scratch)
@@ -104,7 +105,7 @@ func (s *Snapshot) Close() {
 
 // Generation returns which publication this is.
 func (s *Snapshot) Generation() Generation {
-	return Generation{CacheID: fmt.Sprintf("%016x", s.g.id), Number: s.g.generation}
+	return Generation{CacheID: fmt.Sprintf("%016x", s.g.ID), Number: s.g.Generation}
 }
 
 // AsOf is when the daemon last confirmed that the trust in force was that of
@@ -117,14 +118,14 @@ func (s *Snapshot) Stale() bool { return s.stale }
 
 // Lease is how long the publication is believed without confirmation; 0 for
 // ever.
-func (s *Snapshot) Lease() time.Duration { return time.Duration(s.g.trust.lease) }
+func (s *Snapshot) Lease() time.Duration { return time.Duration(s.g.trust.Lease) }
 
 // InForce returns the trust in force.
-func (s *Snapshot) InForce() *trust.InForce { return s.g.trust.inForce }
+func (s *Snapshot) InForce() *trust.InForce { return s.g.trust.InForce }
 
 // get looks a key up.
 func (s *Snapshot) get(bucket int, key []byte) ([]byte, bool, error) {
-	return unseal(key, s.layers.sealed(bucket, key))
+	return format.Unseal(key, s.layers.Sealed(bucket, key))
 }
 
 // each calls fn with the live values under a prefix, in key order.
@@ -134,8 +135,8 @@ func (s *Snapshot) each(bucket int, prefix []byte, fn func(key, body []byte) err
 
 // Resolve returns the digest that a tag names, or an error as Image does.
 func (s *Snapshot) Resolve(repository, tag string) (d trust.Digest, err error) {
-	guard(&err, func() error {
-		body, ok, err := s.get(inTags, tagKey(repository, tag))
+	format.Guard(&err, func() error {
+		body, ok, err := s.get(format.InTags, format.TagKey(repository, tag))
 		if err != nil {
 			return err
 		}
@@ -166,7 +167,7 @@ func (s *Snapshot) Image(repository string, d trust.Digest) (Image, error) {
 
 // ImageWithin is Image with another bound than [MaxAnswer] on what it lists.
 func (s *Snapshot) ImageWithin(repository string, d trust.Digest, b *Budget) (img Image, err error) {
-	guard(&err, func() error {
+	format.Guard(&err, func() error {
 		var ok bool
 		img, ok, err = s.imageWithin(repository, d, true, b)
 		if err == nil && !ok {
@@ -180,9 +181,9 @@ func (s *Snapshot) ImageWithin(repository string, d trust.Digest, b *Budget) (im
 // Missing is the error for something that is not among the answers about a
 // repository: ErrNotFound, or that as ErrUnlisted or ErrPartial.
 func (s *Snapshot) Missing(repository string) (err error) {
-	guard(&err, func() error {
+	format.Guard(&err, func() error {
 		for name := repository; s.anyUnlisted(); {
-			if _, unlisted, err := s.get(inUnlisted, []byte(name)); err != nil {
+			if _, unlisted, err := s.get(format.InUnlisted, []byte(name)); err != nil {
 				return err
 			} else if unlisted {
 				return ErrUnlisted
@@ -200,7 +201,7 @@ func (s *Snapshot) Missing(repository string) (err error) {
 
 // absent is the error for what is nowhere in the cache.
 func (s *Snapshot) absent() error {
-	if s.g.trust.partial {
+	if s.g.trust.Partial {
 		return ErrPartial
 	}
 	return ErrNotFound
@@ -208,17 +209,17 @@ func (s *Snapshot) absent() error {
 
 // Partial reports whether storage has not been read to its end since the cache was
 // begun: what is not in the cache may be in storage.
-func (s *Snapshot) Partial() bool { return s.g.trust.partial }
+func (s *Snapshot) Partial() bool { return s.g.trust.Partial }
 
 // anyUnlisted spares look-ups: nearly always everything could be listed.
 func (s *Snapshot) anyUnlisted() bool {
-	return s.layers.unlisted()
+	return s.layers.Unlisted()
 }
 
 // Digest returns one answer for each repository that holds d, by name.
 func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
-	guard(&err, func() error {
-		return s.each(inDigests, d[:], func(key, _ []byte) error {
+	format.Guard(&err, func() error {
+		return s.each(format.InDigests, d[:], func(key, _ []byte) error {
 			img, ok, err := s.image(string(key[len(d):]), d, true)
 			if err == nil && ok {
 				images = append(images, img)
@@ -238,8 +239,8 @@ func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
 func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest) ([]Signature, error) {
 	var l *Listing
 	var err error
-	guard(&err, func() error {
-		body, ok, err := s.get(inImages, imageKey(repository, manifest))
+	format.Guard(&err, func() error {
+		body, ok, err := s.get(format.InImages, format.ImageKey(repository, manifest))
 		if err != nil {
 			return err
 		}
@@ -251,7 +252,7 @@ func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest
 		}
 		unlisted := false
 		if s.anyUnlisted() {
-			if _, unlisted, err = s.get(inUnlisted, []byte(repository)); err != nil {
+			if _, unlisted, err = s.get(format.InUnlisted, []byte(repository)); err != nil {
 				return err
 			}
 		}
@@ -278,8 +279,8 @@ func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest
 
 // Repositories calls fn with every repository name, in order.
 func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
-	guard(&err, func() error {
-		return s.each(inRepositories, nil, func(key, _ []byte) error { return fn(string(key)) })
+	format.Guard(&err, func() error {
+		return s.each(format.InRepositories, nil, func(key, _ []byte) error { return fn(string(key)) })
 	})
 	return err
 }
@@ -288,16 +289,16 @@ func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
 // repositories, that could not be listed. What is known of it reads unknown;
 // there may be more in it.
 func (s *Snapshot) Unlisted(fn func(name string) error) (err error) {
-	guard(&err, func() error {
-		return s.each(inUnlisted, nil, func(key, _ []byte) error { return fn(string(key)) })
+	format.Guard(&err, func() error {
+		return s.each(format.InUnlisted, nil, func(key, _ []byte) error { return fn(string(key)) })
 	})
 	return err
 }
 
 // HasRepository reports whether the cache knows the repository.
 func (s *Snapshot) HasRepository(name string) (ok bool, err error) {
-	guard(&err, func() error {
-		_, ok, err = s.get(inRepositories, []byte(name))
+	format.Guard(&err, func() error {
+		_, ok, err = s.get(format.InRepositories, []byte(name))
 		return err
 	})
 	return ok, err
@@ -305,11 +306,11 @@ func (s *Snapshot) HasRepository(name string) (ok bool, err error) {
 
 // Tags calls fn with every tag of a repository, in order.
 func (s *Snapshot) Tags(repository string, fn func(tag string, d trust.Digest) error) (err error) {
-	prefix := tagKey(repository, "")
-	guard(&err, func() error {
-		return s.each(inTags, prefix, func(key, body []byte) error {
+	prefix := format.TagKey(repository, "")
+	format.Guard(&err, func() error {
+		return s.each(format.InTags, prefix, func(key, body []byte) error {
 			if len(body) != 32 {
-				return fmt.Errorf("%w: tag %q", ErrDamaged, key)
+				return fmt.Errorf("%w: tag %q", format.ErrDamaged, key)
 			}
 			return fn(string(key[len(prefix):]), trust.Digest(body))
 		})
@@ -332,11 +333,11 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 	if err != nil {
 		return err
 	}
-	prefix := tagKey(repository, "")
-	guard(&err, func() error {
-		return s.each(inImages, prefix, func(key, body []byte) error {
+	prefix := format.TagKey(repository, "")
+	format.Guard(&err, func() error {
+		return s.each(format.InImages, prefix, func(key, body []byte) error {
 			if len(key) != len(prefix)+32 {
-				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
+				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
 			}
 			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child {
 				return err
@@ -354,11 +355,11 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 // Each calls fn with every image of a repository once, by digest, without its
 // tags and children.
 func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
-	prefix := tagKey(repository, "")
-	guard(&err, func() error {
-		return s.each(inImages, prefix, func(key, body []byte) error {
+	prefix := format.TagKey(repository, "")
+	format.Guard(&err, func() error {
+		return s.each(format.InImages, prefix, func(key, body []byte) error {
 			if len(key) != len(prefix)+32 {
-				return fmt.Errorf("%w: image %.60x", ErrDamaged, key)
+				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
 			}
 			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, false)
 			if err != nil {
@@ -376,8 +377,8 @@ func (s *Snapshot) image(repository string, d trust.Digest, children bool) (Imag
 }
 
 func (s *Snapshot) imageWithin(repository string, d trust.Digest, children bool, b *Budget) (Image, bool, error) {
-	key := imageKey(repository, d)
-	body, ok, err := s.get(inImages, key)
+	key := format.ImageKey(repository, d)
+	body, ok, err := s.get(format.InImages, key)
 	if !ok || err != nil {
 		return Image{}, false, err
 	}

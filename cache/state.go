@@ -5,11 +5,13 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"trust-worker/cache/internal/format"
 )
 
 // Alive reports whether a process holds the state directory's lock.
 func Alive(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, lockName))
+	f, err := os.Open(filepath.Join(dir, format.LockName))
 	if err != nil {
 		return false
 	}
@@ -35,5 +37,5 @@ func Sizes(state string) (private, published int64) {
 		}
 		return n
 	}
-	return sum(privateDir), sum(publishedDir)
+	return sum(format.PrivateDir), sum(format.PublishedDir)
 }

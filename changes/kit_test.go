@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -27,7 +28,7 @@ func digest(name string) trust.Digest { return trust.SumOf([]byte(name)) }
 type world struct {
 	t       *testing.T
 	dir     string
-	store   *cache.Store
+	store   *store.Store
 	reader  *cache.Reader
 	journal *Journal
 	o       *Observer
@@ -38,7 +39,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), now: time.Unix(1_800_000_000, 0)}
-	w.store = must(cache.Open(w.dir, cache.Options{Lease: -1}))(t)
+	w.store = must(store.Open(w.dir, store.Options{Lease: -1}))(t)
 	w.reader = must(cache.OpenReader(w.dir))(t)
 	w.observe()
 	t.Cleanup(func() {
@@ -102,19 +103,19 @@ type image struct {
 // put makes a repository hold these images and nothing else.
 func (w *world) put(repository string, images ...image) {
 	w.t.Helper()
-	b := cache.Batch{Place: repository, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+	b := store.Batch{Place: repository, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
 	for _, img := range images {
 		d := digest(repository + img.name)
 		b.Tags[img.name] = d
-		row := cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true}
+		row := store.Row{Digest: d, MediaType: "m", Present: true, Tagged: true}
 		for _, s := range img.signers {
 			sig := digest(fmt.Sprint(img.name, s, img.until))
-			row.References = append(row.References, cache.Reference{Digest: sig, Carrier: 1})
+			row.References = append(row.References, store.Reference{Digest: sig, Carrier: 1})
 			g := trust.Ground{Signers: []trust.SignerID{s.ID()}}
 			if !img.until.IsZero() {
 				g.Until, g.Limit = img.until.Unix(), trust.SignatureExpired
 			}
-			b.Facts = append(b.Facts, cache.Fact{Subject: d, Signature: sig, Context: cache.Context{Tool: trust.Cosign}, Epoch: trust.MinEpoch,
+			b.Facts = append(b.Facts, store.Fact{Subject: d, Signature: sig, Context: store.Context{Tool: trust.Cosign}, Epoch: trust.MinEpoch,
 				Trust: w.store.TrustGeneration(), Verdicts: []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: 1, Epoch: trust.MinEpoch, Grounds: []trust.Ground{g}}}})
 		}
 		b.Rows = append(b.Rows, row)

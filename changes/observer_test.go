@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -57,7 +58,7 @@ func TestUnlistedRepositoryTakesItsTrustWithIt(t *testing.T) {
 	w.put("app", image{name: "1", signers: []trust.Signer{a}})
 	w.look()
 	for _, unlisted := range []bool{true, false} {
-		_, err := w.store.Commit(cache.Batch{Place: "app", Update: &cache.PlaceUpdate{Unlisted: &unlisted}})
+		_, err := w.store.Commit(store.Batch{Place: "app", Update: &store.PlaceUpdate{Unlisted: &unlisted}})
 		check(t, errors.Join(err, w.store.Publish(t.Context())))
 		if unlisted {
 			w.tells("signature-lost app:1 trusted>unknown io-error")
@@ -215,7 +216,7 @@ func TestWhatCannotBeToldIsAReset(t *testing.T) {
 
 	check(t, w.store.Close())
 	check(t, os.RemoveAll(filepath.Join(w.dir, "private")))
-	w.store = must(cache.Open(w.dir, cache.Options{Lease: -1}))(t)
+	w.store = must(store.Open(w.dir, store.Options{Lease: -1}))(t)
 	w.trust(a)
 	w.tells("reset")
 	w.put("app", image{name: "1", signers: []trust.Signer{a}})

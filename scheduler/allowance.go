@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -63,7 +63,7 @@ type place struct {
 }
 
 // passes reports whether a reference of a row has been dealt with by the turns before.
-func (p *place) passes(row *cache.Row, ref *cache.Reference) bool {
+func (p *place) passes(row *store.Row, ref *store.Reference) bool {
 	return p.row == row.Digest && p.ref != (trust.Digest{}) && !after(ref.Digest, p.ref)
 }
 
@@ -71,8 +71,8 @@ func after(d, than trust.Digest) bool { return string(d[:]) > string(than[:]) }
 
 // unread marks a signature that is known from elsewhere and has not been read in this
 // repository yet: it is pending until it has.
-var unread = []cache.Problem{{Layer: -1, Reason: trust.New}}
+var unread = []store.Problem{{Layer: -1, Reason: trust.New}}
 
-func isUnread(ref *cache.Reference) bool {
+func isUnread(ref *store.Reference) bool {
 	return ref != nil && len(ref.Problems) == 1 && ref.Problems[0] == unread[0]
 }

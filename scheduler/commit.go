@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 )
 
 // result is what one turn found, to be committed.
@@ -13,7 +14,7 @@ type result struct {
 	item  item
 	began time.Time // when the turn did
 	// batches are committed together.
-	batches []cache.Batch
+	batches []store.Batch
 	// then is called after the commit, before the item's turn ends. outdated
 	// says that some facts were left out: a signer came meanwhile.
 	then func(outdated bool)
@@ -48,7 +49,7 @@ func (r *result) size() int {
 
 // written reports whether all of it is in the store.
 func (r *result) written() bool {
-	return !slices.ContainsFunc(r.batches, func(b cache.Batch) bool { return !b.Written() })
+	return !slices.ContainsFunc(r.batches, func(b store.Batch) bool { return !b.Written() })
 }
 
 // commitLoop writes results in batches until the channel is closed. A single
@@ -137,7 +138,7 @@ func (s *Scheduler) drop(results []result) {
 // commit writes the results, as far as one transaction does, and returns those of
 // which something is left. One that cannot be written is owed again.
 func (s *Scheduler) commit(results []result) (unfinished []result, err error) {
-	var batches []*cache.Batch
+	var batches []*store.Batch
 	owner := []int{}
 	for i := range results {
 		for k := range results[i].batches {

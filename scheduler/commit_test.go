@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -25,7 +25,7 @@ func gathering(n int) *Scheduler {
 func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 	rest := restAfter(time.Second) // the longest
 	signer := result{item: item{signer: trust.SignerID{1}}, waited: true}
-	big := result{item: repo("1"), batches: []cache.Batch{{Rows: make([]cache.Row, maxBatch)}}}
+	big := result{item: repo("1"), batches: []store.Batch{{Rows: make([]store.Row, maxBatch)}}}
 	for _, tt := range []struct {
 		name   string
 		inWork int
@@ -75,12 +75,12 @@ func TestALargeRepositoryIsWrittenBesideOthers(t *testing.T) {
 	if _, err := w.store.SetTrust(trust.NewInForce(trust.Terms{Cosign: true})); err != nil {
 		t.Fatal(err)
 	}
-	whole := func(name string, images int) cache.Batch {
-		b := cache.Batch{Place: name, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+	whole := func(name string, images int) store.Batch {
+		b := store.Batch{Place: name, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
 		for i := range images {
 			d := trust.SumOf(fmt.Append(nil, name, i))
 			b.Tags[fmt.Sprint(i)] = d
-			b.Rows = append(b.Rows, cache.Row{Digest: d, Present: true, Tagged: true})
+			b.Rows = append(b.Rows, store.Row{Digest: d, Present: true, Tagged: true})
 		}
 		return b
 	}
@@ -89,7 +89,7 @@ func TestALargeRepositoryIsWrittenBesideOthers(t *testing.T) {
 		i := repo(name)
 		s.agenda.add(i, fresh, func(w *work) { w.scan = true })
 		s.agenda.get(ordinary)
-		s.results <- result{item: i, batches: []cache.Batch{whole(name, images)}, then: func(bool) {
+		s.results <- result{item: i, batches: []store.Batch{whole(name, images)}, then: func(bool) {
 			order = append(order, fmt.Sprint(name, " after ", s.counters.commits.Load()))
 			then()
 		}}

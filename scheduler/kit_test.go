@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
@@ -22,9 +23,9 @@ type world struct {
 	t     *testing.T
 	st    *signtest.Storage
 	state string
-	store *cache.Store
+	store *store.Store
 	last  *Scheduler
-	opts  cache.Options
+	opts  store.Options
 	edit  func(*Config)
 	// asks makes the mode online, with the checker that it returns; one for each
 	// process.
@@ -51,7 +52,7 @@ func (w *world) close() {
 		w.t.Error(err)
 	}
 	w.store = nil
-	if report, err := cache.Check(context.Background(), w.state); err != nil || !report.OK() {
+	if report, err := store.Check(context.Background(), w.state); err != nil || !report.OK() {
 		w.t.Errorf("check: %v %+v", err, report)
 	}
 }
@@ -60,7 +61,7 @@ func (w *world) close() {
 func (w *world) scheduler() *Scheduler {
 	w.t.Helper()
 	if w.store == nil {
-		store, err := cache.Open(w.state, w.opts)
+		store, err := store.Open(w.state, w.opts)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -112,7 +112,7 @@ func (m *measures) committed(results []result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range results {
-		hasFacts := slices.ContainsFunc(results[i].batches, func(b cache.Batch) bool { return len(b.Facts) > 0 })
+		hasFacts := slices.ContainsFunc(results[i].batches, func(b store.Batch) bool { return len(b.Facts) > 0 })
 		if hasFacts && len(m.waiting) < maxWaiting {
 			m.waiting = append(m.waiting, waitingCommit{results[i].began, now})
 		}

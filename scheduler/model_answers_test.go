@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -28,7 +29,7 @@ func (m *model) list() {
 }
 
 type modelRow struct {
-	cache.Row
+	store.Row
 	repo string
 	tags map[string]trust.Digest
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -22,20 +23,20 @@ import (
 // there is no such repository, cache.ErrNotFound when it has no such image.
 // checker, which nobody else may run, is asked about revocation in the mode
 // online; the answers, or their absence at the deadline, are waited for.
-func VerifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
+func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
 	if checker == nil {
-		return verifyNow(ctx, storage, store, nil, repository, tag, d)
+		return verifyNow(ctx, storage, loaded, nil, repository, tag, d)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group
 	g.Go(func() error { return checker.Run(ctx) })
-	img, err = verifyNow(ctx, storage, store, checker, repository, tag, d)
+	img, err = verifyNow(ctx, storage, loaded, checker, repository, tag, d)
 	cancel()
 	return img, errors.Join(err, g.Wait())
 }
 
-func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
+func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
 	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now, log: slog.New(slog.DiscardHandler),
 		verify: verifyOne}
 	p, err := s.open(repository)
@@ -53,7 +54,7 @@ func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStor
 			return cache.Image{}, fmt.Errorf("tag %s: %w", tag, cache.ErrNotFound)
 		}
 	}
-	rows := map[trust.Digest]*cache.Row{}
+	rows := map[trust.Digest]*store.Row{}
 	for _, row := range rowsOf(c) {
 		rows[row.Digest] = &row
 	}
@@ -62,7 +63,7 @@ func verifyNow(ctx context.Context, storage []Storage, store *verifier.TrustStor
 		return cache.Image{}, fmt.Errorf("digest %s: %w", d, cache.ErrNotFound)
 	}
 	n := &now{s: s, p: p, repository: repository, at: time.Now(),
-		in: &trustInUse{store: store, verifier: verifier.New(store, verifier.Options{Revocation: checker})}}
+		in: &trustInUse{store: loaded, verifier: verifier.New(loaded, verifier.Options{Revocation: checker})}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
 	budget := cache.NewBudget()
 	l, err := n.signatures(ctx, row, budget)
@@ -103,7 +104,7 @@ type now struct {
 	at         time.Time
 }
 
-func (n *now) signatures(ctx context.Context, row *cache.Row, budget *cache.Budget) (*cache.Listing, error) {
+func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budget) (*cache.Listing, error) {
 	looks := make([]looked, len(row.References))
 	// The first round asks, the second finds the answers; a signature that rests
 	// on a countersignature may ask twice.
@@ -148,7 +149,7 @@ func (l *looked) waits() bool {
 }
 
 // decide joins what a look gave with what is in force.
-func (n *now) decide(tool trust.Tool, ref *cache.Reference, l looked) []cache.Signature {
+func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []cache.Signature {
 	verdicts := []trust.Verdict{{}}
 	if l.fact != nil && l.fact.Attachment {
 		return nil

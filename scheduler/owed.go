@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -40,7 +40,7 @@ func parseMark(kind, mark string) (s trust.SignerID, ok bool) {
 // owePasses queues what a change of trust makes necessary: a pass for each
 // signer that came or went and has not been applied, and the repositories with
 // notation signatures when statements changed meaning. followMu is held.
-func (s *Scheduler) owePasses(in *trustInUse, change cache.TrustChange, was *trustInUse) error {
+func (s *Scheduler) owePasses(in *trustInUse, change store.TrustChange, was *trustInUse) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (s *Scheduler) applied(in *trustInUse) (map[string]bool, error) {
 	for _, pair := range in.store.InUse() {
 		change[markPair(pair)] = true
 	}
-	if _, err := s.cfg.Store.Commit(cache.Batch{Marks: change}); err != nil {
+	if _, err := s.cfg.Store.Commit(store.Batch{Marks: change}); err != nil {
 		return nil, err
 	}
 	return s.cfg.Store.Marks()
@@ -104,17 +104,17 @@ func (s *Scheduler) applied(in *trustInUse) (map[string]bool, error) {
 // which have left or are back, and that signatures are filed for curves and hashes that no key
 // uses any more. was is what workers have verified under, if that is published or
 // not.
-func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.TrustChange, was *trustInUse) error {
+func (s *Scheduler) takeBack(loaded *verifier.TrustStore, trustChange store.TrustChange, was *trustInUse) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err
 	}
 	change := map[string]bool{}
 	for mark := range marks {
-		if signer, ok := parseMark("applied", mark); ok && !store.InForce().Has(signer) {
+		if signer, ok := parseMark("applied", mark); ok && !loaded.InForce().Has(signer) {
 			change[mark], change[markGone(signer)] = false, true
 		}
-		if n, ok := cutPair(mark); ok && !slices.Contains(store.InUse(), n) {
+		if n, ok := cutPair(mark); ok && !slices.Contains(loaded.InUse(), n) {
 			change[mark] = false
 		}
 	}
@@ -126,7 +126,7 @@ func (s *Scheduler) takeBack(store *verifier.TrustStore, trustChange cache.Trust
 	if len(change) == 0 {
 		return nil
 	}
-	_, err = s.cfg.Store.Commit(cache.Batch{Marks: change})
+	_, err = s.cfg.Store.Commit(store.Batch{Marks: change})
 	return err
 }
 
@@ -143,7 +143,7 @@ func (s *Scheduler) oweSwitched(f *trust.InForce, marks map[string]bool) error {
 	if len(switched) == 0 {
 		return nil
 	}
-	batches := []cache.Batch{{Marks: switched}}
+	batches := []store.Batch{{Marks: switched}}
 	if on {
 		places, err := s.cfg.Store.Places()
 		if err != nil {
@@ -157,10 +157,10 @@ func (s *Scheduler) oweSwitched(f *trust.InForce, marks map[string]bool) error {
 
 // unsettle queues a pass over the rows of the places, and returns what makes it
 // owed across a restart.
-func (s *Scheduler) unsettle(places []cache.Place) (batches []cache.Batch) {
+func (s *Scheduler) unsettle(places []store.Place) (batches []store.Batch) {
 	yes := true
 	for _, p := range places {
-		batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+		batches = append(batches, store.Batch{Place: p.Name, Update: &store.PlaceUpdate{Unsettled: &yes}})
 		s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle, w.at = true, place{} })
 	}
 	return batches
@@ -175,13 +175,13 @@ func (s *Scheduler) oweNotation(first bool) error {
 		return err
 	}
 	yes := true
-	var batches []cache.Batch
+	var batches []store.Batch
 	for _, p := range places {
 		if !p.HasNotation {
 			continue
 		}
 		if !p.Unsettled && !first {
-			batches = append(batches, cache.Batch{Place: p.Name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+			batches = append(batches, store.Batch{Place: p.Name, Update: &store.PlaceUpdate{Unsettled: &yes}})
 		}
 		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 	}
@@ -212,7 +212,7 @@ func (s *Scheduler) resume() error {
 	if marks[epoch] {
 		return nil
 	}
-	batches := append(s.unsettle(places), cache.Batch{Marks: map[string]bool{epoch: true}})
+	batches := append(s.unsettle(places), store.Batch{Marks: map[string]bool{epoch: true}})
 	_, err = s.cfg.Store.Commit(batches...)
 	return err
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -15,8 +15,8 @@ import (
 // plan is what a scan makes of a repository: its rows, with what could be
 // verified in this turn.
 type plan struct {
-	rows  []cache.Row
-	facts []cache.Fact
+	rows  []store.Row
+	facts []store.Fact
 	left  int // references still to be verified
 	// returned: some reference is new here and its fact was known. A signer
 	// that came while it was nowhere may be at work on that fact: once the
@@ -40,7 +40,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 	pl := &plan{rows: rowsOf(c), asOf: asOf, under: in}
 	type open struct {
 		row, ref int
-		was      *cache.Reference
+		was      *store.Reference
 	}
 	var replaced, others []open
 	left, looks := newAllowance(), 0
@@ -53,7 +53,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		if err != nil {
 			return nil, err
 		}
-		had := map[trust.Digest]*cache.Reference{}
+		had := map[trust.Digest]*store.Reference{}
 		for k := range old.References {
 			had[old.References[k].Digest] = &old.References[k]
 		}
@@ -156,26 +156,26 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 }
 
 // rowsOf turns the contents of a repository into rows, in digest order.
-func rowsOf(c *layout.Contents) []cache.Row {
-	rows := make(map[trust.Digest]*cache.Row, len(c.Images))
+func rowsOf(c *layout.Contents) []store.Row {
+	rows := make(map[trust.Digest]*store.Row, len(c.Images))
 	children := map[trust.Digest]bool{}
 	for d, img := range c.Images {
-		row := &cache.Row{Digest: d, MediaType: img.MediaType, Size: img.Size, Present: true,
+		row := &store.Row{Digest: d, MediaType: img.MediaType, Size: img.Size, Present: true,
 			Ambiguous: img.Ambiguous, Tagged: !img.Untagged}
 		for _, child := range img.Children {
 			children[child.Digest] = true
-			row.Children = append(row.Children, cache.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size})
+			row.Children = append(row.Children, store.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size})
 		}
 		rows[d] = row
 	}
 	for subject, refs := range c.Signatures {
 		row := rows[subject]
 		if row == nil {
-			row = &cache.Row{Digest: subject}
+			row = &store.Row{Digest: subject}
 			rows[subject] = row
 		}
-		for _, ref := range refs[:min(len(refs), cache.MaxReferences+1)] {
-			r := cache.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
+		for _, ref := range refs[:min(len(refs), store.MaxReferences+1)] {
+			r := store.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
 			unusable := ref.Unreadable
 			if img := c.Images[subject]; unusable == "" && img != nil {
 				if unusable = img.Unreadable; img.Ambiguous {
@@ -183,16 +183,16 @@ func rowsOf(c *layout.Contents) []cache.Row {
 				}
 			}
 			if unusable != "" {
-				r.Problems = []cache.Problem{{Layer: -1, Reason: unusable}}
+				r.Problems = []store.Problem{{Layer: -1, Reason: unusable}}
 			}
 			row.References = append(row.References, r)
 		}
 	}
-	out := make([]cache.Row, 0, len(rows))
+	out := make([]store.Row, 0, len(rows))
 	for d, row := range rows {
 		row.Child = children[d]
 		out = append(out, *row)
 	}
-	slices.SortFunc(out, func(a, b cache.Row) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
+	slices.SortFunc(out, func(a, b store.Row) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
 	return out
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -42,7 +42,7 @@ const tolerated = 2
 const maxPanicked = 10_000
 
 // open begins to remember what outlives the process.
-func (q *quarantine) open(store *cache.Store, log *slog.Logger) {
+func (q *quarantine) open(store *store.Store, log *slog.Logger) {
 	record := openCrashes(store.PrivatePath("verifying"), verifier.Epoch, log)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -123,7 +123,7 @@ func (q *quarantine) begin(d trust.Digest) (done func(), ok bool) {
 // layers that may be used again. An error means that the turn cannot go on; what
 // is wrong with this reference alone is in the problems. A panic outside of the
 // verifier's own guard costs this reference, not the turn.
-func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	done, ok := s.quarantine.begin(ref.Digest)
 	if !ok {
 		return whole(trust.LimitExceeded), nil

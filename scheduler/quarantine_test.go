@@ -107,7 +107,7 @@ func TestWhatKillsTheProcessIsQuarantined(t *testing.T) {
 	w.want(bad, "unknown")
 
 	// Another epoch of the verifier begins anew.
-	if v := openCrashes(w.store.PrivatePath("verifying"), verifier.Epoch + 1, slog.New(slog.DiscardHandler)); v.deaths(signature.Trust()) != 0 {
+	if v := openCrashes(w.store.PrivatePath("verifying"), verifier.Epoch+1, slog.New(slog.DiscardHandler)); v.deaths(signature.Trust()) != 0 {
 		t.Error("another epoch still holds it")
 	} else if err := v.close(); err != nil {
 		t.Error(err)

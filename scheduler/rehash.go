@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -38,9 +38,9 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 		return s.unlisted(name, w, err), nil
 	}
 	at, left, more := w.reread, newAllowance(), true
-	batch := cache.Batch{Place: name}
+	batch := store.Batch{Place: name}
 	for more && !left.spent() && err == nil {
-		var rows []cache.Row
+		var rows []store.Row
 		rows, err = s.cfg.Store.Rows(name, at.after, rowsAtOnce)
 		for k := range rows {
 			if left.spent() {
@@ -58,7 +58,7 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 	}
 	other := *w
 	other.rehash, other.reread = more, at
-	var batches []cache.Batch
+	var batches []store.Batch
 	if len(batch.Rows) > 0 { // or a transaction for nothing
 		batches = append(batches, batch)
 	}
@@ -72,7 +72,7 @@ func (s *Scheduler) rehashTurn(ctx context.Context, name string, w *work) (resul
 
 // rehashRow re-reads the signatures of a row, and its image, from at on, as far as left
 // allows; more is set when some are still to be done.
-func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name string, row *cache.Row, at *place, left *allowance, batch *cache.Batch) (more bool) {
+func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name string, row *store.Row, at *place, left *allowance, batch *store.Batch) (more bool) {
 	if !row.Present || len(row.References) == 0 {
 		return false
 	}
@@ -112,7 +112,7 @@ func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name st
 }
 
 // reread reads a signature manifest and its layers, and says what is wrong.
-func (s *Scheduler) reread(ctx context.Context, p *layout.Repository, ref *cache.Reference) trust.Reason {
+func (s *Scheduler) reread(ctx context.Context, p *layout.Repository, ref *store.Reference) trust.Reason {
 	s.counters.reread.Add(1)
 	m, err := p.Manifest(ctx, ref.Digest)
 	if err != nil {

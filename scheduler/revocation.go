@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier/revocation"
 )
@@ -42,7 +43,7 @@ func recheck(verdicts []trust.Verdict) int64 {
 
 // unasked reports whether all that is wrong with a look or a reference is that
 // revocation services have not answered.
-func unasked(problems []cache.Problem) bool {
+func unasked(problems []store.Problem) bool {
 	for _, p := range problems {
 		if p.Reason != trust.RevocationUnknown {
 			return false
@@ -53,7 +54,7 @@ func unasked(problems []cache.Problem) bool {
 
 // stands reports whether every signature of a stored fact is trusted now: asking
 // ahead of the end of an answer has failed, and the answer holds until then.
-func (s *Scheduler) stands(in *trustInUse, repository string, f *cache.Fact) (until int64, stands bool, err error) {
+func (s *Scheduler) stands(in *trustInUse, repository string, f *store.Fact) (until int64, stands bool, err error) {
 	if s.cfg.Store == nil { // VerifyNow
 		return 0, false, nil
 	}

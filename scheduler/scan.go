@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -217,7 +218,7 @@ func (s *Scheduler) removed(name string, known bool, w *work) result {
 	if !known {
 		return result{}
 	}
-	return result{again: w, batches: []cache.Batch{{Place: name, Remove: true}}}
+	return result{again: w, batches: []store.Batch{{Place: name, Remove: true}}}
 }
 
 // gone reports whether index.json is not there, as opposed to not readable.
@@ -236,10 +237,10 @@ func (s *Scheduler) unlisted(name string, w *work, cause error) result {
 	yes, none := true, ""
 	s.counters.errors.Add(1)
 	s.log.Warn("repository cannot be read; its answers read unknown", "repository", name, "error", cause)
-	return result{again: w, batches: []cache.Batch{{Place: name, Update: &cache.PlaceUpdate{Unlisted: &yes, Stamp: &none}}}}
+	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Stamp: &none}}}}
 }
 
-func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place cache.Place, known bool, w *work) (result, error) {
+func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place store.Place, known bool, w *work) (result, error) {
 	if known && !w.force && !place.Unlisted && place.Stamp != "" && place.Stamp == s.stamp(name) {
 		return s.rest(item{repository: name}, w, result{}), nil
 	}
@@ -260,7 +261,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		if ok && err == nil && (kind.Class == layout.ImageManifest || kind.Class == layout.ImageIndex) {
 			// Signatures are read in each repository that they come to, see
 			// plan; images here.
-			var row cache.Row
+			var row store.Row
 			row, ok, err = s.cfg.Store.Row(name, d)
 			ok = ok && row.Present
 		}
@@ -301,16 +302,16 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 	if c.Stamp != (layout.Stamp{}) && !c.Incomplete {
 		stamp = c.Stamp.String()
 	}
-	kinds := make(map[trust.Digest]cache.Kind, len(c.Learned))
+	kinds := make(map[trust.Digest]store.Kind, len(c.Learned))
 	for d, k := range c.Learned {
 		kinds[d] = cacheKind(k)
 	}
 	unsettled, level := plan.left > 0 || plan.returned, w.level
 	return result{
 		again: w,
-		batches: []cache.Batch{{
+		batches: []store.Batch{{
 			Place: name, Kinds: kinds, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
-			Update: &cache.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, AsOf: plan.asOf},
+			Update: &store.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, AsOf: plan.asOf},
 		}},
 		then: func(outdated bool) {
 			poke(s.wakeup)
@@ -351,7 +352,7 @@ func (s *Scheduler) rest(i item, w *work, r result) result {
 	return r
 }
 
-func layoutKind(k cache.Kind) layout.Kind {
+func layoutKind(k store.Kind) layout.Kind {
 	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
 		child := layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
@@ -365,10 +366,10 @@ func layoutKind(k cache.Kind) layout.Kind {
 // cache's platform field; no platform begins so.
 const attestationMark = "\x00attestation "
 
-func cacheKind(k layout.Kind) cache.Kind {
-	out := cache.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
+func cacheKind(k layout.Kind) store.Kind {
+	out := store.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		child := cache.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
+		child := store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
 		if c.Attestation {
 			child.Platform = attestationMark + c.Platform
 		}

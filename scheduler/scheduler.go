@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
@@ -55,7 +56,7 @@ type Config struct {
 	// Storage are the roots, each of which serves its own repository names.
 	Storage []Storage
 	Loader  *verifier.Loader
-	Store   *cache.Store
+	Store   *store.Store
 
 	// Trust tells of changes in the trust directories; nil: only the periodic
 	// look, at least every 10 s. Repositories is the hint for storage.
@@ -107,7 +108,7 @@ type Scheduler struct {
 	// did.
 	followMu   sync.Mutex
 	followOwed bool
-	owedChange cache.TrustChange
+	owedChange store.TrustChange
 	started    atomic.Bool   // somebody follows, or has
 	mirrorSaid string        // the last error of mirrorPolicy
 	follow     chan struct{} // there may be something to follow

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -219,7 +219,7 @@ func TestFairness(t *testing.T) {
 // answered in the end.
 func TestOverflowIsStillAnswered(t *testing.T) {
 	w := newWorld(t)
-	w.opts = cache.Options{MaxFiled: 10}
+	w.opts = store.Options{MaxFiled: 10}
 	for i := range 2 {
 		w.st.TrustKey(fmt.Sprintf("k%d.pub", i), signtest.NewKey(signtest.P256))
 	}

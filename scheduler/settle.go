@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -36,7 +37,7 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 		}
 	}
 	in := s.trust.Load()
-	batch := cache.Batch{Place: name}
+	batch := store.Batch{Place: name}
 	at, left := w.at, newAllowance()
 	for !left.spent() {
 		rows, err := s.cfg.Store.Rows(name, at.after, rowsAtOnce)
@@ -57,14 +58,14 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 		}
 		if len(rows) < rowsAtOnce && !left.spent() {
 			no := false
-			batch.Update = &cache.PlaceUpdate{Unsettled: &no, AsOf: other.asOf}
+			batch.Update = &store.PlaceUpdate{Unsettled: &no, AsOf: other.asOf}
 			break
 		}
 	}
 	done := batch.Update != nil
 	other.settle = !done
 	other.at = at
-	r := result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
+	r := result{again: w, batches: []store.Batch{batch}, then: func(outdated bool) {
 		poke(s.wakeup)
 		if outdated {
 			other.settle, other.at = true, place{}
@@ -78,7 +79,7 @@ func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (resul
 
 // settleRow verifies the references of a row that need it, from at on, as far as left
 // allows; more is set when some are still to be done, from at on.
-func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, at *place, left *allowance, batch *cache.Batch) (more bool, err error) {
+func (s *Scheduler) settleRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, at *place, left *allowance, batch *store.Batch) (more bool, err error) {
 	changed := false
 	var prior priorVerdicts
 	for k := range row.References {
@@ -147,7 +148,7 @@ type priorVerdicts struct {
 	verdicts map[trust.LayerID]trust.Verdict
 }
 
-func (v *priorVerdicts) of(s *Scheduler, in *trustInUse, subject trust.Digest, old []cache.Reference) (map[trust.LayerID]trust.Verdict, error) {
+func (v *priorVerdicts) of(s *Scheduler, in *trustInUse, subject trust.Digest, old []store.Reference) (map[trust.LayerID]trust.Verdict, error) {
 	if v.read {
 		return v.verdicts, nil
 	}
@@ -170,7 +171,7 @@ func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result
 		return s.unlisted(name, w, err), nil
 	}
 	in := s.trust.Load()
-	batch := cache.Batch{Place: name}
+	batch := store.Batch{Place: name}
 	at, left := w.dueAt, newAllowance()
 	var rest []trust.Digest
 	for _, subject := range w.due {
@@ -190,7 +191,7 @@ func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result
 	}
 	other := *w
 	other.due, other.dueAt = rest, at
-	return result{again: w, batches: []cache.Batch{batch}, then: func(outdated bool) {
+	return result{again: w, batches: []store.Batch{batch}, then: func(outdated bool) {
 		poke(s.wakeup)
 		if outdated {
 			other.settle, other.at = true, place{}
@@ -203,7 +204,7 @@ func (s *Scheduler) retryTurn(ctx context.Context, name string, w *work) (result
 
 // retryRow looks at the references of a row whose time has come, from at on, as far as
 // left allows; more is set when some are still to be done.
-func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, subject trust.Digest, at *place, left *allowance, batch *cache.Batch) (more bool, err error) {
+func (s *Scheduler) retryRow(ctx context.Context, in *trustInUse, p *layout.Repository, name string, subject trust.Digest, at *place, left *allowance, batch *store.Batch) (more bool, err error) {
 	row, ok, err := s.cfg.Store.Row(name, subject)
 	if err != nil || !ok {
 		return false, err
@@ -312,14 +313,14 @@ const dueAtOnce = 1024
 // isDue reports whether a reference is to be looked at again: its time has come, or
 // it is a single pass's only chance to see that storage has been mended.
 // Revocation services keep their time, or each pass would wait for a dead one.
-func (s *Scheduler) isDue(ref *cache.Reference, now int64) bool {
+func (s *Scheduler) isDue(ref *store.Reference, now int64) bool {
 	switch {
 	case ref.NextTry == 0:
 		return false
 	case ref.NextTry <= now, ref.NextTry-now > int64(longestWait/time.Second):
 		return true
 	}
-	return s.impatient && slices.ContainsFunc(ref.Problems, func(p cache.Problem) bool { return p.Reason != trust.RevocationUnknown })
+	return s.impatient && slices.ContainsFunc(ref.Problems, func(p store.Problem) bool { return p.Reason != trust.RevocationUnknown })
 }
 
 // oweUndecided owes one more look at everything that an earlier pass could not
@@ -344,7 +345,7 @@ func (s *Scheduler) oweUndecided() error {
 
 // imageReason reads the image manifest of a row and says what is wrong with its
 // bytes, "" if nothing is.
-func (s *Scheduler) imageReason(ctx context.Context, p *layout.Repository, row *cache.Row) trust.Reason {
+func (s *Scheduler) imageReason(ctx context.Context, p *layout.Repository, row *store.Row) trust.Reason {
 	if _, err := p.Manifest(ctx, row.Digest); err != nil {
 		return reasonOf(err)
 	}

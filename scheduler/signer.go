@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -23,7 +23,7 @@ import (
 // rows to go through.
 type pass struct {
 	came  bool
-	hints []cache.Hint
+	hints []store.Hint
 	after uint64
 	// pairs are complete when the pass is: every unmatched signature of the
 	// class has been filed for them.
@@ -31,16 +31,16 @@ type pass struct {
 }
 
 // Kinds of hint in the index: cache.HintSigner, and the verifier's above it.
-func hintSigner(s trust.SignerID) cache.Hint { return hint(cache.HintSigner, s[:8]) }
+func hintSigner(s trust.SignerID) store.Hint { return hint(store.HintSigner, s[:8]) }
 
-func hint(kind uint8, value []byte) cache.Hint {
-	h := cache.Hint{kind}
+func hint(kind uint8, value []byte) store.Hint {
+	h := store.Hint{kind}
 	copy(h[1:], value)
 	return h
 }
 
-func hintOf(h verifier.Hint) cache.Hint {
-	kind := cache.HintSigner + uint8(h.Kind)
+func hintOf(h verifier.Hint) store.Hint {
+	kind := store.HintSigner + uint8(h.Kind)
 	switch h.Kind {
 	case verifier.HintClass:
 		return hint(kind, binary.BigEndian.AppendUint16(nil, uint16(h.Class)))
@@ -57,11 +57,11 @@ func (s *Scheduler) oweSigner(in *trustInUse, id trust.SignerID, came bool, mark
 	signer, _ := in.inForce().Signer(id) // if it came
 	switch {
 	case !came:
-		p.hints = []cache.Hint{hintSigner(id)}
+		p.hints = []store.Hint{hintSigner(id)}
 	case signer.Tool == trust.Notation && signer.StoreType == "tsa":
-		p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintTimestamp})}
+		p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintTimestamp})}
 	case signer.Tool == trust.Notation:
-		p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintCertificate, Fingerprint: signer.Fingerprint})}
+		p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintCertificate, Fingerprint: signer.Fingerprint})}
 	default:
 		class, pairs := in.store.Filing(signer)
 		complete := len(pairs) > 0
@@ -69,9 +69,9 @@ func (s *Scheduler) oweSigner(in *trustInUse, id trust.SignerID, came bool, mark
 			complete = complete && marks[markPair(pair)]
 		}
 		if complete {
-			p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintCandidate, Fingerprint: signer.Fingerprint})}
+			p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintCandidate, Fingerprint: signer.Fingerprint})}
 		} else {
-			p.hints = []cache.Hint{hintOf(verifier.Hint{Kind: verifier.HintClass, Class: class})}
+			p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintClass, Class: class})}
 			p.pairs = pairs
 		}
 	}
@@ -103,7 +103,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 		if err != nil {
 			return result{}, err
 		}
-		if !p.came || p.hints[0][0] != cache.HintSigner {
+		if !p.came || p.hints[0][0] != store.HintSigner {
 			batches, err := s.verifyAll(ctx, in, facts, i.signer, p.came)
 			if err != nil {
 				return result{}, err
@@ -118,7 +118,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	done := len(p.hints) == 0
 	s.log.Debug("looked at what a signer concerns", "signer", fmt.Sprintf("%x", i.signer), "came", p.came, "facts", passSize-left, "done", done, "took", time.Since(began))
 	if done {
-		b := cache.Batch{Marks: p.marks(i.signer), Ends: len(r.batches)}
+		b := store.Batch{Marks: p.marks(i.signer), Ends: len(r.batches)}
 		if p.came { // and not gone before this is in the store
 			b.InForce = &i.signer
 		}
@@ -152,8 +152,8 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 
 // verifyAll verifies the facts that a signer concerns, on all processors: a
 // signer's pass is one item, and somebody waits for it.
-func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []cache.Fact, signer trust.SignerID, came bool) ([]cache.Batch, error) {
-	found := make([][]cache.Batch, len(facts))
+func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []store.Fact, signer trust.SignerID, came bool) ([]store.Batch, error) {
+	found := make([][]store.Batch, len(facts))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.cfg.Workers)
 	for k := range facts {
@@ -182,7 +182,7 @@ func (p *pass) marks(signer trust.SignerID) map[string]bool {
 }
 
 // concerns reports whether verifying a fact again could change it.
-func (s *Scheduler) concerns(in *trustInUse, f *cache.Fact, signer trust.SignerID, came bool) bool {
+func (s *Scheduler) concerns(in *trustInUse, f *store.Fact, signer trust.SignerID, came bool) bool {
 	if f.Attachment {
 		return false
 	}
@@ -216,13 +216,13 @@ func restsOn(v *trust.Verdict, signer trust.SignerID) bool {
 // bytes cannot be read now, is not verified again by this pass, and the pass ends
 // without it. It is made undecided, so that it is verified when it can be; what a
 // signer in force vouches for is served until then.
-func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fact, keep bool) ([]cache.Batch, error) {
+func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fact, keep bool) ([]store.Batch, error) {
 	names, err := s.cfg.Store.Repositories(f.Subject)
 	if err != nil {
 		return nil, err
 	}
-	var batches []cache.Batch
-	seen := map[cache.Context]bool{}
+	var batches []store.Batch
+	seen := map[store.Context]bool{}
 	yes, again := true, false
 	prior := s.living(in, f)
 	for _, name := range names {
@@ -230,7 +230,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		if err != nil {
 			return nil, err
 		}
-		k := slices.IndexFunc(row.References, func(r cache.Reference) bool { return r.Digest == f.Signature })
+		k := slices.IndexFunc(row.References, func(r store.Reference) bool { return r.Digest == f.Signature })
 		if !ok || !row.Present || k < 0 {
 			continue
 		}
@@ -240,7 +240,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		}
 		repository, err := s.open(name)
 		if errors.Is(err, fs.ErrNotExist) { // it may be back before a walk misses it, and look unchanged
-			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+			batches = append(batches, store.Batch{Place: name, Update: &store.PlaceUpdate{Unsettled: &yes}})
 			continue
 		}
 		if err != nil {
@@ -261,14 +261,14 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 					return nil, err
 				}
 			}
-			b := cache.Batch{Place: name, Facts: []cache.Fact{*l.fact}}
+			b := store.Batch{Place: name, Facts: []store.Fact{*l.fact}}
 			if waits || l.until != 0 {
-				b.Update = &cache.PlaceUpdate{Unsettled: &yes}
+				b.Update = &store.PlaceUpdate{Unsettled: &yes}
 			}
 			batches = append(batches, b)
 			again = again || f.In(l.fact.Context)
 		} else if l.fact == nil || !l.fact.Attachment {
-			batches = append(batches, cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unsettled: &yes}})
+			batches = append(batches, store.Batch{Place: name, Update: &store.PlaceUpdate{Unsettled: &yes}})
 		}
 	}
 	u, changed := s.undecided(in, f)
@@ -276,7 +276,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *cache.Fa
 		u.Epoch, changed = 0, true
 	}
 	if changed && !again {
-		batches = append(batches, cache.Batch{Facts: []cache.Fact{u}})
+		batches = append(batches, store.Batch{Facts: []store.Fact{u}})
 	}
 	return batches, nil
 }
@@ -296,7 +296,7 @@ func (s *Scheduler) settleWhereItIs(subject trust.Digest) {
 
 // undecided is a fact without what it says of layers that no signer in force
 // vouches for.
-func (s *Scheduler) undecided(in *trustInUse, f *cache.Fact) (u cache.Fact, changed bool) {
+func (s *Scheduler) undecided(in *trustInUse, f *store.Fact) (u store.Fact, changed bool) {
 	u = *f
 	u.Trust = in.generation
 	u.Verdicts = slices.Clone(f.Verdicts)
@@ -309,7 +309,7 @@ func (s *Scheduler) undecided(in *trustInUse, f *cache.Fact) (u cache.Fact, chan
 }
 
 // keepDead restores the grounds of what was matched before and is not now.
-func (s *Scheduler) keepDead(f *cache.Fact) error {
+func (s *Scheduler) keepDead(f *store.Fact) error {
 	old, ok, err := s.cfg.Store.Fact(f.Subject, f.Signature, f.Context)
 	if err != nil || !ok || len(old.Verdicts) != len(f.Verdicts) || old.Epoch != f.Epoch {
 		return err
@@ -330,8 +330,8 @@ func (s *Scheduler) keepDead(f *cache.Fact) error {
 	return nil
 }
 
-func sortHints(h []cache.Hint) {
-	slices.SortFunc(h, func(a, b cache.Hint) int { return bytes.Compare(a[:], b[:]) })
+func sortHints(h []store.Hint) {
+	slices.SortFunc(h, func(a, b store.Hint) int { return bytes.Compare(a[:], b[:]) })
 }
 
 // oweOverflow owes a pass at low priority over everything while some unmatched

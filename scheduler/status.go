@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
 	"trust-worker/watcher"
@@ -121,7 +121,7 @@ func (st *stateOfScan) setTrust(t *verifier.TrustStore, now time.Time) {
 	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
 }
 
-func (st *stateOfScan) setWalk(l *listing, places []cache.Place, now time.Time, took time.Duration) {
+func (st *stateOfScan) setWalk(l *listing, places []store.Place, now time.Time, took time.Duration) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	const enough = 100

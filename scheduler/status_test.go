@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 )
 
@@ -28,7 +29,7 @@ func TestAProblemEndsWithItsCause(t *testing.T) {
 	s.state.setTrustProblem("cannot publish trust: no space left on device")
 	s.agenda.add(item{repository: "app"}, fresh, func(*work) {})
 	i, _, _ := s.agenda.get(ordinary)
-	if _, err := s.commit([]result{{item: i, batches: []cache.Batch{{Marks: map[string]bool{"here": true}}}}}); err != nil {
+	if _, err := s.commit([]result{{item: i, batches: []store.Batch{{Marks: map[string]bool{"here": true}}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Status().Problem; got != "cannot publish trust: no space left on device" {
@@ -109,7 +110,7 @@ func TestDirectoryThatCannotBeListedIsTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		known := map[string]*cache.Place{}
+		known := map[string]*store.Place{}
 		for i := range places {
 			known[places[i].Name] = &places[i]
 		}

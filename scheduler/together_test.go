@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -174,7 +174,7 @@ func TestWhatBecomesUnsettledDuringATurnStaysSo(t *testing.T) {
 	yes := true
 	unsettle := func() {
 		t.Helper()
-		if _, err := w.store.Commit(cache.Batch{Place: "a", Update: &cache.PlaceUpdate{Unsettled: &yes}}); err != nil {
+		if _, err := w.store.Commit(store.Batch{Place: "a", Update: &store.PlaceUpdate{Unsettled: &yes}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -209,7 +209,7 @@ func TestASignerThatIsBackIsOwedAPass(t *testing.T) {
 	s := w.last
 	for _, first := range []bool{true, false} {
 		s.agenda = newAgenda()
-		if err := s.owePasses(s.trust.Load(), cache.TrustChange{First: first, Added: []trust.SignerID{k.Signer().ID()}}, nil); err != nil {
+		if err := s.owePasses(s.trust.Load(), store.TrustChange{First: first, Added: []trust.SignerID{k.Signer().ID()}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if owed := s.agenda.size() == 1; owed == first {
@@ -234,7 +234,7 @@ func TestARepositoryThatIsAwayForAMoment(t *testing.T) {
 	if err := os.Rename(here, away); err != nil {
 		t.Fatal(err)
 	}
-	f, ok, err := w.store.Fact(w.image(img).Digest, w.image(img).SignatureInfo[0].Digest, cache.Context{Tool: trust.Cosign})
+	f, ok, err := w.store.Fact(w.image(img).Digest, w.image(img).SignatureInfo[0].Digest, store.Context{Tool: trust.Cosign})
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 	"trust-worker/watcher"
@@ -47,7 +48,7 @@ func (s *Scheduler) trustLoop(ctx context.Context) error {
 		case <-timer.C:
 		}
 		next := s.cfg.ConfirmInterval
-		if err := s.reloadTrust(ctx); errors.Is(err, cache.ErrStateGone) {
+		if err := s.reloadTrust(ctx); errors.Is(err, store.ErrStateGone) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			fails++
@@ -94,27 +95,27 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	s.trustMu.Lock()
 	defer s.trustMu.Unlock()
 	looked := s.now()
-	store, err := s.cfg.Loader.Load(ctx, looked)
+	loaded, err := s.cfg.Loader.Load(ctx, looked)
 	if err != nil {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
-	s.logRefused(store.Refused())
+	s.logRefused(loaded.Refused())
 	was := s.loaded.Load()
-	changed := was == nil || s.publishOwed || was.ID() != store.ID()
+	changed := was == nil || s.publishOwed || was.ID() != loaded.ID()
 	if changed {
 		s.publishOwed = true
-		if err := s.cfg.Store.PublishTrust(store.InForce(), looked); err != nil {
+		if err := s.cfg.Store.PublishTrust(loaded.InForce(), looked); err != nil {
 			s.state.setTrustProblem("cannot publish trust: " + err.Error())
 			return fmt.Errorf("%w: %w", errTrustNotPublished, err)
 		}
 		s.publishOwed = false
 		s.state.setTrustProblem("")
-		s.log.Info("trust in force", "signers", len(store.InForce().Terms().Materials),
-			"policy", store.Policy().String(), "refused", len(store.Refused()))
+		s.log.Info("trust in force", "signers", len(loaded.InForce().Terms().Materials),
+			"policy", loaded.Policy().String(), "refused", len(loaded.Refused()))
 	}
-	s.logPolicy(store.Policy())
-	s.loaded.Store(store)
-	s.state.setTrust(store, looked)
+	s.logPolicy(loaded.Policy())
+	s.loaded.Store(loaded)
+	s.state.setTrust(loaded, looked)
 	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() || s.cfg.Loader.MemoryLags() {
 		poke(s.follow)
 	}
@@ -138,7 +139,7 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 		}
 		err := s.followTrust()
 		switch {
-		case errors.Is(err, cache.ErrDamaged), errors.Is(err, cache.ErrStateGone), err != nil && s.impatient:
+		case errors.Is(err, cache.ErrDamaged), errors.Is(err, store.ErrStateGone), err != nil && s.impatient:
 			s.fail(err)
 			return err
 		case err != nil && ctx.Err() == nil:
@@ -164,28 +165,28 @@ func (s *Scheduler) followLoop(ctx context.Context, first chan<- struct{}) error
 func (s *Scheduler) followTrust() error {
 	s.followMu.Lock()
 	defer s.followMu.Unlock()
-	store, was := s.loaded.Load(), s.trust.Load()
-	if store == nil {
+	loaded, was := s.loaded.Load(), s.trust.Load()
+	if loaded == nil {
 		return nil // nothing could be published yet
 	}
-	if was == nil || s.followOwed || was.store.ID() != store.ID() {
+	if was == nil || s.followOwed || was.store.ID() != loaded.ID() {
 		s.followOwed = true
-		change, generation, err := s.cfg.Store.RecordTrust(store.InForce())
+		change, generation, err := s.cfg.Store.RecordTrust(loaded.InForce())
 		s.owedChange = s.owedChange.And(change)
 		if err != nil {
 			return err
 		}
 		s.log.Debug("trust recorded", "added", len(change.Added), "removed", len(change.Removed))
-		if err := s.takeBack(store, s.owedChange, was); err != nil {
+		if err := s.takeBack(loaded, s.owedChange, was); err != nil {
 			return err
 		}
-		in := &trustInUse{store: store, generation: generation,
-			verifier: verifier.New(store, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
+		in := &trustInUse{store: loaded, generation: generation,
+			verifier: verifier.New(loaded, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
 		s.trust.Store(in)
 		if err := s.owePasses(in, s.owedChange, was); err != nil {
 			return err
 		}
-		s.followOwed, s.owedChange = false, cache.TrustChange{}
+		s.followOwed, s.owedChange = false, store.TrustChange{}
 	}
 	if s.cfg.MirrorPolicy {
 		s.mirrorPolicy()

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
@@ -37,8 +37,8 @@ const trialReferences = 1000
 
 // looked is what a look at one reference gave.
 type looked struct {
-	fact     *cache.Fact // nil: nothing is known but the problems
-	problems []cache.Problem
+	fact     *store.Fact // nil: nothing is known but the problems
+	problems []store.Problem
 	// retry is set when looking again later may tell more.
 	retry bool
 	// asked is set when revocation services are being asked.
@@ -49,13 +49,13 @@ type looked struct {
 
 // context returns what a fact about the reference depends on here, or the
 // reason why it is not verified: no statement governs it, or none verifies.
-func (s *Scheduler) context(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (cache.Context, trust.Reason) {
+func (s *Scheduler) context(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (store.Context, trust.Reason) {
 	tool := kindOf(ref.Carrier).Tool()
 	policy, reason := in.inForce().Policy(repository, tool)
 	if reason == "" && !in.inForce().Enabled(tool) {
 		reason = trust.NoPolicy
 	}
-	c := cache.Context{Tool: tool, Policy: policy}
+	c := store.Context{Tool: tool, Policy: policy}
 	if tool == trust.Notation {
 		c.MediaType = row.MediaType
 	}
@@ -66,7 +66,7 @@ func (s *Scheduler) context(in *trustInUse, repository string, row *cache.Row, r
 // under the statement in force, or only by another epoch, or a signer has come
 // that the index could not propose it for. If it has not, until is when what
 // revocation services said of it ends, 0 if nothing does.
-func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref *cache.Reference) (needs bool, until int64, err error) {
+func (s *Scheduler) needs(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (needs bool, until int64, err error) {
 	waits := len(ref.Problems) > 0
 	if !row.Present || waits && !unasked(ref.Problems) {
 		return false, 0, nil // not yet, or the retry timer's
@@ -100,7 +100,7 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *cache.Row, ref
 }
 
 // lookAt verifies one reference.
-func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *cache.Row, ref *cache.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	began := time.Now()
 	defer func() {
 		if err == nil {
@@ -146,18 +146,18 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 }
 
 // record turns an outcome into a fact and what belongs to the place.
-func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference, o *verifier.Outcome) looked {
-	l := looked{fact: &cache.Fact{
+func (s *Scheduler) record(in *trustInUse, row *store.Row, ref *store.Reference, o *verifier.Outcome) looked {
+	l := looked{fact: &store.Fact{
 		Subject: row.Digest, Signature: ref.Digest,
-		Context:    cache.Context{Tool: o.Tool, Policy: o.Policy, MediaType: o.MediaType},
+		Context:    store.Context{Tool: o.Tool, Policy: o.Policy, MediaType: o.MediaType},
 		Attachment: o.Attachment, Trust: in.generation, Epoch: verifier.Epoch,
 	}}
-	hints := map[cache.Hint]bool{}
+	hints := map[store.Hint]bool{}
 	for n, lo := range o.Layers {
 		v := lo.Verdict
 		s.counters.calls.Add(int64(lo.Calls))
 		if lo.Problem != "" {
-			l.problems = append(l.problems, cache.Problem{Layer: n, Reason: lo.Problem})
+			l.problems = append(l.problems, store.Problem{Layer: n, Reason: lo.Problem})
 			l.retry = l.retry || lo.Problem.Undecided() || lo.Problem == trust.DigestMismatch
 			v = trust.Verdict{Format: v.Format, Policy: v.Policy, Layer: v.Layer}
 		}
@@ -189,7 +189,7 @@ func (s *Scheduler) record(in *trustInUse, row *cache.Row, ref *cache.Reference,
 
 // whole is a look that ended before the first layer.
 func whole(r trust.Reason) looked {
-	return looked{problems: []cache.Problem{{Layer: -1, Reason: r}}, retry: r.Undecided() || r == trust.DigestMismatch}
+	return looked{problems: []store.Problem{{Layer: -1, Reason: r}}, retry: r.Undecided() || r == trust.DigestMismatch}
 }
 
 // reasonOf says which reason an error of package layout stands for.
@@ -204,9 +204,9 @@ func reasonOf(err error) trust.Reason {
 	return trust.IOError
 }
 
-func firstByDigest(row *cache.Row, ref *cache.Reference) bool {
+func firstByDigest(row *store.Row, ref *store.Reference) bool {
 	first := row.References[:min(len(row.References), trialReferences)]
-	return slices.ContainsFunc(first, func(r cache.Reference) bool { return r.Digest == ref.Digest })
+	return slices.ContainsFunc(first, func(r store.Reference) bool { return r.Digest == ref.Digest })
 }
 
 // maxPrior is how many earlier signature manifests of a subject are looked at
@@ -215,7 +215,7 @@ const maxPrior = 16
 
 // prior collects the verdicts on cosign layers of a subject that still say
 // what verifying again would.
-func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Reference) (map[trust.LayerID]trust.Verdict, error) {
+func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []store.Reference) (map[trust.LayerID]trust.Verdict, error) {
 	var verdicts map[trust.LayerID]trust.Verdict
 	n := 0
 	for _, ref := range old {
@@ -225,7 +225,7 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Refe
 		if n++; n > maxPrior {
 			break
 		}
-		f, ok, err := s.cfg.Store.Fact(subject, ref.Digest, cache.Context{Tool: trust.Cosign})
+		f, ok, err := s.cfg.Store.Fact(subject, ref.Digest, store.Context{Tool: trust.Cosign})
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +244,7 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []cache.Refe
 
 // living are the verdicts of a cosign fact that verifying again would repeat:
 // those with a ground in force.
-func (s *Scheduler) living(in *trustInUse, f *cache.Fact) map[trust.LayerID]trust.Verdict {
+func (s *Scheduler) living(in *trustInUse, f *store.Fact) map[trust.LayerID]trust.Verdict {
 	verdicts := map[trust.LayerID]trust.Verdict{}
 	if f.Context.Tool != trust.Cosign || f.Epoch != verifier.Epoch {
 		return verdicts
@@ -259,7 +259,7 @@ func (s *Scheduler) living(in *trustInUse, f *cache.Fact) map[trust.LayerID]trus
 
 // apply writes what a look gave into the reference: problems, and when to look
 // again, with back-off from a second to an hour.
-func (s *Scheduler) apply(ref *cache.Reference, l looked) {
+func (s *Scheduler) apply(ref *store.Reference, l looked) {
 	ref.Problems = l.problems
 	if !l.retry {
 		ref.Attempts, ref.NextTry = 0, s.again(l.until)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/layout"
 )
 
@@ -22,7 +23,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	known := make(map[string]*cache.Place, len(places))
+	known := make(map[string]*store.Place, len(places))
 	for i := range places {
 		known[places[i].Name] = &places[i]
 	}
@@ -137,7 +138,7 @@ func (l *listing) hidden(name string) error {
 // missing removes the places that are gone and marks those that were not
 // listed, and each directory that could not be: below it there may be more than
 // is known.
-func (s *Scheduler) missing(places []cache.Place, known map[string]*cache.Place, l *listing) error {
+func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place, l *listing) error {
 	for _, p := range places {
 		if l.found[p.Name] {
 			continue
@@ -171,6 +172,6 @@ func (s *Scheduler) missing(places []cache.Place, known map[string]*cache.Place,
 // unlist marks a place as one that could not be listed.
 func (s *Scheduler) unlist(name string) error {
 	yes := true
-	_, err := s.cfg.Store.Commit(cache.Batch{Place: name, Update: &cache.PlaceUpdate{Unlisted: &yes}})
+	_, err := s.cfg.Store.Commit(store.Batch{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes}})
 	return err
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -23,10 +23,10 @@ func crowd(b *testing.B) *world {
 	w.put("_cosign/team.pub", key.PEM())
 	stamp := "stamp"
 	for r := range 1000 {
-		batch := cache.Batch{Place: fmt.Sprintf("team%03d/app", r), SetTags: true, Complete: true,
-			Update: &cache.PlaceUpdate{Stamp: &stamp}, Tags: map[string]trust.Digest{}}
+		batch := store.Batch{Place: fmt.Sprintf("team%03d/app", r), SetTags: true, Complete: true,
+			Update: &store.PlaceUpdate{Stamp: &stamp}, Tags: map[string]trust.Digest{}}
 		for i := range 100 {
-			row := cache.Row{Digest: digestOf(fmt.Sprint(r, "/", i)), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Tagged: true}
+			row := store.Row{Digest: digestOf(fmt.Sprint(r, "/", i)), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Tagged: true}
 			batch.Facts = append(batch.Facts, w.claims(&row, fmt.Sprint(r, "/", i), []claim{byKey(key)})...)
 			batch.Rows = append(batch.Rows, row)
 			batch.Tags[fmt.Sprintf("v%02d", i)] = row.Digest

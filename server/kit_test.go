@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/changes"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // loader, a real cache.
 type daemon struct {
 	loader *verifier.Loader
-	store  *cache.Store
+	store  *store.Store
 	last   atomic.Pointer[verifier.TrustStore]
 	status atomic.Pointer[scheduler.Status]
 	// fail, if set, is what ReloadNow returns.
@@ -131,7 +132,7 @@ func start(t testing.TB, edit func(*Config)) *world {
 	w.d.status.Store(&scheduler.Status{FirstPass: true})
 	w.d.loader = must[*verifier.Loader](t)(verifier.NewLoader(verifier.Config{CosignDir: cfg.CosignDir, NotationDir: cfg.NotationDir,
 		Cosign: cfg.Cosign, Notation: cfg.Notation, Revocation: verifier.RevocationOffline}))
-	w.d.store = must[*cache.Store](t)(cache.Open(w.state, cache.Options{}))
+	w.d.store = must[*store.Store](t)(store.Open(w.state, store.Options{}))
 	check(t, w.d.ReloadNow(context.Background()))
 	check(t, w.d.store.Publish(context.Background()))
 	check(t, w.d.store.SetWhole(true)) // as at the end of the first pass
@@ -278,19 +279,19 @@ func digestOf(s string) trust.Digest { return trust.SumOf([]byte(s)) }
 func (w *world) image(repo, tag string, claims ...claim) trust.Digest {
 	w.t.Helper()
 	d := digestOf(repo + ":" + tag)
-	row := cache.Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100, Present: true, Tagged: true}
+	row := store.Row{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100, Present: true, Tagged: true}
 	facts := w.claims(&row, repo+":"+tag, claims)
-	w.commit(repo, map[string]trust.Digest{tag: d}, []cache.Row{row}, facts)
+	w.commit(repo, map[string]trust.Digest{tag: d}, []store.Row{row}, facts)
 	return d
 }
 
-func (w *world) claims(row *cache.Row, name string, claims []claim) (facts []cache.Fact) {
+func (w *world) claims(row *store.Row, name string, claims []claim) (facts []store.Fact) {
 	for i, c := range claims {
 		sig := digestOf(fmt.Sprintf("signature %d of %s", i, name))
 		// 4 is the number of notation's carrier, 1 of a cosign tag.
 		carrier := map[trust.Tool]uint8{trust.Cosign: 1, trust.Notation: 4}[c.tool]
-		row.References = append(row.References, cache.Reference{Digest: sig, Carrier: carrier})
-		f := cache.Fact{Subject: row.Digest, Signature: sig, Context: cache.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration()}
+		row.References = append(row.References, store.Reference{Digest: sig, Carrier: carrier})
+		f := store.Fact{Subject: row.Digest, Signature: sig, Context: store.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration()}
 		if c.tool == trust.Notation {
 			f.Context.MediaType = row.MediaType
 			f.Context.Policy, _ = w.d.TrustStore().InForce().Policy("any", trust.Notation)
@@ -309,11 +310,11 @@ func (w *world) claims(row *cache.Row, name string, claims []claim) (facts []cac
 	return facts
 }
 
-func (w *world) commit(repo string, tags map[string]trust.Digest, rows []cache.Row, facts []cache.Fact) {
+func (w *world) commit(repo string, tags map[string]trust.Digest, rows []store.Row, facts []store.Fact) {
 	w.t.Helper()
 	stamp := "stamp"
-	_, err := w.d.store.Commit(cache.Batch{Place: repo, SetTags: true, Complete: true, Tags: tags,
-		Update: &cache.PlaceUpdate{Stamp: &stamp}, Rows: rows, Facts: facts})
+	_, err := w.d.store.Commit(store.Batch{Place: repo, SetTags: true, Complete: true, Tags: tags,
+		Update: &store.PlaceUpdate{Stamp: &stamp}, Rows: rows, Facts: facts})
 	check(w.t, err)
 	check(w.t, w.d.store.Publish(context.Background()))
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
 
@@ -15,21 +16,21 @@ import (
 func listWorld(t *testing.T) (w *world, all []string) {
 	w = start(t, nil)
 	for _, repo := range []string{"a", "a/b", "empty", "z"} {
-		tags, rows := map[string]trust.Digest{}, []cache.Row{}
-		row := func(name string, r cache.Row) trust.Digest {
+		tags, rows := map[string]trust.Digest{}, []store.Row{}
+		row := func(name string, r store.Row) trust.Digest {
 			r.Digest, r.MediaType, r.Present = digestOf(repo+name), "m", true
 			rows = append(rows, r)
 			return r.Digest
 		}
 		if repo != "empty" {
 			for _, tag := range []string{"1", "2", "Latest"} {
-				tags[tag] = row(tag, cache.Row{Tagged: true})
+				tags[tag] = row(tag, store.Row{Tagged: true})
 				all = append(all, repo+":"+tag)
 			}
-			child := row("child", cache.Row{Child: true})
-			tags["multi"] = row("multi", cache.Row{Tagged: true, Children: []cache.Child{{Digest: child}}})
+			child := row("child", store.Row{Child: true})
+			tags["multi"] = row("multi", store.Row{Tagged: true, Children: []store.Child{{Digest: child}}})
 			all = append(all, repo+":multi")
-			alone := []trust.Digest{row("alone", cache.Row{}), row("alone too", cache.Row{})}
+			alone := []trust.Digest{row("alone", store.Row{}), row("alone too", store.Row{})}
 			slices.SortFunc(alone, func(a, b trust.Digest) int { return slices.Compare(a[:], b[:]) })
 			all = append(all, repo+"@"+alone[0].String(), repo+"@"+alone[1].String())
 		}

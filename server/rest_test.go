@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -144,10 +145,10 @@ func TestPagesTogetherAreTheList(t *testing.T) {
 	w := start(t, nil)
 	var want []string
 	for r := range 4 {
-		rows, tags := []cache.Row{}, map[string]trust.Digest{}
+		rows, tags := []store.Row{}, map[string]trust.Digest{}
 		for i := range 5 {
 			d := digestOf(fmt.Sprint(r, i))
-			rows = append(rows, cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
+			rows = append(rows, store.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
 			tags[fmt.Sprint("t", i)] = d
 			want = append(want, fmt.Sprintf("r%d:t%d", r, i))
 		}
@@ -190,16 +191,16 @@ func (c *countingLists) TagsAfter(repo, tag string, fn func(string, trust.Digest
 // many repositories without tags do not make a page cost more.
 func TestPageCostsNoMoreThanItShows(t *testing.T) {
 	w := start(t, nil)
-	rows, tags := []cache.Row{}, map[string]trust.Digest{}
+	rows, tags := []store.Row{}, map[string]trust.Digest{}
 	for i := range 1000 {
 		d := digestOf(fmt.Sprint(i))
-		rows = append(rows, cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
+		rows = append(rows, store.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
 		tags[fmt.Sprintf("t%04d", i)] = d
 	}
 	w.commit("a/one", tags, rows, nil)
-	var empty []cache.Batch
+	var empty []store.Batch
 	for i := range scanPerPage + 500 {
-		empty = append(empty, cache.Batch{Place: fmt.Sprintf("b/%05d", i), SetTags: true, Complete: true})
+		empty = append(empty, store.Batch{Place: fmt.Sprintf("b/%05d", i), SetTags: true, Complete: true})
 	}
 	_, err := w.d.store.Commit(empty...)
 	check(t, err)
@@ -311,7 +312,7 @@ func TestGateWithoutCache(t *testing.T) {
 func TestUnlistedIsNotNotFound(t *testing.T) {
 	w := sample(t)
 	yes := true
-	_, err := w.d.store.Commit(cache.Batch{Place: "locked", Update: &cache.PlaceUpdate{Unlisted: &yes}})
+	_, err := w.d.store.Commit(store.Batch{Place: "locked", Update: &store.PlaceUpdate{Unlisted: &yes}})
 	check(t, err)
 	check(t, w.d.store.Publish(t.Context()))
 	d := digestOf("nothing").String()

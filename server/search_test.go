@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -44,8 +44,8 @@ func sample(t *testing.T) *world {
 
 	// An index with a signed and an unsigned child, and a tag of the child.
 	index, amd, arm := digestOf("index"), digestOf("amd"), digestOf("arm")
-	rows := []cache.Row{
-		{Digest: index, MediaType: "application/vnd.oci.image.index.v1+json", Present: true, Tagged: true, Children: []cache.Child{
+	rows := []store.Row{
+		{Digest: index, MediaType: "application/vnd.oci.image.index.v1+json", Present: true, Tagged: true, Children: []store.Child{
 			{Digest: amd, Platform: "linux/amd64"}, {Digest: arm, Platform: "linux/arm64/v8"}}},
 		{Digest: amd, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Child: true, Tagged: true},
 		{Digest: arm, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Child: true},

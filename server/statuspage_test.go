@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/server/page"
@@ -46,8 +46,8 @@ func registry(t *testing.T, edit func(*Config)) (w *world, spare *signtest.Key) 
 
 	// An index whose children are signed, each for itself.
 	index, amd, arm := digestOf("index"), digestOf("amd"), digestOf("arm")
-	rows := []cache.Row{
-		{Digest: index, MediaType: "application/vnd.oci.image.index.v1+json", Present: true, Tagged: true, Children: []cache.Child{
+	rows := []store.Row{
+		{Digest: index, MediaType: "application/vnd.oci.image.index.v1+json", Present: true, Tagged: true, Children: []store.Child{
 			{Digest: amd, Platform: "linux/amd64"}, {Digest: arm, Platform: "linux/arm64/v8"}}},
 		{Digest: amd, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Child: true},
 		{Digest: arm, MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Child: true},
@@ -59,23 +59,23 @@ func registry(t *testing.T, edit func(*Config)) (w *world, spare *signtest.Key) 
 	// One that could not be listed lately, and one that nobody has looked at yet.
 	unlisted := true
 	w.images("legacy/reports", map[string][]claim{"2019": {byKey(team)}})
-	_, err := w.d.store.Commit(cache.Batch{Place: "legacy/reports", Update: &cache.PlaceUpdate{Unlisted: &unlisted}})
+	_, err := w.d.store.Commit(store.Batch{Place: "legacy/reports", Update: &store.PlaceUpdate{Unlisted: &unlisted}})
 	check(t, err)
-	row := cache.Row{Digest: digestOf("just pushed"), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Tagged: true}
+	row := store.Row{Digest: digestOf("just pushed"), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true, Tagged: true}
 	w.claims(&row, "just pushed", []claim{byKey(team)})
 	w.d.status.Store(&scheduler.Status{FirstPass: true, LastPass: now, PassTook: 3 * time.Millisecond, Repositories: 7, Work: scheduler.Work{Verified: 14}})
-	w.commit("library/cache", map[string]trust.Digest{"8": row.Digest}, []cache.Row{row}, nil)
+	w.commit("library/cache", map[string]trust.Digest{"8": row.Digest}, []store.Row{row}, nil)
 	return w, spare
 }
 
 // images commits a repository of several tags.
 func (w *world) images(repo string, tags map[string][]claim) {
 	w.t.Helper()
-	var rows []cache.Row
-	var facts []cache.Fact
+	var rows []store.Row
+	var facts []store.Fact
 	names := map[string]trust.Digest{}
 	for tag, claims := range tags {
-		row := cache.Row{Digest: digestOf(repo + ":" + tag), MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100, Present: true, Tagged: true}
+		row := store.Row{Digest: digestOf(repo + ":" + tag), MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100, Present: true, Tagged: true}
 		facts = append(facts, w.claims(&row, repo+":"+tag, claims)...)
 		rows = append(rows, row)
 		names[tag] = row.Digest
@@ -185,12 +185,12 @@ func TestImagePageOfIndex(t *testing.T) {
 // A page has a bounded number of rows and the address of the next one.
 func TestStatusPagePages(t *testing.T) {
 	w := start(t, nil)
-	tags, list := map[string]trust.Digest{}, []cache.Row{}
+	tags, list := map[string]trust.Digest{}, []store.Row{}
 	const n = 120
 	for i := range n {
 		d := digestOf(fmt.Sprint(i))
 		tags[fmt.Sprintf("v%03d", i)] = d
-		list = append(list, cache.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
+		list = append(list, store.Row{Digest: d, MediaType: "m", Present: true, Tagged: true})
 	}
 	w.commit("many/tags", tags, list, nil)
 	next := regexp.MustCompile(`<a class="next" rel="next" href="([^"]*)">`)
@@ -221,9 +221,9 @@ func TestStatusPageHostileNames(t *testing.T) {
 	w.put("_notation/truststore/x509/ca/team/root.pem", signtest.CertPEM(root.Cert()))
 	w.put("_cosign/"+strings.ReplaceAll(evil, "/", "")+".pub", []byte("x"))
 	d := digestOf("evil")
-	row := cache.Row{Digest: d, MediaType: evil, Present: true, Tagged: true, Children: []cache.Child{{Digest: d, Platform: evil}}}
+	row := store.Row{Digest: d, MediaType: evil, Present: true, Tagged: true, Children: []store.Child{{Digest: d, Platform: evil}}}
 	facts := w.claims(&row, "evil", []claim{{tool: trust.Notation, signer: signtest.CertSigner("ca", "team", root.Cert()), author: "CN=" + evil}})
-	w.commit(evil, map[string]trust.Digest{evil: d}, []cache.Row{row}, facts)
+	w.commit(evil, map[string]trust.Digest{evil: d}, []store.Row{row}, facts)
 	link := regexp.MustCompile(`<a class="tag" href="([^"]*)"`).FindStringSubmatch(w.get("/ui/").body)
 	if link == nil {
 		t.Fatal("the image is not in the list")

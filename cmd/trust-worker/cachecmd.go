@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trust-worker/cache"
+	"trust-worker/cache/store"
 )
 
 func newCacheCommand(s *settings) *cobra.Command {
@@ -30,7 +30,7 @@ Beside a running daemon only the published files are read.`,
 			if err := s.complete(cmd, false); err != nil {
 				return err
 			}
-			report, err := cache.Check(cmd.Context(), s.state)
+			report, err := store.Check(cmd.Context(), s.state)
 			if err != nil {
 				return err
 			}

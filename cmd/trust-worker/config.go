@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/changes/webhook"
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
@@ -66,7 +67,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.cosign, "cosign", true, "verify cosign signatures")
 	f.BoolVar(&s.notation, "notation", true, "verify notation signatures")
 	f.StringVar(&s.revocation, "revocation", "online", "revocation of notation certificates: online, offline or ignore")
-	f.DurationVar(&s.lease, "lease", cache.DefaultLease, "how long readers believe answers that are not confirmed")
+	f.DurationVar(&s.lease, "lease", store.DefaultLease, "how long readers believe answers that are not confirmed")
 	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "time between passes over storage")
 	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "time between passes that re-read signatures (negative: never)")
 	f.IntVar(&s.workers, "workers", 0, "turns that run at once (default one for each processor)")
@@ -222,7 +223,7 @@ func (s *settings) logger() (*slog.Logger, error) {
 func (s *settings) loader(log *slog.Logger) (*verifier.Loader, error) {
 	memory := s.memory
 	if memory == nil {
-		memory = verifier.ReadMemory(s.state, cache.Exists(s.state))
+		memory = verifier.ReadMemory(s.state, store.Exists(s.state))
 	}
 	if note := memory.Note(); note != "" && s.enable && s.notation {
 		level := slog.LevelWarn
@@ -281,9 +282,9 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 }
 
 // store opens the cache for writing, and the trust memory beside it.
-func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, error) {
-	store, err := cache.Open(s.state, cache.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() error {
-		memory, err := verifier.OpenMemory(s.state, cache.Exists(s.state), s.memory)
+func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, error) {
+	store, err := store.Open(s.state, store.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() error {
+		memory, err := verifier.OpenMemory(s.state, store.Exists(s.state), s.memory)
 		if err == nil {
 			s.memory = memory
 		}
@@ -298,7 +299,7 @@ func (s *settings) store(log *slog.Logger, lease time.Duration) (*cache.Store, e
 
 // onStore opens the cache for f. Damage that f meets is set aside at the next
 // opening.
-func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*cache.Store) error) (err error) {
+func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*store.Store) error) (err error) {
 	store, err := s.store(log, lease)
 	if err != nil {
 		return err
@@ -313,7 +314,7 @@ func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*cache.
 }
 
 // scheduler builds a scheduler on an open store.
-func (s *settings) scheduler(store *cache.Store, roots []scheduler.Storage, loader *verifier.Loader, log *slog.Logger) scheduler.Config {
+func (s *settings) scheduler(store *store.Store, roots []scheduler.Storage, loader *verifier.Loader, log *slog.Logger) scheduler.Config {
 	return scheduler.Config{Storage: roots, Loader: loader, Store: store, Workers: s.workers,
 		ScanInterval: s.scanInterval, SlowInterval: s.slowInterval, Log: log, Revocation: s.revocationChecker(log),
 		ConfirmInterval: min(10*time.Second, max(s.lease/3, 100*time.Millisecond))}

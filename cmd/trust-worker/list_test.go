@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -66,7 +67,7 @@ func TestListReportsDamage(t *testing.T) {
 // and a list says that there may be more.
 func TestPartialCacheIsNotDecided(t *testing.T) {
 	dir := t.TempDir()
-	store, err := cache.Open(dir, cache.Options{})
+	store, err := store.Open(dir, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

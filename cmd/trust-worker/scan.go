@@ -13,6 +13,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
 )
@@ -82,7 +83,7 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, anew bool) (*scan
 	}
 	s.anew = anew
 	var work scheduler.Work
-	pass := func(store *cache.Store) (err error) {
+	pass := func(store *store.Store) (err error) {
 		work, err = s.pass(ctx, stderr, store, log)
 		return err
 	}
@@ -101,7 +102,7 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, anew bool) (*scan
 }
 
 // pass is one pass over storage with an open cache.
-func (s *settings) pass(ctx context.Context, stderr io.Writer, store *cache.Store, log *slog.Logger) (work scheduler.Work, err error) {
+func (s *settings) pass(ctx context.Context, stderr io.Writer, store *store.Store, log *slog.Logger) (work scheduler.Work, err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
 		return work, err

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
@@ -60,14 +61,14 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 		return err
 	}
 	for {
-		err := s.onStore(log, s.lease, func(store *cache.Store) error { return s.serveOnce(ctx, store, log, ready) })
+		err := s.onStore(log, s.lease, func(store *store.Store) error { return s.serveOnce(ctx, store, log, ready) })
 		switch {
 		case err == nil:
 			log.Info("stopped")
 			return nil
 		case ctx.Err() != nil:
 			return err
-		case errors.Is(err, cache.ErrStateGone): // another daemon may have it by now, which Open tells
+		case errors.Is(err, store.ErrStateGone): // another daemon may have it by now, which Open tells
 			log.Error("beginning anew", "error", err)
 		case errors.Is(err, cache.ErrDamaged): // which Open tells
 		default:
@@ -80,7 +81,7 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 	}
 }
 
-func (s *settings) serveOnce(ctx context.Context, store *cache.Store, log *slog.Logger, ready func(context.Context) error) (err error) {
+func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.Logger, ready func(context.Context) error) (err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
 		return err
@@ -219,7 +220,7 @@ func statusPath(state string) string { return filepath.Join(state, "status.json"
 
 // writeStatus leaves the daemon's condition in the state directory, every two
 // seconds. It is for people; no answer rests on it.
-func (s *settings) writeStatus(ctx context.Context, store *cache.Store, sched *scheduler.Scheduler, told *observed, hooks *webhook.Sender) error {
+func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *scheduler.Scheduler, told *observed, hooks *webhook.Sender) error {
 	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt(), Off: s.off()}
 	log, err := s.logger()
 	if err != nil {

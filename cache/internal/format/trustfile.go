@@ -1,0 +1,138 @@
+package format
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"trust-worker/cache/internal/cachepb"
+	"trust-worker/trust"
+)
+
+// EqualTerms compares everything but the materials.
+func EqualTerms(a, b trust.Terms) bool {
+	return a.Cosign == b.Cosign && a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
+		a.PolicyDetail == b.PolicyDetail && a.DefaultPolicy == b.DefaultPolicy && slices.Equal(a.RegistryNames, b.RegistryNames) &&
+		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
+			return x.Name == y.Name && x.Policy == y.Policy && x.Verifies == y.Verifies &&
+				slices.Equal(x.Scopes, y.Scopes) && slices.Equal(x.Stores, y.Stores)
+		})
+}
+
+// SamePolicies reports whether every repository is governed by a statement of
+// the same meaning under both.
+func SamePolicies(a, b trust.Terms) bool {
+	return a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
+		slices.Equal(a.RegistryNames, b.RegistryNames) &&
+		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
+			return x.Policy == y.Policy && x.Verifies == y.Verifies && slices.Equal(x.Scopes, y.Scopes)
+		})
+}
+
+// PoliciesSum stands for what samePolicies compares; it is never 0.
+func PoliciesSum(t trust.Terms) uint64 {
+	type governs struct {
+		Policy   trust.PolicyID
+		Verifies bool
+		Scopes   []string
+	}
+	var all []governs
+	for _, st := range t.Statements {
+		all = append(all, governs{st.Policy, st.Verifies, st.Scopes})
+	}
+	b, err := json.Marshal([]any{t.Notation, t.PolicyProblem, t.RegistryNames, all})
+	if err != nil {
+		panic(err) // plain values
+	}
+	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:]) | 1
+}
+
+// SignersSum stands for the set of signers in force; it is never 0.
+func SignersSum(t trust.Terms) uint64 {
+	all := make([]string, 0, len(t.Materials))
+	for _, m := range t.Materials {
+		id := m.Signer.ID()
+		all = append(all, string(id[:]))
+	}
+	slices.Sort(all)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "")))
+	return binary.BigEndian.Uint64(sum[:]) | 1
+}
+
+// TrustFile is a published trust file, decoded.
+type TrustFile struct {
+	InForce *trust.InForce
+	// Published is when the file was written, Unix nanoseconds; lease is how
+	// long it is believed without confirmation, 0 for ever.
+	Published, Lease int64
+	// Partial: what is not in the cache may be in storage.
+	Partial bool
+}
+
+// OpenTrust reads a trust file, which it leaves open: while it is, no other file is
+// taken for it.
+func OpenTrust(path string) (*TrustFile, *os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	var p cachepb.Trust
+	if ok, err := UnsealMessage([]byte(filepath.Base(path)), b, &p); err != nil || !ok {
+		return nil, nil, errors.Join(fmt.Errorf("%w: %s", ErrDamaged, path), f.Close())
+	}
+	t, err := DecodeTrust(&p)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return t, f, nil
+}
+
+// DecodeTrust refuses a file with a field that it does not know: what a later version
+// adds narrows what is trusted.
+func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
+	unknown := len(p.ProtoReflect().GetUnknown())
+	t := &TrustFile{Published: p.PublishedAt, Lease: p.Lease, Partial: p.Partial}
+	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: DecodeReason(p.PolicyProblem),
+		RegistryNames: p.RegistryNames, PolicyDetail: p.PolicyDetail, DefaultPolicy: p.DefaultPolicy}
+	for _, ps := range p.Signers {
+		unknown += len(ps.ProtoReflect().GetUnknown())
+		if s := DecodeSigner(ps); ps.Left != 0 {
+			terms.Left = append(terms.Left, s)
+		} else {
+			terms.Materials = append(terms.Materials, trust.Material{Signer: s, Author: ps.Author})
+		}
+	}
+	for _, pst := range p.Statements {
+		unknown += len(pst.ProtoReflect().GetUnknown())
+		terms.Statements = append(terms.Statements, trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores,
+			Policy: DecodePolicy(pst.Policy), Verifies: pst.Verifies})
+	}
+	if unknown > 0 {
+		return nil, ErrFormat
+	}
+	t.InForce = trust.NewInForce(terms)
+	return t, nil
+}
+
+func EncodeSigner(s trust.Signer, author string, left int64) *cachepb.Signer {
+	return &cachepb.Signer{Tool: EncodeCode(ToolCodes, s.Tool), StoreType: s.StoreType,
+		StoreName: s.StoreName, Fingerprint: s.Fingerprint[:], Author: author, Left: left}
+}
+
+func DecodeSigner(p *cachepb.Signer) trust.Signer {
+	s := trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}
+	copy(s.Fingerprint[:], p.Fingerprint)
+	return s
+}

@@ -1,0 +1,102 @@
+package format
+
+import (
+	"crypto/sha256"
+
+	"trust-worker/cache/internal/cachepb"
+	"trust-worker/trust"
+)
+
+// Verdicts as messages, and back.
+
+// AuthorKey is under what an author's text is stored.
+type AuthorKey [16]byte
+
+// AuthorKeyOf is the first half of the SHA-256 of an author's text.
+func AuthorKeyOf(text string) AuthorKey {
+	sum := sha256.Sum256([]byte(text))
+	return AuthorKey(sum[:len(AuthorKey{})])
+}
+
+// DecodeSigners reads the signers of a ground. Bytes that are no whole number of
+// them give none: such a ground holds never.
+func DecodeSigners(list []trust.SignerID, b []byte) []trust.SignerID {
+	const size = len(trust.SignerID{})
+	if len(b)%size != 0 {
+		return list
+	}
+	for ; len(b) > 0; b = b[size:] {
+		list = append(list, trust.SignerID(b))
+	}
+	return list
+}
+
+// DecodePolicy gives the zero policy, which is cosign's, for what is none.
+func DecodePolicy(b []byte) (p trust.PolicyID) {
+	if len(b) == len(p) {
+		copy(p[:], b)
+	}
+	return p
+}
+
+// DecodeVerdict decodes a verdict; author gives the text under a key.
+func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Verdict {
+	v := trust.Verdict{
+		Format:               DecodeCode(FormatCodes, p.Format),
+		StoreType:            DecodeCode(StoreTypeCodes, p.StoreType),
+		Reason:               DecodeReason(p.Reason),
+		LoggedExpiry:         p.LoggedExpiry,
+		RevocationNotChecked: p.RevocationNotChecked,
+		RevocationLogged:     p.RevocationLogged,
+		RevocationUntil:      p.RevocationUntil,
+		VerifiedAt:           p.VerifiedAt,
+		Epoch:                p.Epoch,
+	}
+	copy(v.Layer[:], p.Layer)
+	v.Policy = DecodePolicy(p.Policy)
+	if len(p.Author) > 0 {
+		v.Author = author(p.Author)
+	}
+	for _, g := range p.Grounds {
+		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit)}
+		if len(g.ProtoReflect().GetUnknown()) == 0 {
+			ground.Signers = DecodeSigners(nil, g.Signers)
+		}
+		v.Grounds = append(v.Grounds, ground)
+	}
+	return v
+}
+
+// EncodeVerdict is the inverse; author stores a text and returns its key.
+func EncodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (_ *cachepb.Verdict, err error) {
+	p := &cachepb.Verdict{
+		Format:               EncodeCode(FormatCodes, v.Format),
+		StoreType:            EncodeCode(StoreTypeCodes, v.StoreType),
+		Reason:               EncodeCode(ReasonCodes, v.Reason),
+		LoggedExpiry:         v.LoggedExpiry,
+		RevocationNotChecked: v.RevocationNotChecked,
+		RevocationLogged:     v.RevocationLogged,
+		RevocationUntil:      v.RevocationUntil,
+		VerifiedAt:           v.VerifiedAt,
+		Epoch:                v.Epoch,
+	}
+	if v.Layer != (trust.LayerID{}) {
+		p.Layer = v.Layer[:]
+	}
+	if v.Policy != (trust.PolicyID{}) {
+		p.Policy = v.Policy[:]
+	}
+	if v.Author != "" {
+		if p.Author, err = author(v.Author); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range v.Grounds {
+		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: EncodeCode(ReasonCodes, g.Limit)}
+		for _, s := range g.Signers {
+			pg.Signers = append(pg.Signers, s[:]...)
+		}
+		p.Grounds = append(p.Grounds, pg)
+	}
+	return p, nil
+}

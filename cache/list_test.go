@@ -1,0 +1,121 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"trust-worker/cache/internal/format"
+	"trust-worker/cache/store"
+	"trust-worker/trust"
+)
+
+// Beginning in the middle gives the rest of the whole list, and what comes
+// before is not visited.
+func TestSeek(t *testing.T) {
+	s := openStore(t, t.TempDir(), store.Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	put := func(repo string, tags ...string) {
+		b := store.Batch{Place: repo, SetTags: true, Complete: true, Tags: map[string]trust.Digest{}}
+		for _, tag := range tags {
+			b.Tags[tag] = image
+		}
+		mustCommit(t, s, b)
+	}
+	for r := range 5 {
+		put(fmt.Sprint("r", r), "a", "a-b", "a.b", "b", "z")
+	}
+	publish(t, s)
+	put("r1/sub", "a") // a delta beside the base
+	put("r2", "a", "c")
+	put("r4")
+	publish(t, s)
+	snap := snapshot(t, openReader(t, s.dir))
+	if len(snap.layers) == 1 {
+		t.Fatal("there is no delta")
+	}
+	var repos []string
+	err := snap.Repositories(func(name string) error { repos = append(repos, name); return nil })
+	if err != nil || len(repos) != 6 {
+		t.Fatal(repos, err)
+	}
+	for _, from := range append(repos, "", "r1/a", "r9") {
+		var want, got []string
+		for _, name := range repos {
+			if name >= from {
+				want = append(want, name)
+			}
+		}
+		if err := snap.RepositoriesFrom(from, func(name string) error { got = append(got, name); return nil }); err != nil || !slices.Equal(got, want) {
+			t.Errorf("from %q: %v, %v", from, got, err)
+		}
+		if m := snap.layers.Merged(format.InRepositories, nil, []byte(from)); len(want) > 0 && string(m.K) != want[0] {
+			t.Errorf("from %q begins at %q", from, m.K)
+		}
+	}
+	for _, repo := range repos {
+		var tags []string
+		if err := snap.Tags(repo, func(tag string, _ trust.Digest) error { tags = append(tags, tag); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for _, after := range append(slices.Clone(tags), "", "a-", "~") {
+			var want, got []string
+			for _, tag := range tags {
+				if tag > after {
+					want = append(want, tag)
+				}
+			}
+			err := snap.TagsAfter(repo, after, func(tag string, _ trust.Digest) error { got = append(got, tag); return nil })
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s after %q: %v, want %v (%v)", repo, after, got, want, err)
+			}
+		}
+	}
+}
+
+// The digests of a repository come in order from any one on, whether they are in
+// the base, in the delta or in both, and tell which no tag and no index names.
+func TestDigestsFrom(t *testing.T) {
+	s := openStore(t, t.TempDir(), store.Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	digest := func(name string) trust.Digest { return trust.SumOf([]byte(name)) }
+	commit := func(repo string, tags ...string) {
+		b := store.Batch{Place: repo, SetTags: true, Complete: true, Tags: map[string]trust.Digest{},
+			Rows: []store.Row{{Digest: digest("alone"), Present: true}, {Digest: digest("child"), Present: true, Child: true}}}
+		for _, tag := range tags {
+			b.Tags[tag] = digest(tag)
+			b.Rows = append(b.Rows, store.Row{Digest: b.Tags[tag], Present: true, Tagged: true})
+		}
+		mustCommit(t, s, b)
+	}
+	commit("a", "1", "2", "3")
+	commit("a/b", "x")
+	publish(t, s)
+	if err := s.Fold(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	commit("a", "2", "3", "4")
+	publish(t, s)
+	snap := snapshot(t, openReader(t, s.dir))
+	if len(snap.layers) == 1 {
+		t.Fatal("there is no delta")
+	}
+	all := []trust.Digest{digest("2"), digest("3"), digest("4"), digest("alone"), digest("child")}
+	slices.SortFunc(all, func(a, b trust.Digest) int { return slices.Compare(a[:], b[:]) })
+	for i := range all {
+		var got []trust.Digest
+		err := snap.DigestsFrom("a", all[i], func(d trust.Digest, alone bool) error {
+			if got = append(got, d); alone != (d == digest("alone")) {
+				t.Errorf("%s: alone is %v", d, alone)
+			}
+			_, err := snap.Image("a", d)
+			return err
+		})
+		if err != nil || !slices.Equal(got, all[i:]) {
+			t.Errorf("digests from %s: %v %v", all[i], got, err)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"trust-worker/cache/internal/cachepb"
+	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
+)
+
+// What Prune keeps of what is nowhere any more.
+const (
+	// keepFacts is how long a fact outlives its last place, so that a
+	// push-delete loop or a briefly missing mount costs no cryptography.
+	keepFacts = 3 * 24 * time.Hour
+	// maxOrphans bounds how many such facts are kept at all.
+	maxOrphans = 100_000
+	// kindsPerRow and minKinds bound what is remembered of manifests; beyond
+	// it all is forgotten, and opened again when an index next changes.
+	kindsPerRow = 8
+	minKinds    = 1_000_000
+
+	pruneChunk = 2_000
+)
+
+// Pruned is what Prune did.
+type Pruned struct {
+	Orphans int // facts without a place, kept
+	Facts   int // deleted
+	Kinds   int // forgotten
+}
+
+// Prune deletes facts that have had no place for some days, also for want of a
+// policy under which they would count, and forgets what
+// too many manifests are. It works in short transactions and may be called at
+// any time.
+func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
+	var after []byte
+	for {
+		var more bool
+		s.write.Lock()
+		err = s.update(func(tx *bbolt.Tx) error {
+			after, more, err = s.pruneFacts(tx, after, &p)
+			return err
+		})
+		s.write.Unlock()
+		if err != nil || ctx.Err() != nil {
+			return p, err
+		}
+		if !more {
+			break
+		}
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	return p, s.update(func(tx *bbolt.Tx) error { return pruneKinds(tx, &p) })
+}
+
+// pruneFacts looks at up to pruneChunk facts after a key.
+func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, more bool, err error) {
+	now := s.opts.Now()
+	orphans := tx.Bucket(privOrphans)
+	choose := func(string) policyChoice { return policyChoice{refused: true} } // not known yet
+	if f := s.pub.inForce.Load(); f != nil {
+		choose = policyChooser(f)
+	}
+	var gone, found, lost [][]byte
+	cur := tx.Bucket(privFacts).Cursor()
+	k, _ := cur.Seek(after)
+	if after != nil && bytes.Equal(k, after) {
+		k, _ = cur.Next()
+	}
+	for n := 0; k != nil && n < pruneChunk; n++ {
+		last = bytes.Clone(k)
+		placed, err := isPlaced(tx, k, choose)
+		if err != nil {
+			return nil, false, err
+		}
+		since, marked, err := format.Unseal(k, orphans.Get(k))
+		switch {
+		case err != nil:
+			return nil, false, err
+		case placed && marked:
+			found = append(found, last)
+		case placed:
+		case !marked && p.Orphans < maxOrphans:
+			lost = append(lost, last)
+			p.Orphans++
+		case marked && p.Orphans < maxOrphans && now.Sub(time.Unix(int64(binary.BigEndian.Uint64(since)), 0)) < keepFacts:
+			p.Orphans++
+		default:
+			gone = append(gone, last)
+		}
+		k, _ = cur.Next()
+	}
+	for _, key := range found {
+		if err := orphans.Delete(key); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, key := range lost {
+		if err := orphans.Put(key, format.Seal(key, format.Number(uint64(now.Unix())))); err != nil {
+			return nil, false, err
+		}
+	}
+	c := newCommit(s, tx)
+	for _, key := range gone {
+		if err := c.dropFact(key); err != nil {
+			return nil, false, err
+		}
+	}
+	p.Facts += len(gone)
+	return last, k != nil, nil
+}
+
+// isPlaced reports whether some row of the fact's subject refers to its signature,
+// where a notation fact is about the statement in force. While none is, for want of
+// a policy that can be read, it may be again what it was.
+func isPlaced(tx *bbolt.Tx, key []byte, choose func(string) policyChoice) (bool, error) {
+	subject, signature := key[:32], key[32:64]
+	cur := tx.Bucket(privDigests).Cursor()
+	for k, _ := cur.Seek(subject); bytes.HasPrefix(k, subject); k, _ = cur.Next() {
+		rowKey := append(bytes.Clone(k[32:]), subject...)
+		var row cachepb.Row
+		if ok, err := format.UnsealMessage(rowKey, tx.Bucket(privRows).Get(rowKey), &row); err != nil || !ok {
+			return false, err
+		}
+		if !slices.ContainsFunc(row.References, func(r *cachepb.Reference) bool { return bytes.Equal(r.Digest, signature) }) {
+			continue
+		}
+		if len(key) == 64 { // cosign's
+			return true, nil
+		}
+		name, _, err := format.Unseal(k[32:], tx.Bucket(privPlaceIDs).Get(k[32:]))
+		if err != nil {
+			return false, err
+		}
+		choice := choose(string(name))
+		here := Context{Tool: trust.Notation, Policy: choice.policy, MediaType: row.MediaType}
+		if choice.refused || bytes.Equal(here.key(), key[64:]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// dropFact deletes a fact with its index rows and its orphan mark.
+func (c *commit) dropFact(key []byte) error {
+	facts := c.tx.Bucket(privFacts)
+	var was cachepb.Fact
+	if _, err := format.UnsealMessage(key, facts.Get(key), &was); err != nil {
+		return err
+	}
+	if err := c.file(key, &cachepb.Fact{Id: was.Id}, &was, nil, ""); err != nil {
+		return err
+	}
+	if err := c.tx.Bucket(privOrphans).Delete(key); err != nil {
+		return err
+	}
+	return facts.Delete(key)
+}
+
+func pruneKinds(tx *bbolt.Tx, p *Pruned) error {
+	kinds := tx.Bucket(privKinds).Stats().KeyN
+	if kinds <= max(minKinds, kindsPerRow*tx.Bucket(privRows).Stats().KeyN) {
+		return nil
+	}
+	p.Kinds = kinds
+	if err := tx.DeleteBucket(privKinds); err != nil {
+		return err
+	}
+	_, err := tx.CreateBucket(privKinds)
+	return err
+}
