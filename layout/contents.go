@@ -60,32 +60,13 @@ type Image struct {
 	Unreadable trust.Reason
 }
 
-// Carrier is how a signature names its subject.
-type Carrier string
-
-// The carriers.
-const (
-	CosignTag        Carrier = "cosign-tag"        // tag sha256-<hex>.sig
-	CosignReferrer   Carrier = "cosign-referrer"   // subject, layers as with the tag
-	CosignBundle     Carrier = "cosign-bundle"     // subject, sigstore bundle; maybe an attestation
-	NotationReferrer Carrier = "notation-referrer" // subject, JWS or COSE envelope
-)
-
-// Tool returns the tool that the carrier belongs to.
-func (c Carrier) Tool() trust.Tool {
-	if c == NotationReferrer {
-		return trust.Notation
-	}
-	return trust.Cosign
-}
-
 // Reference is a signature manifest that names a subject.
 type Reference struct {
 	Digest trust.Digest
 	// Carrier is the manifest's own where it has the subject itself, also if a
 	// tag names the same subject: a tag that anybody can add must not have a
 	// bundle read as something else.
-	Carrier Carrier
+	Carrier trust.Carrier
 	// Unreadable says why the manifest cannot be used: blob-missing, io-error,
 	// digest-mismatch, limit-exceeded, malformed, ambiguous; or "".
 	Unreadable trust.Reason

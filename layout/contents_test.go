@@ -19,7 +19,7 @@ func wantReferences(t *testing.T, c *Contents, of trust.Digest, want map[trust.D
 	t.Helper()
 	got := map[trust.Digest]string{}
 	for _, ref := range c.Signatures[of] {
-		got[ref.Digest] = strings.TrimSpace(string(ref.Carrier) + " " + string(ref.Unreadable))
+		got[ref.Digest] = strings.TrimSpace(ref.Carrier.String() + " " + string(ref.Unreadable))
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("signatures of %s:\n%v, want\n%v", of, got, want)
@@ -67,7 +67,7 @@ func TestCarriersAddUp(t *testing.T) {
 		t.Errorf("tags %v", c.Tags)
 	}
 	for _, ref := range c.Signatures[a] {
-		if tool := ref.Carrier.Tool(); (tool == trust.Notation) != (ref.Carrier == NotationReferrer) {
+		if tool := ref.Carrier.Tool(); (tool == trust.Notation) != (ref.Carrier == trust.NotationReferrer) {
 			t.Errorf("%s is %s's", ref.Carrier, tool)
 		}
 	}

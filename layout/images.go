@@ -58,17 +58,17 @@ func (r *resolver) image(n *node) *Image {
 
 // signatures collects the carriers.
 func (r *resolver) signatures() {
-	add := func(subject trust.Digest, n *node, c Carrier) {
+	add := func(subject trust.Digest, n *node, c trust.Carrier) {
 		r.c.Signatures[subject] = append(r.c.Signatures[subject], Reference{Digest: n.digest, Carrier: c, Unreadable: n.flaw()})
 	}
 	for _, n := range r.order {
-		if c := n.kind.Class.carrier(); c != "" {
+		if c := n.kind.Class.carrier(); c != 0 {
 			add(n.kind.Subject, n, c)
 		}
 	}
 	for _, e := range r.entries { // after: see Reference.Carrier
 		if e.use == tagSignature {
-			add(e.subject, r.nodes[e.digest], CosignTag)
+			add(e.subject, r.nodes[e.digest], trust.CosignTag)
 		}
 	}
 	r.c.sortReferences()

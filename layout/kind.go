@@ -39,17 +39,17 @@ func (c Class) String() string {
 	return "class of another version"
 }
 
-// carrier is how a manifest of the class says that it is a signature, or "".
-func (c Class) carrier() Carrier {
+// carrier is how a manifest of the class says that it is a signature, or 0.
+func (c Class) carrier() trust.Carrier {
 	switch c {
 	case CosignSignature:
-		return CosignReferrer
+		return trust.CosignReferrer
 	case SigstoreBundle:
-		return CosignBundle
+		return trust.CosignBundle
 	case NotationSignature:
-		return NotationReferrer
+		return trust.NotationReferrer
 	}
-	return ""
+	return 0
 }
 
 // Kind is what a manifest is, by its own bytes alone: the same in every

@@ -122,7 +122,7 @@ func checkManifest(t testing.TB, m *Manifest) {
 	if (m.Class == Malformed || m.Class == Excessive) && (m.Flaw() == "" || m.Layers != nil || m.Subject != (trust.Digest{})) {
 		t.Errorf("flawed, and yet %+v", m)
 	}
-	if m.Class.carrier() != "" && m.Subject == (trust.Digest{}) {
+	if m.Class.carrier() != 0 && m.Subject == (trust.Digest{}) {
 		t.Errorf("%v without subject", m.Class)
 	}
 	if len(m.Children) > 0 && (m.Layers != nil || m.ConfigMediaType != "") {

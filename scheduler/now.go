@@ -112,7 +112,7 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 		waits := false
 		for k := range row.References {
 			ref, l := &row.References[k], &looks[k]
-			if !n.in.inForce().Enabled(kindOf(ref.Carrier).Tool()) || round > 0 && !l.waits() {
+			if !n.in.inForce().Enabled(ref.Carrier.Tool()) || round > 0 && !l.waits() {
 				continue
 			}
 			if len(ref.Problems) > 0 {
@@ -134,7 +134,7 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 	out := cache.NewListing(budget)
 	for k := range row.References {
 		ref := &row.References[k]
-		if tool := kindOf(ref.Carrier).Tool(); n.in.inForce().Enabled(tool) {
+		if tool := ref.Carrier.Tool(); n.in.inForce().Enabled(tool) {
 			for _, sig := range n.decide(tool, ref, looks[k]) {
 				out.Add(&sig)
 			}

@@ -9,7 +9,6 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
 )
 
 // plan is what a scan makes of a repository: its rows, with what could be
@@ -62,7 +61,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 				return nil, errLong
 			}
 			ref := &row.References[k]
-			pl.notation = pl.notation || kindOf(ref.Carrier) == verifier.Notation
+			pl.notation = pl.notation || ref.Carrier.Tool() == trust.Notation
 			was := had[ref.Digest]
 			if was != nil {
 				ref.Attempts = was.Attempts
@@ -175,7 +174,7 @@ func rowsOf(c *layout.Contents) []store.Row {
 			rows[subject] = row
 		}
 		for _, ref := range refs[:min(len(refs), store.MaxReferences+1)] {
-			r := store.Reference{Digest: ref.Digest, Carrier: carriers[ref.Carrier]}
+			r := store.Reference{Digest: ref.Digest, Carrier: ref.Carrier}
 			unusable := ref.Unreadable
 			if img := c.Images[subject]; unusable == "" && img != nil {
 				if unusable = img.Unreadable; img.Ambiguous {

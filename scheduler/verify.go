@@ -14,22 +14,6 @@ import (
 	"trust-worker/verifier/revocation"
 )
 
-// Carriers by number, as the cache keeps them.
-var carriers = map[layout.Carrier]uint8{
-	layout.CosignTag: 1, layout.CosignReferrer: 2, layout.CosignBundle: 3, layout.NotationReferrer: 4,
-}
-
-func kindOf(carrier uint8) verifier.Kind {
-	switch carrier {
-	case 1, 2:
-		return verifier.Simple
-	case 3:
-		return verifier.Bundle
-	default:
-		return verifier.Notation
-	}
-}
-
 // trialReferences is how many signatures of one subject may have their key
 // guessed (RSA, Ed25519), the first by digest: what is tried depends on what
 // is stored and not on its history.
@@ -50,7 +34,7 @@ type looked struct {
 // context returns what a fact about the reference depends on here, or the
 // reason why it is not verified: no statement governs it, or none verifies.
 func (s *Scheduler) context(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (store.Context, trust.Reason) {
-	tool := kindOf(ref.Carrier).Tool()
+	tool := ref.Carrier.Tool()
 	policy, reason := in.inForce().Policy(repository, tool)
 	if reason == "" && !in.inForce().Enabled(tool) {
 		reason = trust.NoPolicy
@@ -104,7 +88,7 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 	began := time.Now()
 	defer func() {
 		if err == nil {
-			s.measures.looked(kindOf(ref.Carrier).Tool(), &l, time.Since(began))
+			s.measures.looked(ref.Carrier.Tool(), &l, time.Since(began))
 		}
 	}()
 	s.counters.verified.Add(1)
@@ -120,7 +104,7 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 	}
 	o, err := s.verify(ctx, in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
-		Signature: verifier.Signature{Digest: ref.Digest, Kind: kindOf(ref.Carrier), Layers: manifest.Layers,
+		Signature: verifier.Signature{Digest: ref.Digest, Carrier: ref.Carrier, Layers: manifest.Layers,
 			Ambiguous: manifest.Ambiguous},
 		Fetch:    p.Blob,
 		Prior:    prior,
@@ -219,7 +203,7 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []store.Refe
 	var verdicts map[trust.LayerID]trust.Verdict
 	n := 0
 	for _, ref := range old {
-		if kindOf(ref.Carrier) != verifier.Simple {
+		if !ref.Carrier.Simple() {
 			continue
 		}
 		if n++; n > maxPrior {

@@ -288,8 +288,8 @@ func (w *world) image(repo, tag string, claims ...claim) trust.Digest {
 func (w *world) claims(row *store.Row, name string, claims []claim) (facts []store.Fact) {
 	for i, c := range claims {
 		sig := digestOf(fmt.Sprintf("signature %d of %s", i, name))
-		// 4 is the number of notation's carrier, 1 of a cosign tag.
-		carrier := map[trust.Tool]uint8{trust.Cosign: 1, trust.Notation: 4}[c.tool]
+		// As the tools attach them.
+		carrier := map[trust.Tool]trust.Carrier{trust.Cosign: trust.CosignTag, trust.Notation: trust.NotationReferrer}[c.tool]
 		row.References = append(row.References, store.Reference{Digest: sig, Carrier: carrier})
 		f := store.Fact{Subject: row.Digest, Signature: sig, Context: store.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration()}
 		if c.tool == trust.Notation {

@@ -19,7 +19,7 @@ func edited(s Subject, k *signtest.Key, f func(b map[string]any)) *request {
 		panic(err)
 	}
 	f(b)
-	return newRequest(s, Bundle).blob(signtest.BundleMediaType, must(json.Marshal(b)))
+	return newRequest(s, trust.CosignBundle).blob(signtest.BundleMediaType, must(json.Marshal(b)))
 }
 
 func envelopeOf(b map[string]any) map[string]any { return b["dsseEnvelope"].(map[string]any) }
@@ -38,7 +38,9 @@ func TestBundleReasons(t *testing.T) {
 	}
 	subject := `{"digest":{"sha256":"` + img.Digest.Hex() + `"}}`
 	sign := signtest.SignPredicate
-	raw := func(mediaType, blob string) *request { return newRequest(img, Bundle).blob(mediaType, []byte(blob)) }
+	raw := func(mediaType, blob string) *request {
+		return newRequest(img, trust.CosignBundle).blob(mediaType, []byte(blob))
+	}
 	good := string(signtest.BundleJSON(img.Digest, k, signtest.CosignOptions{}))
 	hint := func(k *signtest.Key) string {
 		fp := k.Fingerprint()
@@ -166,7 +168,7 @@ func TestBundleReasons(t *testing.T) {
 		{"doubled envelope", raw(signtest.BundleMediaType, strings.Replace(good, `"dsseEnvelope"`, `"dsseEnvelope":{},"dsseEnvelope"`, 1)), "ambiguous"},
 		{"both spellings of the envelope", raw(signtest.BundleMediaType, strings.Replace(good, `"dsseEnvelope"`, `"dsse_envelope":{},"dsseEnvelope"`, 1)), "malformed"},
 		{"two layers", raw(signtest.BundleMediaType, good).blob(signtest.BundleMediaType, []byte(good)), "ambiguous"},
-		{"no layer", newRequest(img, Bundle), "malformed"},
+		{"no layer", newRequest(img, trust.CosignBundle), "malformed"},
 		{"too large", raw(signtest.BundleMediaType, good+strings.Repeat(" ", MaxBlob)), "problem limit-exceeded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -212,7 +214,7 @@ func TestBundleMutations(t *testing.T) {
 	for i := range good {
 		b := append([]byte(nil), good...)
 		b[i] ^= 1
-		r := newRequest(other, Bundle).blob(signtest.BundleMediaType, b)
+		r := newRequest(other, trust.CosignBundle).blob(signtest.BundleMediaType, b)
 		o := verify1(t, ts, r)
 		if len(o.Layers) == 1 && o.Layers[0].Verdict.Matched() {
 			t.Fatalf("byte %d: trusted over another subject", i)

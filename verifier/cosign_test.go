@@ -182,7 +182,7 @@ func TestSimpleReasons(t *testing.T) {
 				return nil, &trust.ReasonError{Reason: trust.NoTrustedKey, Err: errors.New("?")}
 			}
 		}), "problem io-error"},
-		{"no layers", newRequest(img, Simple), "malformed"},
+		{"no layers", newRequest(img, trust.CosignTag), "malformed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lo := one(t, ts, c.r)
@@ -203,7 +203,7 @@ func TestSharedPayload(t *testing.T) {
 	ts := newDirs(t).key("k", k).load()
 	img := image("A")
 	for range 20 {
-		r := newRequest(img, Simple)
+		r := newRequest(img, trust.CosignTag)
 		genuine := mrand.IntN(4)
 		for i := range 4 {
 			signer := e
@@ -227,7 +227,7 @@ func TestLayerLimit(t *testing.T) {
 	k := signtest.NewKey(signtest.P256)
 	ts := newDirs(t).key("k", k).load()
 	img := image("A")
-	r := newRequest(img, Simple)
+	r := newRequest(img, trust.CosignTag)
 	d, b := signtest.SimpleLayer(img.Digest, k, signtest.CosignOptions{})
 	for range MaxLayers + 500 {
 		r.layer(d, b)
@@ -274,7 +274,7 @@ func TestEncodings(t *testing.T) {
 			"p1363":    append(rs.R.FillBytes(make([]byte, n)), rs.S.FillBytes(make([]byte, n))...),
 			"p1363 66": append(rs.R.FillBytes(make([]byte, 66)), high.FillBytes(make([]byte, 66))...),
 		} {
-			r := newRequest(img, Simple).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
+			r := newRequest(img, trust.CosignTag).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
 				Annotations: map[string]string{signtest.SignatureAnnotation: base64.StdEncoding.EncodeToString(sig)}}, payload)
 			lo := one(t, ts, r)
 			if says(lo) != "trusted" || lo.Verdict.Grounds[0].Signers[0] != k.Signer().ID() {
@@ -355,7 +355,7 @@ func TestPrior(t *testing.T) {
 	d := newDirs(t).key("k", k)
 	ts := d.load()
 	img := image("A")
-	r := newRequest(img, Simple).layer(signtest.SimpleLayer(img.Digest, k, signtest.CosignOptions{})).
+	r := newRequest(img, trust.CosignTag).layer(signtest.SimpleLayer(img.Digest, k, signtest.CosignOptions{})).
 		layer(signtest.SimpleLayer(img.Digest, e, signtest.CosignOptions{}))
 	first := verify1(t, ts, r)
 	r.Prior = map[trust.LayerID]trust.Verdict{}
@@ -398,7 +398,7 @@ func TestAnnotationsAreNotShared(t *testing.T) {
 		bad := good
 		bad.Annotations = maps.Clone(good.Annotations)
 		bad.Annotations["dev.sigstore.cosign/"+name] = "garbage"
-		r := newRequest(img, Simple).layer(good, payload).layer(bad, payload)
+		r := newRequest(img, trust.CosignTag).layer(good, payload).layer(bad, payload)
 		o := verify1(t, ts, r)
 		r.Prior = map[trust.LayerID]trust.Verdict{o.Layers[0].Verdict.Layer: o.Layers[0].Verdict}
 		for _, o := range []Outcome{o, verify1(t, ts, r)} {

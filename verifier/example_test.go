@@ -43,7 +43,7 @@ func Example() {
 	layer, payload := signtest.SimpleLayer(image, key, signtest.CosignOptions{})
 	outcome, err := verifier.New(store, verifier.Options{}).Verify(context.Background(), verifier.Request{
 		Subject:   verifier.Subject{Repository: "team/app", Digest: image, MediaType: ocispec.MediaTypeImageManifest, Size: 19},
-		Signature: verifier.Signature{Kind: verifier.Simple, Layers: []ocispec.Descriptor{layer}},
+		Signature: verifier.Signature{Carrier: trust.CosignTag, Layers: []ocispec.Descriptor{layer}},
 		Fetch: func(_ context.Context, d trust.Digest, _, _ int64) ([]byte, error) {
 			if d != trust.SumOf(payload) {
 				return nil, &trust.ReasonError{Reason: trust.BlobMissing, Err: errors.New("no such blob")}

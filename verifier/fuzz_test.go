@@ -113,7 +113,7 @@ func FuzzPayload(f *testing.F) {
 		f.Add(b, d.Annotations[signtest.SignatureAnnotation], d.Annotations[signtest.CertificateAnnotation])
 	})
 	f.Fuzz(func(t *testing.T, payload []byte, sig, cert string) {
-		checkNoGround(t, ts, newRequest(fuzzSubject, Simple).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
+		checkNoGround(t, ts, newRequest(fuzzSubject, trust.CosignTag).layer(ocispec.Descriptor{Digest: digest.FromBytes(payload), Size: int64(len(payload)),
 			Annotations: map[string]string{signtest.SignatureAnnotation: sig, signtest.CertificateAnnotation: cert}}, payload))
 	})
 }
@@ -128,7 +128,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"certificate":{"rawBytes":"AAAA"},"tlogEntries":[{}]},"dsseEnvelope":{"signatures":[null]}}`))
 	fixtures(f, signtest.BundleMediaType, func(_ ocispec.Descriptor, b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
-		checkNoGround(t, ts, newRequest(fuzzSubject, Bundle).blob(signtest.BundleMediaType, b))
+		checkNoGround(t, ts, newRequest(fuzzSubject, trust.CosignBundle).blob(signtest.BundleMediaType, b))
 	})
 }
 
@@ -149,7 +149,7 @@ func fuzzEnvelope(f *testing.F, cose bool) {
 	}
 	fixtures(f, mt, func(_ ocispec.Descriptor, b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
-		checkNoGround(t, ts, newRequest(fuzzSubject, Notation).blob(mt, b))
+		checkNoGround(t, ts, newRequest(fuzzSubject, trust.NotationReferrer).blob(mt, b))
 	})
 }
 
@@ -167,7 +167,7 @@ func FuzzProtected(f *testing.F) {
 	f.Add(must(json.Marshal(signtest.Protected("ES256", date(2005)))), signtest.Target(fuzzSubject.descriptor()))
 	f.Add([]byte(`{"alg":"ES256","crit":[]}`), []byte(`{"targetArtifact":{}}`))
 	f.Fuzz(func(t *testing.T, protected, payload []byte) {
-		checkNoGround(t, ts, newRequest(fuzzSubject, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(protected, payload, stranger)))
+		checkNoGround(t, ts, newRequest(fuzzSubject, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(protected, payload, stranger)))
 	})
 }
 

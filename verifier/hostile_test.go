@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"trust-worker/internal/signtest"
+	"trust-worker/trust"
 )
 
 // bounded fails a test whose one verification takes longer than a subject may.
@@ -54,7 +55,7 @@ func TestGiantKeys(t *testing.T) {
 		enc := base64.RawURLEncoding.EncodeToString
 		e := must(json.Marshal(map[string]any{"payload": enc(signtest.Target(img.descriptor())), "protected": enc(must(json.Marshal(header))),
 			"header": map[string]any{"x5c": [][]byte{der, ca.Cert().Raw}}, "signature": enc(bytes.Repeat([]byte{0x55}, bits/8))}))
-		lo := bounded(t, ts, newRequest(img, Notation).blob(signtest.JWSMediaType, e))
+		lo := bounded(t, ts, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, e))
 		if got := says(lo); (got == "problem limit-exceeded") != (bits == 200_000) {
 			t.Errorf("%d bits: %s", bits, got)
 		}
@@ -75,7 +76,7 @@ func TestHostileStamps(t *testing.T) {
 			t.Fatal(err)
 		}
 		e["header"].(map[string]any)["io.cncf.notary.timestampSignature"] = stamp
-		return newRequest(img, Notation).blob(signtest.JWSMediaType, must(json.Marshal(e)))
+		return newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, must(json.Marshal(e)))
 	}
 	other := signtest.NewTSA(tsaRoot, signtest.CertOptions{}).Token([]byte("another signature"), time.Now())
 	for name, c := range map[string]struct {
@@ -127,7 +128,7 @@ func TestCostlyStamps(t *testing.T) {
 		}
 		signature := must(base64.RawURLEncoding.DecodeString(e["signature"].(string)))
 		e["header"].(map[string]any)["io.cncf.notary.timestampSignature"] = tsa.OddToken(signature, time.Now(), c.signers, c.more...)
-		if got := says(one(t, ts, newRequest(img, Notation).blob(signtest.JWSMediaType, must(json.Marshal(e))))); got != c.want {
+		if got := says(one(t, ts, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, must(json.Marshal(e))))); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
@@ -172,7 +173,7 @@ func TestCOSEDoubledLabel(t *testing.T) {
 		if pair[1] == 99 {
 			want = "trusted"
 		}
-		if got := says(one(t, ts, newRequest(img, Notation).blob(signtest.COSEMediaType, b))); got != want {
+		if got := says(one(t, ts, newRequest(img, trust.NotationReferrer).blob(signtest.COSEMediaType, b))); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}

@@ -140,9 +140,9 @@ type request struct {
 	blobs blobs
 }
 
-func newRequest(s Subject, kind Kind) *request {
+func newRequest(s Subject, carrier trust.Carrier) *request {
 	r := &request{blobs: blobs{}}
-	r.Request = Request{Subject: s, Signature: Signature{Digest: trust.SumOf([]byte("signature manifest")), Kind: kind}, Fetch: r.blobs.fetch}
+	r.Request = Request{Subject: s, Signature: Signature{Digest: trust.SumOf([]byte("signature manifest")), Carrier: carrier}, Fetch: r.blobs.fetch}
 	return r
 }
 
@@ -158,15 +158,15 @@ func (r *request) blob(mediaType string, b []byte) *request {
 
 func simple(s Subject, k *signtest.Key, o signtest.CosignOptions) *request {
 	d, b := signtest.SimpleLayer(s.Digest, k, o)
-	return newRequest(s, Simple).layer(d, b)
+	return newRequest(s, trust.CosignTag).layer(d, b)
 }
 
 func bundled(s Subject, k *signtest.Key, o signtest.CosignOptions) *request {
-	return newRequest(s, Bundle).blob(signtest.BundleMediaType, signtest.BundleJSON(s.Digest, k, o))
+	return newRequest(s, trust.CosignBundle).blob(signtest.BundleMediaType, signtest.BundleJSON(s.Digest, k, o))
 }
 
 func notated(s Subject, c *signtest.Chain, o signtest.NotationOptions) *request {
-	return newRequest(s, Notation).blob(signtest.Envelope(s.descriptor(), c, o))
+	return newRequest(s, trust.NotationReferrer).blob(signtest.Envelope(s.descriptor(), c, o))
 }
 
 func verify1(t testing.TB, ts *TrustStore, r *request) Outcome {
@@ -210,5 +210,5 @@ func want(t testing.TB, lo LayerOutcome, want string) {
 
 // decide joins a layer with the trust store, as a reader does.
 func decide(ts *TrustStore, r *request, lo LayerOutcome, now time.Time) trust.Decision {
-	return ts.InForce().Decide(r.Subject.Repository, r.Signature.Kind.Tool(), &lo.Verdict, now)
+	return ts.InForce().Decide(r.Subject.Repository, r.Signature.Carrier.Tool(), &lo.Verdict, now)
 }

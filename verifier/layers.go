@@ -129,7 +129,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	lo := LayerOutcome{Verdict: verdict}
 	digest, err := trust.ParseDigest(string(d.Digest))
 	limit := int64(MaxBlob)
-	if r.Signature.Kind == Simple {
+	if r.Signature.Carrier.Simple() {
 		limit = maxPayload
 	}
 	switch {
@@ -143,7 +143,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 		lo.Problem = trust.LimitExceeded
 		return lo, nil
 	}
-	if r.Signature.Kind == Simple {
+	if r.Signature.Carrier.Simple() {
 		if lo.Verdict.Reason = checkAnnotation(d); lo.Verdict.Reason != "" {
 			return lo, nil
 		}
@@ -160,7 +160,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 		c = &content{digest: digest, blob: blob}
 		fetched.keep(c)
 	}
-	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Kind == Simple && v.reusable(&prior) {
+	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Carrier.Simple() && v.reusable(&prior) {
 		prior.Layer = verdict.Layer
 		return LayerOutcome{Verdict: prior, Reused: true}, nil
 	}

@@ -128,7 +128,7 @@ func TestNotationReasons(t *testing.T) {
 		if payload == nil {
 			payload = signtest.Target(img.descriptor())
 		}
-		return newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), payload, c))
+		return newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), payload, c))
 	}
 	alg := func(a string) func(map[string]any) { return func(h map[string]any) { h["alg"] = a } }
 	// N9: duplicates, in both orders, by T and by E.
@@ -137,7 +137,7 @@ func TestNotationReasons(t *testing.T) {
 		if !strings.Contains(h, old) {
 			panic(h)
 		}
-		return newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS([]byte(strings.Replace(h, old, new, 1)), signtest.Target(img.descriptor()), c))
+		return newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS([]byte(strings.Replace(h, old, new, 1)), signtest.Target(img.descriptor()), c))
 	}
 	outer := func(c *signtest.Chain, f func(e map[string]any)) *request {
 		_, b := signtest.Envelope(img.descriptor(), c, signtest.NotationOptions{})
@@ -146,7 +146,7 @@ func TestNotationReasons(t *testing.T) {
 			panic(err)
 		}
 		f(e)
-		return newRequest(img, Notation).blob(signtest.JWSMediaType, must(json.Marshal(e)))
+		return newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, must(json.Marshal(e)))
 	}
 	payload := func(f func(d *ocispec.Descriptor)) *request {
 		d := img.descriptor()
@@ -161,7 +161,7 @@ func TestNotationReasons(t *testing.T) {
 		long = long.Intermediate(signtest.CertOptions{})
 	}
 	long = long.Leaf(signtest.CertOptions{})
-	media := func(mt string, b []byte) *request { return newRequest(img, Notation).blob(mt, b) }
+	media := func(mt string, b []byte) *request { return newRequest(img, trust.NotationReferrer).blob(mt, b) }
 	_, goodJWS := signtest.Envelope(img.descriptor(), leaf, signtest.NotationOptions{})
 	_, goodCOSE := signtest.Envelope(img.descriptor(), leaf, signtest.NotationOptions{COSE: true})
 	for _, c := range []struct {
@@ -410,7 +410,7 @@ func TestEnvelopeMutations(t *testing.T) {
 		for i := 0; i < len(good); i += 3 {
 			b := bytes.Clone(good)
 			b[i] ^= 1 << (i % 8)
-			if lo := one(t, ts, newRequest(other, Notation).blob(mt, b)); lo.Verdict.Matched() {
+			if lo := one(t, ts, newRequest(other, trust.NotationReferrer).blob(mt, b)); lo.Verdict.Matched() {
 				t.Fatalf("byte %d: trusted over another subject", i)
 			}
 		}

@@ -26,7 +26,7 @@ func TestLayersShareABlob(t *testing.T) {
 	verify := func(layers ...*request) []LayerOutcome {
 		t.Helper()
 		fetched = 0
-		r := newRequest(img, Simple)
+		r := newRequest(img, trust.CosignTag)
 		for _, l := range layers {
 			d := l.Signature.Layers[0]
 			r.layer(d, l.blobs[must(trust.ParseDigest(string(d.Digest)))])

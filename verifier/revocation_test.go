@@ -128,15 +128,15 @@ func TestNobodyIsAskedBeforeAuthenticity(t *testing.T) {
 		q      *request
 	}{
 		"stranger":          {strict, RevocationOnline, notated(img, strangers, signtest.NotationOptions{})},
-		"grafted":           {strict, RevocationOnline, newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), grafted))},
-		"forged":            {strict, RevocationOnline, newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), forged))},
+		"grafted":           {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), grafted))},
+		"forged":            {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), forged))},
 		"another subject":   {strict, RevocationOnline, notated(image("B"), leaf, signtest.NotationOptions{}).about(img)},
 		"another identity":  {identities(strict, "x509.subject: C=US, ST=WA, O=Somebody else"), RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
 		"audit":             {policy("audit", "", "ca:acme"), RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
 		"skip":              {`{"version":"1.0","trustPolicies":[{"name":"s","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`, RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
 		"offline":           {strict, RevocationOffline, notated(img, leaf, signtest.NotationOptions{})},
 		"ignore":            {strict, RevocationIgnore, notated(img, leaf, signtest.NotationOptions{})},
-		"broken manifest":   {strict, RevocationOnline, newRequest(img, Notation).blob(signtest.JWSMediaType, []byte("{}"))},
+		"broken manifest":   {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, []byte("{}"))},
 		"genuine (control)": {strict, RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestRevokedWhateverTimeIsClaimed(t *testing.T) {
 	h["io.cncf.notary.authenticSigningTime"] = h["io.cncf.notary.signingTime"]
 	h["crit"] = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.authenticSigningTime"}
 	delete(h, "io.cncf.notary.signingTime")
-	claims := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), leaf))
+	claims := newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), leaf))
 	for n, lo := range onlineAll(t, d, r, claims, notated(img, leaf, signtest.NotationOptions{})) {
 		want(t, lo, []string{"timestamp-invalid", "revoked"}[n])
 	}

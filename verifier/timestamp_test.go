@@ -86,13 +86,13 @@ func TestSigningAuthorityOutsideValidity(t *testing.T) {
 	h["io.cncf.notary.authenticSigningTime"] = h["io.cncf.notary.signingTime"]
 	h["crit"] = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.authenticSigningTime"}
 	delete(h, "io.cncf.notary.signingTime")
-	r := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
+	r := newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
 	d := newDirs(t).cert("signingAuthority/sa", "r.pem", root.Cert())
 	want(t, one(t, d.load(), r), "timestamp-invalid")
 	// Nor is there a ground, and with it an author, once the signature has expired.
 	h["io.cncf.notary.expiry"] = date(2016).Format(time.RFC3339)
 	h["crit"] = append(h["crit"].([]string), "io.cncf.notary.expiry")
-	expired := newRequest(img, Notation).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
+	expired := newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
 	want(t, one(t, d.load(), expired), "timestamp-invalid")
 	want(t, one(t, d.policy(policy("permissive", "", "signingAuthority:sa")).load(), r), "trusted")
 }

@@ -46,29 +46,11 @@ type Subject struct {
 	Ambiguous bool
 }
 
-// Kind is the carrier of a signature.
-type Kind uint8
-
-// The kinds. The zero value is none of them.
-const (
-	Simple   Kind = iota + 1 // cosign, one simple signing payload per layer
-	Bundle                   // cosign, one sigstore bundle v0.3
-	Notation                 // one JWS or COSE envelope
-)
-
-// Tool returns the tool that makes signatures of kind k.
-func (k Kind) Tool() trust.Tool {
-	if k == Notation {
-		return trust.Notation
-	}
-	return trust.Cosign
-}
-
 // Signature is the manifest that carries one or more signatures.
 type Signature struct {
-	Digest trust.Digest
-	Kind   Kind
-	Layers []ocispec.Descriptor
+	Digest  trust.Digest
+	Carrier trust.Carrier
+	Layers  []ocispec.Descriptor
 	// Ambiguous is as for [Subject].
 	Ambiguous bool
 }
@@ -215,10 +197,10 @@ func New(t *TrustStore, o Options) *Verifier {
 // Verify looks at one signature manifest. An error means that nothing is known
 // (ctx has ended), never that something is wrong with the signature.
 func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
-	if k := r.Signature.Kind; k < Simple || k > Notation {
-		return Outcome{}, fmt.Errorf("verify: no such kind of signature: %d", k)
+	o := Outcome{Tool: r.Signature.Carrier.Tool()}
+	if o.Tool == "" {
+		return o, fmt.Errorf("verify: no such carrier of signatures: %d", r.Signature.Carrier)
 	}
-	o := Outcome{Tool: r.Signature.Kind.Tool()}
 	if o.Tool == trust.Notation {
 		o.MediaType = r.Subject.MediaType
 	}
@@ -231,10 +213,10 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 		return o, nil
 	}
 	o.Policy = policy
-	switch r.Signature.Kind {
-	case Simple:
+	switch {
+	case r.Signature.Carrier.Simple():
 		return v.manifest(ctx, &r, o)
-	case Bundle:
+	case r.Signature.Carrier == trust.CosignBundle:
 		return v.single(ctx, &r, o, trust.Bundle, v.bundle)
 	default:
 		return v.single(ctx, &r, o, envelopeFormat(r.Signature.Layers), v.notation)

@@ -34,7 +34,7 @@ func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 	r := Row{Digest: d, MediaType: p.MediaType, Size: p.Size, Present: p.Present, Ambiguous: p.Ambiguous,
 		Tagged: p.Tagged, Child: p.Child, Children: decodeChildren(p.Children)}
 	for _, pr := range p.References {
-		ref := Reference{Carrier: uint8(pr.Carrier), Attempts: pr.Attempts, NextTry: pr.NextTry}
+		ref := Reference{Carrier: trust.Carrier(pr.Carrier), Attempts: pr.Attempts, NextTry: pr.NextTry}
 		copy(ref.Digest[:], pr.Digest)
 		for _, problem := range pr.Problems {
 			ref.Problems = append(ref.Problems, Problem{Layer: int(problem.Layer) - 1, Reason: format.DecodeReason(problem.Reason)})

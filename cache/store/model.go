@@ -34,7 +34,7 @@ type Kind struct {
 // Reference places one signature manifest at a subject.
 type Reference struct {
 	Digest  trust.Digest
-	Carrier uint8 // the layout package's number
+	Carrier trust.Carrier
 	// Problems are what this place adds to the facts: a missing blob, a
 	// limit. An entry with Layer < 0 covers all layers.
 	Problems []Problem

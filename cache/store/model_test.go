@@ -183,7 +183,7 @@ func (w *publishedWorld) batch() Batch {
 		row := Row{Digest: d, MediaType: "m", Present: rapid.IntRange(0, 4).Draw(w.T, "present") > 0,
 			Tagged: rapid.Bool().Draw(w.T, "tagged"), Child: rapid.Bool().Draw(w.T, "child")}
 		for i, sd := range rapid.SliceOfNDistinct(rapid.SampledFrom(w.digests), 0, 2, rapid.ID).Draw(w.T, "references") {
-			ref := Reference{Digest: sd, Carrier: uint8(rapid.SampledFrom([]int{1, 4, 4}).Draw(w.T, "carrier"))}
+			ref := Reference{Digest: sd, Carrier: rapid.SampledFrom([]trust.Carrier{trust.CosignTag, trust.NotationReferrer, trust.NotationReferrer}).Draw(w.T, "carrier")}
 			if rapid.IntRange(0, 3).Draw(w.T, "problem") == 0 {
 				ref.Problems = []Problem{{Layer: i - 1, Reason: trust.BlobMissing}}
 				ref.NextTry = w.now.Unix() + 1

@@ -16,16 +16,6 @@ import (
 // per image and repository that holds its signatures with their verdicts. The
 // join with what is in force is left to the reader.
 
-// Layout's carrier number of notation; the others are cosign's.
-const carrierNotation = 4
-
-func carrierTool(carrier uint32) trust.Tool {
-	if carrier == carrierNotation {
-		return trust.Notation
-	}
-	return trust.Cosign
-}
-
 var tombstone = []byte{format.KindTombstone}
 
 // writeAll renders everything for a base.
@@ -210,7 +200,7 @@ func renderImage(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, choice policyCh
 
 // renderSignature returns nil for what turned out to be no signature.
 func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachepb.Reference, choice policyChoice) (*cachepb.Signature, error) {
-	tool := carrierTool(ref.Carrier)
+	tool := trust.Carrier(ref.Carrier).Tool()
 	sig := &cachepb.Signature{Digest: ref.Digest, Tool: format.EncodeCode(format.ToolCodes, tool)}
 	var sd trust.Digest
 	copy(sd[:], ref.Digest)

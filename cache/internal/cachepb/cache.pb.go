@@ -13,7 +13,7 @@
 // versions:
 // 	protoc-gen-go v1.36.11
 // 	protoc        v3.21.12
-// source: cache/cachepb/cache.proto
+// source: cache/internal/cachepb/cache.proto
 
 package cachepb
 
@@ -46,7 +46,7 @@ type Ground struct {
 
 func (x *Ground) Reset() {
 	*x = Ground{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[0]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -58,7 +58,7 @@ func (x *Ground) String() string {
 func (*Ground) ProtoMessage() {}
 
 func (x *Ground) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[0]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -71,7 +71,7 @@ func (x *Ground) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ground.ProtoReflect.Descriptor instead.
 func (*Ground) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{0}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Ground) GetSigners() []byte {
@@ -125,7 +125,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[1]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -137,7 +137,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[1]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -150,7 +150,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{1}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Verdict) GetFormat() uint32 {
@@ -264,7 +264,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[2]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +276,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[2]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +289,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{2}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Child) GetDigest() []byte {
@@ -333,7 +333,7 @@ type Signature struct {
 
 func (x *Signature) Reset() {
 	*x = Signature{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[3]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +345,7 @@ func (x *Signature) String() string {
 func (*Signature) ProtoMessage() {}
 
 func (x *Signature) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[3]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +358,7 @@ func (x *Signature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signature.ProtoReflect.Descriptor instead.
 func (*Signature) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{3}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Signature) GetDigest() []byte {
@@ -404,7 +404,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[4]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +416,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[4]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +429,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{4}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Image) GetMediaType() string {
@@ -488,7 +488,7 @@ type Signer struct {
 
 func (x *Signer) Reset() {
 	*x = Signer{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +500,7 @@ func (x *Signer) String() string {
 func (*Signer) ProtoMessage() {}
 
 func (x *Signer) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[5]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +513,7 @@ func (x *Signer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signer.ProtoReflect.Descriptor instead.
 func (*Signer) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{5}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Signer) GetTool() uint32 {
@@ -571,7 +571,7 @@ type Statement struct {
 
 func (x *Statement) Reset() {
 	*x = Statement{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +583,7 @@ func (x *Statement) String() string {
 func (*Statement) ProtoMessage() {}
 
 func (x *Statement) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[6]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +596,7 @@ func (x *Statement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statement.ProtoReflect.Descriptor instead.
 func (*Statement) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{6}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Statement) GetName() string {
@@ -654,7 +654,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +666,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +679,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{7}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Trust) GetCosign() bool {
@@ -770,7 +770,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +782,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +795,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{8}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counts) GetImages() []int64 {
@@ -825,7 +825,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +837,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +850,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{9}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counted) GetState() uint32 {
@@ -895,7 +895,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +907,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +920,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{10}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Reference) GetDigest() []byte {
@@ -968,7 +968,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +980,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +993,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{11}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Problem) GetLayer() uint32 {
@@ -1027,7 +1027,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1039,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1052,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{12}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Row) GetMediaType() string {
@@ -1128,7 +1128,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1140,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1153,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{13}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fact) GetVerdicts() []*Verdict {
@@ -1227,7 +1227,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1239,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1252,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{14}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Kind) GetClass() uint32 {
@@ -1314,7 +1314,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_cache_cachepb_cache_proto_msgTypes[15]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1326,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_cachepb_cache_proto_msgTypes[15]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1339,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_cache_cachepb_cache_proto_rawDescGZIP(), []int{15}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Place) GetId() uint64 {
@@ -1398,11 +1398,11 @@ func (x *Place) GetUnsettledAt() uint64 {
 	return 0
 }
 
-var File_cache_cachepb_cache_proto protoreflect.FileDescriptor
+var File_cache_internal_cachepb_cache_proto protoreflect.FileDescriptor
 
-const file_cache_cachepb_cache_proto_rawDesc = "" +
+const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
-	"\x19cache/cachepb/cache.proto\x12\x14trustworker.cache.v1\"b\n" +
+	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"b\n" +
 	"\x06Ground\x12\x18\n" +
 	"\asigners\x18\x01 \x01(\fR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
@@ -1538,22 +1538,22 @@ const file_cache_cachepb_cache_proto_rawDesc = "" +
 	"\x05filed\x18\x06 \x01(\x03R\x05filed\x12!\n" +
 	"\fhas_notation\x18\a \x01(\bR\vhasNotation\x12\x18\n" +
 	"\aunfiled\x18\b \x01(\x03R\aunfiled\x12!\n" +
-	"\funsettled_at\x18\t \x01(\x04R\vunsettledAtJ\x04\b\x05\x10\x06B\x1cZ\x1atrust-worker/cache/internal/cachepbb\x06proto3"
+	"\funsettled_at\x18\t \x01(\x04R\vunsettledAtJ\x04\b\x05\x10\x06B%Z#trust-worker/cache/internal/cachepbb\x06proto3"
 
 var (
-	file_cache_cachepb_cache_proto_rawDescOnce sync.Once
-	file_cache_cachepb_cache_proto_rawDescData []byte
+	file_cache_internal_cachepb_cache_proto_rawDescOnce sync.Once
+	file_cache_internal_cachepb_cache_proto_rawDescData []byte
 )
 
-func file_cache_cachepb_cache_proto_rawDescGZIP() []byte {
-	file_cache_cachepb_cache_proto_rawDescOnce.Do(func() {
-		file_cache_cachepb_cache_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_cache_cachepb_cache_proto_rawDesc), len(file_cache_cachepb_cache_proto_rawDesc)))
+func file_cache_internal_cachepb_cache_proto_rawDescGZIP() []byte {
+	file_cache_internal_cachepb_cache_proto_rawDescOnce.Do(func() {
+		file_cache_internal_cachepb_cache_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_cache_internal_cachepb_cache_proto_rawDesc), len(file_cache_internal_cachepb_cache_proto_rawDesc)))
 	})
-	return file_cache_cachepb_cache_proto_rawDescData
+	return file_cache_internal_cachepb_cache_proto_rawDescData
 }
 
-var file_cache_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
-var file_cache_cachepb_cache_proto_goTypes = []any{
+var file_cache_internal_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cache_internal_cachepb_cache_proto_goTypes = []any{
 	(*Ground)(nil),    // 0: trustworker.cache.v1.Ground
 	(*Verdict)(nil),   // 1: trustworker.cache.v1.Verdict
 	(*Child)(nil),     // 2: trustworker.cache.v1.Child
@@ -1571,7 +1571,7 @@ var file_cache_cachepb_cache_proto_goTypes = []any{
 	(*Kind)(nil),      // 14: trustworker.cache.v1.Kind
 	(*Place)(nil),     // 15: trustworker.cache.v1.Place
 }
-var file_cache_cachepb_cache_proto_depIdxs = []int32{
+var file_cache_internal_cachepb_cache_proto_depIdxs = []int32{
 	0,  // 0: trustworker.cache.v1.Verdict.grounds:type_name -> trustworker.cache.v1.Ground
 	1,  // 1: trustworker.cache.v1.Signature.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 2: trustworker.cache.v1.Image.children:type_name -> trustworker.cache.v1.Child
@@ -1590,26 +1590,26 @@ var file_cache_cachepb_cache_proto_depIdxs = []int32{
 	0,  // [0:11] is the sub-list for field type_name
 }
 
-func init() { file_cache_cachepb_cache_proto_init() }
-func file_cache_cachepb_cache_proto_init() {
-	if File_cache_cachepb_cache_proto != nil {
+func init() { file_cache_internal_cachepb_cache_proto_init() }
+func file_cache_internal_cachepb_cache_proto_init() {
+	if File_cache_internal_cachepb_cache_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_cachepb_cache_proto_rawDesc), len(file_cache_cachepb_cache_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_internal_cachepb_cache_proto_rawDesc), len(file_cache_internal_cachepb_cache_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_cache_cachepb_cache_proto_goTypes,
-		DependencyIndexes: file_cache_cachepb_cache_proto_depIdxs,
-		MessageInfos:      file_cache_cachepb_cache_proto_msgTypes,
+		GoTypes:           file_cache_internal_cachepb_cache_proto_goTypes,
+		DependencyIndexes: file_cache_internal_cachepb_cache_proto_depIdxs,
+		MessageInfos:      file_cache_internal_cachepb_cache_proto_msgTypes,
 	}.Build()
-	File_cache_cachepb_cache_proto = out.File
-	file_cache_cachepb_cache_proto_goTypes = nil
-	file_cache_cachepb_cache_proto_depIdxs = nil
+	File_cache_internal_cachepb_cache_proto = out.File
+	file_cache_internal_cachepb_cache_proto_goTypes = nil
+	file_cache_internal_cachepb_cache_proto_depIdxs = nil
 }

@@ -1,0 +1,42 @@
+package trust
+
+// Carrier is how a signature's manifest names its subject, and so which tool it is of
+// and how it is read. The numbers stand in caches.
+type Carrier uint8
+
+// The carriers.
+const (
+	CosignTag        Carrier = 1 // tag sha256-<hex>.sig, one signature for each layer
+	CosignReferrer   Carrier = 2 // subject, layers as with the tag
+	CosignBundle     Carrier = 3 // subject, sigstore bundle; maybe an attestation
+	NotationReferrer Carrier = 4 // subject, JWS or COSE envelope
+)
+
+// Tool returns the tool that the carrier belongs to, "" for one of another version.
+func (c Carrier) Tool() Tool {
+	switch c {
+	case CosignTag, CosignReferrer, CosignBundle:
+		return Cosign
+	case NotationReferrer:
+		return Notation
+	}
+	return ""
+}
+
+// Simple reports whether each layer of the manifest is a signature by cosign over a
+// simple signing payload.
+func (c Carrier) Simple() bool { return c == CosignTag || c == CosignReferrer }
+
+func (c Carrier) String() string {
+	switch c {
+	case CosignTag:
+		return "cosign-tag"
+	case CosignReferrer:
+		return "cosign-referrer"
+	case CosignBundle:
+		return "cosign-bundle"
+	case NotationReferrer:
+		return "notation-referrer"
+	}
+	return "carrier of another version"
+}
