@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"trust-worker/cache"
@@ -352,28 +351,20 @@ func (s *Scheduler) rest(i item, w *work, r result) result {
 	return r
 }
 
+// layoutKind is what the cache remembers of a manifest, as package layout has it.
 func layoutKind(k store.Kind) layout.Kind {
-	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
+	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		child := layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
-		child.Platform, child.Attestation = strings.CutPrefix(c.Platform, attestationMark)
-		out.Children = append(out.Children, child)
+		out.Children = append(out.Children, layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation})
 	}
 	return out
 }
 
-// attestationMark keeps an index's word that a child is an attestation in the
-// cache's platform field; no platform begins so.
-const attestationMark = "\x00attestation "
-
+// cacheKind is the inverse.
 func cacheKind(k layout.Kind) store.Kind {
-	out := store.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Ambiguous: k.Ambiguous}
+	out := store.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		child := store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform}
-		if c.Attestation {
-			child.Platform = attestationMark + c.Platform
-		}
-		out.Children = append(out.Children, child)
+		out.Children = append(out.Children, store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation})
 	}
 	return out
 }

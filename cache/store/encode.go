@@ -10,7 +10,7 @@ import (
 
 func encodeKind(k Kind) *cachepb.Kind {
 	p := &cachepb.Kind{Class: uint32(k.Class), MediaType: k.MediaType, Size: k.Size, Ambiguous: k.Ambiguous,
-		Children: encodeChildren(k.Children)}
+		Skipped: int64(k.Skipped), Children: encodeChildren(k.Children)}
 	if k.Subject != (trust.Digest{}) {
 		p.Subject = k.Subject[:]
 	}
@@ -47,7 +47,7 @@ func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 func encodeChildren(cs []Child) []*cachepb.Child {
 	var out []*cachepb.Child
 	for _, c := range cs {
-		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size})
+		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation})
 	}
 	return out
 }
@@ -55,7 +55,7 @@ func encodeChildren(cs []Child) []*cachepb.Child {
 func decodeChildren(cs []*cachepb.Child) []Child {
 	var out []Child
 	for _, c := range cs {
-		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size}
+		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation}
 		copy(child.Digest[:], c.Digest)
 		out = append(out, child)
 	}

@@ -17,6 +17,8 @@ type Child struct {
 	Platform  string // "linux/arm64/v8", or empty
 	MediaType string
 	Size      int64
+	// Attestation is set when the index says that the child is one.
+	Attestation bool
 }
 
 // Kind is what a manifest turned out to be when it was opened; the class
@@ -28,6 +30,7 @@ type Kind struct {
 	Size      int64
 	Subject   trust.Digest
 	Children  []Child
+	Skipped   int // children that cannot be named
 	Ambiguous bool
 }
 

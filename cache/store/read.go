@@ -64,7 +64,7 @@ func (s *Store) Kind(d trust.Digest) (kind Kind, ok bool, err error) {
 			return err
 		}
 		kind = Kind{Class: uint8(p.Class), MediaType: p.MediaType, Size: p.Size, Ambiguous: p.Ambiguous,
-			Children: decodeChildren(p.Children)}
+			Skipped: int(p.Skipped), Children: decodeChildren(p.Children)}
 		copy(kind.Subject[:], p.Subject)
 		return nil
 	})

@@ -258,6 +258,7 @@ type Child struct {
 	Platform      string                 `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
 	MediaType     string                 `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Attestation   bool                   `protobuf:"varint,5,opt,name=attestation,proto3" json:"attestation,omitempty"` // the index says that it is one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -318,6 +319,13 @@ func (x *Child) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Child) GetAttestation() bool {
+	if x != nil {
+		return x.Attestation
+	}
+	return false
 }
 
 // Signature as published: where it is, and its verdicts in layer order.
@@ -1221,6 +1229,7 @@ type Kind struct {
 	Subject       []byte                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
 	Children      []*Child               `protobuf:"bytes,5,rep,name=children,proto3" json:"children,omitempty"`
 	Ambiguous     bool                   `protobuf:"varint,6,opt,name=ambiguous,proto3" json:"ambiguous,omitempty"`
+	Skipped       int64                  `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"` // children that cannot be named
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1295,6 +1304,13 @@ func (x *Kind) GetAmbiguous() bool {
 		return x.Ambiguous
 	}
 	return false
+}
+
+func (x *Kind) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
 }
 
 // Place is a repository as the daemon remembers it.
@@ -1425,13 +1441,14 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
 	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1d\n" +
 	"\n" +
-	"store_type\x18\x0e \x01(\rR\tstoreType\"n\n" +
+	"store_type\x18\x0e \x01(\rR\tstoreType\"\x90\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\x99\x01\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12 \n" +
+	"\vattestation\x18\x05 \x01(\bR\vattestation\"\x99\x01\n" +
 	"\tSignature\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x129\n" +
@@ -1521,7 +1538,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x05hints\x18\x06 \x03(\fR\x05hints\x12\x19\n" +
 	"\bfiled_by\x18\a \x01(\x04R\afiledBy\x12\x1d\n" +
 	"\n" +
-	"unfiled_by\x18\b \x01(\x04R\tunfiledBy\"\xc0\x01\n" +
+	"unfiled_by\x18\b \x01(\x04R\tunfiledBy\"\xda\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x1d\n" +
 	"\n" +
@@ -1529,7 +1546,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\asubject\x18\x04 \x01(\fR\asubject\x127\n" +
 	"\bchildren\x18\x05 \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12\x1c\n" +
-	"\tambiguous\x18\x06 \x01(\bR\tambiguous\"\xe3\x01\n" +
+	"\tambiguous\x18\x06 \x01(\bR\tambiguous\x12\x18\n" +
+	"\askipped\x18\a \x01(\x03R\askipped\"\xe3\x01\n" +
 	"\x05Place\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\fR\x05stamp\x12\x1a\n" +

@@ -1,0 +1,29 @@
+package scheduler
+
+import (
+	"reflect"
+	"testing"
+
+	"trust-worker/cache/store"
+	"trust-worker/layout"
+	"trust-worker/trust"
+)
+
+// What is remembered of a manifest is all that package layout has found out.
+func TestKindsAreRemembered(t *testing.T) {
+	w := newWorld(t)
+	w.scheduler()
+	d, child := trust.SumOf([]byte("index")), trust.SumOf([]byte("child"))
+	kind := layout.Kind{Class: layout.ImageIndex, MediaType: "m", Size: 7, Subject: trust.SumOf([]byte("subject")), Skipped: 3, Ambiguous: true,
+		Children: []layout.Child{{Digest: child, MediaType: "c", Size: 9, Platform: "linux/arm64", Attestation: true}, {Digest: child}}}
+	if v := reflect.ValueOf(kind); v.NumField() != 7 || v.Field(4).Index(0).NumField() != 5 {
+		t.Fatal("a field is not tried here")
+	}
+	if _, err := w.store.Commit(store.Batch{Kinds: map[trust.Digest]store.Kind{d: cacheKind(kind)}}); err != nil {
+		t.Fatal(err)
+	}
+	got, ok, err := w.store.Kind(d)
+	if err != nil || !ok || !reflect.DeepEqual(layoutKind(got), kind) {
+		t.Errorf("%+v, want %+v: %v %v", layoutKind(got), kind, ok, err)
+	}
+}
