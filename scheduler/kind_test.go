@@ -12,7 +12,7 @@ import (
 // What is remembered of a manifest is all that package layout has found out.
 func TestKindsAreRemembered(t *testing.T) {
 	w := newWorld(t)
-	w.scheduler()
+	w.scan()
 	d, child := trust.SumOf([]byte("index")), trust.SumOf([]byte("child"))
 	kind := layout.Kind{Class: layout.ImageIndex, MediaType: "m", Size: 7, Subject: trust.SumOf([]byte("subject")), Skipped: 3, Ambiguous: true,
 		Children: []layout.Child{{Digest: child, MediaType: "c", Size: 9, Platform: "linux/arm64", Attestation: true}, {Digest: child}}}

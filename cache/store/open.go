@@ -42,6 +42,16 @@ const (
 // asked is why a cache was made anew that had nothing wrong with it.
 const asked = "a rebuild was asked for"
 
+// otherFormat is the format of a private database that another version made: it is
+// set aside like a damaged one, and nothing is wrong with it.
+type otherFormat uint64
+
+func (f otherFormat) Error() string {
+	return fmt.Sprintf("its format is %d, of another version; this program's is %d", uint64(f), privateFormat)
+}
+
+func (otherFormat) Is(err error) bool { return err == format.ErrDamaged }
+
 // openPrivate opens the database, or sets it aside and makes another. bbolt
 // can panic in a goroutine of its own while it opens a damaged file, which no
 // recover catches; so the attempt is marked first. A mark that is found means
@@ -61,7 +71,11 @@ func (s *Store) openPrivate() error {
 			return fmt.Errorf("open private cache: %w", err)
 		}
 		if why != "" {
-			if err := s.setAside(why); err != nil {
+			level := slog.LevelError
+			if why == asked {
+				level = slog.LevelInfo
+			}
+			if err := s.setAside(level, why); err != nil {
 				return err
 			}
 			missing = true
@@ -81,7 +95,11 @@ func (s *Store) openPrivate() error {
 		err = s.compact()
 	}
 	if errors.Is(err, format.ErrDamaged) {
-		if err := s.setAside(err.Error()); err != nil {
+		level := slog.LevelError
+		if other := otherFormat(0); errors.As(err, &other) {
+			level = slog.LevelWarn
+		}
+		if err := s.setAside(level, err.Error()); err != nil {
 			return err
 		}
 		if err = s.create(); err == nil {
@@ -166,7 +184,7 @@ func (s *Store) tryOpen() (err error) {
 			}
 		}
 		if f := getMeta(tx, metaFormat); f != privateFormat {
-			return fmt.Errorf("%w: private format is %d, this program's is %d", format.ErrDamaged, f, privateFormat)
+			return otherFormat(f)
 		}
 		return s.readTrustState(tx)
 	})
@@ -269,13 +287,9 @@ func newID() (uint64, error) {
 }
 
 // setAside moves the database away, keeping one damaged copy for a look.
-func (s *Store) setAside(why string) error {
+func (s *Store) setAside(level slog.Level, why string) error {
 	s.rebuilt = why
 	path := s.privatePath()
-	level := slog.LevelError
-	if why == asked {
-		level = slog.LevelInfo
-	}
 	s.opts.Log.Log(context.Background(), level, "private cache set aside and rebuilt", "reason", why, "kept", path+".damaged")
 	if err := os.Rename(path, path+".damaged"); err != nil {
 		return fmt.Errorf("set damaged cache aside: %w", err)

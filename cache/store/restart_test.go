@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"trust-worker/cache"
 	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
+
+	"go.etcd.io/bbolt"
 )
 
 // What a new process finds: its own work, another's, damage, or a policy that changed meanwhile.
@@ -291,4 +294,47 @@ func TestRebuiltCacheThatCannotPublishWithdrawsTheOld(t *testing.T) {
 	want(t, r, trust.Unknown, trust.NoCache)
 	unblock()
 	publish(t, s)
+}
+
+// A private database of another version is set aside, once, with a reason that does not
+// read like damage, and what lies beside it stays.
+func TestAnotherFormatIsSetAside(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	publish(t, s)
+	beside := []string{"upload.token", "changes.jsonl", "trust-memory.json"}
+	for _, name := range beside {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // of former versions, one after the other
+		if err := s.update(func(tx *bbolt.Tx) error { return putMeta(tx, metaFormat, privateFormat-1) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, dir, Options{})
+		if why := s.Rebuilt(); !strings.Contains(why, "of another version") || strings.Contains(why, "damage") {
+			t.Errorf("rebuilt: %q", why)
+		}
+	}
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	publish(t, s)
+	if _, err := snapshot(t, openReader(t, dir)).Image("team/app", image); !errors.Is(err, cache.ErrPartial) {
+		t.Errorf("what was known under another format: %v", err)
+	}
+	for _, name := range beside {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != name {
+			t.Errorf("%s: %q %v", name, b, err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(dir, format.PrivateDir, "*"))
+	if err != nil || len(files) != 2 {
+		t.Errorf("private files %v", files)
+	}
 }

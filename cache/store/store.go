@@ -194,7 +194,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		err = s.open()
 	}
 	if errors.Is(err, format.ErrDamaged) { // met only after opening: begin with a new one
-		if err = s.setAside(err.Error()); err == nil {
+		if err = s.setAside(slog.LevelError, err.Error()); err == nil {
 			err = s.open()
 		}
 	}
