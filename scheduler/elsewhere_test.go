@@ -320,12 +320,12 @@ func TestACertificateThatComesDuringAPass(t *testing.T) {
 	h, s, stop := w.held()
 	h.hold.Store(1)
 	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	<-h.reached
 	w.st.TrustCert("tsa:stamp", "tsa.pem", tsaRoot.Cert())
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	marked(t, s, "applied ", 1)
@@ -350,7 +350,7 @@ func TestACertificateThatIsReplacedDuringAScan(t *testing.T) {
 	s.Rescan()
 	<-h.reached
 	w.st.TrustCert("ca:acme", "ca.pem", mid.Cert())
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	marked(t, s, "applied ", 1)
@@ -371,12 +371,12 @@ func TestAPassThatBeginsAgainIsOwed(t *testing.T) {
 	h, s, stop := w.held()
 	h.hold.Store(1)
 	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	<-h.reached
 	w.st.TrustKey("k.pub", signtest.NewKey(signtest.P256))
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	h.hold.Store(1)

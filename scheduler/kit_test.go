@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -235,4 +236,10 @@ func (w *world) run() (stop func()) {
 	w.t.Cleanup(stop)
 	<-s.FirstPass()
 	return stop
+}
+
+// reload loads the trust directories, and returns once their content is published and
+// the workers verify under it.
+func reload(ctx context.Context, s *Scheduler) error {
+	return cmp.Or(s.ReloadNow(ctx), s.followTrust())
 }

@@ -97,7 +97,7 @@ func (m *model) published() {
 	if m.s == nil {
 		return
 	}
-	if err := m.s.ReloadNow(context.Background()); err != nil {
+	if err := reload(context.Background(), m.s); err != nil {
 		m.t.Fatal(err)
 	}
 	fingerprints := map[trust.Digest]bool{}
@@ -182,9 +182,9 @@ func (m *model) settle() {
 			m.t.Fatal(err)
 		}
 	}
-	must(s.ReloadNow(ctx))
+	must(reload(ctx, s))
 	m.ahead.Add(int64(10 * time.Second)) // past the grace of a policy that is gone
-	must(s.ReloadNow(ctx))
+	must(reload(ctx, s))
 	must(s.walk(ctx, false))
 	m.quiet()
 	if m.rotten {

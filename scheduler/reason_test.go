@@ -96,7 +96,7 @@ func TestASecondAnchorBeyondTheBoundIsFound(t *testing.T) {
 	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
 	w.scan()
 	w.st.Untrust("_notation/truststore/x509/ca/acme/mid.pem")
-	if err := w.scheduler().ReloadNow(t.Context()); err != nil { // nothing is verified again
+	if err := reload(t.Context(), w.scheduler()); err != nil { // nothing is verified again
 		t.Fatal(err)
 	}
 	w.want(img, "trusted")

@@ -56,7 +56,7 @@ func TestARefusedFileIsLoggedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.ReloadNow(t.Context()); err != nil {
+		if err := reload(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,7 +74,7 @@ func TestLookedIsOfTheLoopAlone(t *testing.T) {
 	w.scan()
 	w.edit = func(c *Config) { c.ConfirmInterval = 10 * time.Millisecond }
 	s := w.scheduler()
-	if err := s.ReloadNow(context.Background()); err != nil {
+	if err := reload(context.Background(), s); err != nil {
 		t.Fatal(err)
 	}
 	if at := s.Status().Looked; !at.IsZero() {

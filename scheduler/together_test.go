@@ -30,7 +30,7 @@ func TestAPolicyThatIsEditedDuringAFirstScan(t *testing.T) {
 	<-h.reached
 	w.st.Policy(`{"version":"1.0","trustPolicies":[{"name":"p","registryScopes":["*"],"signatureVerification":{"level":"permissive"},
 		"trustStores":["ca:acme"],"trustedIdentities":["*"]}]}`)
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	close(h.release)
@@ -119,7 +119,7 @@ func TestAKeyThatLeavesWhileNobodyLooks(t *testing.T) {
 	w.st.SignSimple(img, k, simple)
 	w.st.TrustKey("k.pub", k)
 	s := w.scheduler()
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	s.agenda = newAgenda() // without the pass
@@ -239,7 +239,7 @@ func TestARepositoryThatIsAwayForAMoment(t *testing.T) {
 		t.Fatal(ok, err)
 	}
 	w.st.Untrust("_cosign/k.pub")
-	if err := s.ReloadNow(t.Context()); err != nil {
+	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	batches, err := s.verifyAgain(t.Context(), s.trust.Load(), &f, false)
