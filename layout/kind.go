@@ -120,6 +120,10 @@ const (
 	typeDSSE          = "application/vnd.dsse.envelope.v1+json"
 	typeInToto        = "application/vnd.in-toto+json"
 
+	// The manifest of artifacts that image-spec v1.1 had until its release candidate 3:
+	// notation's first versions have made them.
+	typeArtifactManifest = "application/vnd.oci.artifact.manifest.v1+json"
+
 	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	typeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 	typeDockerConfig   = "application/vnd.docker.container.image.v1+json"
@@ -127,7 +131,7 @@ const (
 
 var (
 	indexTypes    = []string{ocispec.MediaTypeImageIndex, typeDockerIndex}
-	manifestTypes = []string{ocispec.MediaTypeImageManifest, typeDockerManifest}
+	manifestTypes = []string{ocispec.MediaTypeImageManifest, typeDockerManifest, typeArtifactManifest}
 	configTypes   = []string{ocispec.MediaTypeImageConfig, typeDockerConfig}
 )
 

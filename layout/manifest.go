@@ -71,6 +71,7 @@ type document struct {
 	Config       *ocispec.Descriptor  `json:"config"`
 	Layers       []ocispec.Descriptor `json:"layers"`
 	Manifests    []ocispec.Descriptor `json:"manifests"`
+	Blobs        []ocispec.Descriptor `json:"blobs"` // of an artifact manifest alone
 	Subject      *ocispec.Descriptor  `json:"subject"`
 	Annotations  map[string]string    `json:"annotations"`
 	// Docker's schema 1, of which some readers would take the layers.
@@ -80,7 +81,7 @@ type document struct {
 
 var manifestRules = strictjson.Rules{
 	Members: []string{
-		"mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations", "fsLayers", "history",
+		"mediaType", "artifactType", "config", "layers", "manifests", "blobs", "subject", "annotations", "fsLayers", "history",
 		"digest", "size", "urls", "data", "platform", "architecture", "os", "os.version", "os.features", "variant",
 	},
 	Maps: []string{"annotations"},
@@ -131,6 +132,10 @@ func (m *Manifest) take(doc *document) bool {
 		}
 	}
 	isManifest := doc.Config != nil || doc.Layers != nil
+	if doc.MediaType == typeArtifactManifest {
+		m.Ambiguous = m.Ambiguous || isManifest
+		m.Layers, isManifest = doc.Blobs, true // it may have none
+	}
 	if doc.Manifests != nil && isManifest ||
 		(doc.Manifests != nil || isManifest) && (doc.FSLayers != nil || doc.History != nil) ||
 		doc.Manifests != nil && slices.Contains(manifestTypes, doc.MediaType) ||
@@ -172,15 +177,16 @@ func (m *Manifest) classify(doc *document) {
 		m.Class = ImageIndex
 	}
 	if m.Subject != (trust.Digest{}) {
-		switch m.Artifact() {
-		case typeCosignSignature:
+		switch artifact := m.Artifact(); {
+		case artifact == typeNotationSignature:
+			m.Class = NotationSignature
+			return
+		case doc.MediaType == typeArtifactManifest: // the other tools make none
+		case artifact == typeCosignSignature:
 			m.Class = CosignSignature
 			return
-		case typeSigstoreBundle:
+		case artifact == typeSigstoreBundle:
 			m.Class = SigstoreBundle
-			return
-		case typeNotationSignature:
-			m.Class = NotationSignature
 			return
 		}
 		if m.ArtifactType != "" || doc.Manifests == nil && !slices.Contains(configTypes, m.ConfigMediaType) {

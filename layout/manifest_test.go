@@ -20,6 +20,9 @@ func TestParseManifest(t *testing.T) {
 	add := func(o object, members string) string { return strings.TrimSuffix(text(o), "}") + "," + members + "}" }
 	subjectMember := `"subject":` + text(subject(of))
 
+	artifact := func(artifactType, more string) string {
+		return `{"mediaType":"` + typeArtifactManifest + `",` + more + `"artifactType":"` + artifactType + `","blobs":[` + text(descriptor("application/jose+json", "x")) + `]}`
+	}
 	tests := []struct {
 		name      string
 		in        string
@@ -59,6 +62,15 @@ func TestParseManifest(t *testing.T) {
 		{"DSSE", text(with(image("x"), object{"layers": []any{descriptor(typeDSSE, "x")}})), Attestation, false},
 		{"BuildKit", text(with(image("x"), object{"layers": []any{descriptor(typeInToto, "x"), descriptor(typeInToto, "y")}})), Attestation, false},
 		{"SBOM as referrer", text(with(referrer("application/spdx+json", of, "x"), object{"layers": []any{descriptor("application/spdx+json", "x")}})), Referrer, false},
+
+		{"artifact manifest of notation", artifact(typeNotationSignature, subjectMember+","), NotationSignature, false},
+		{"artifact manifest of cosign", artifact(typeCosignSignature, subjectMember+","), Referrer, false},
+		{"artifact manifest of something", artifact("application/spdx+json", subjectMember+","), Referrer, false},
+		{"artifact manifest about nothing", artifact(typeNotationSignature, ""), ImageManifest, false},
+		{"artifact manifest with layers", artifact(typeNotationSignature, subjectMember+`,"layers":[],`), NotationSignature, true},
+		{"artifact manifest with children", artifact(typeNotationSignature, subjectMember+`,"manifests":[],`), NotationSignature, true},
+		{"blobs twice", artifact(typeNotationSignature, subjectMember+`,"blobs":[],`), NotationSignature, true},
+		{"blobs beside layers", add(image("x"), `"blobs":[]`), ImageManifest, false},
 
 		// threats.md Z8
 		{"subject twice", add(referrer(typeNotationSignature, of, "x"), subjectMember), NotationSignature, true},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,8 +54,14 @@ func (w *world) close() {
 		w.t.Error(err)
 	}
 	w.store = nil
-	if report, err := store.Check(context.Background(), w.state); err != nil || !report.OK() {
-		w.t.Errorf("check: %v %+v", err, report)
+	report, err := store.Check(context.Background(), w.state)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, problem := range report.Problems {
+		if !strings.HasPrefix(problem, "nothing is published") { // it ended before that
+			w.t.Errorf("check: %s", problem)
+		}
 	}
 }
 

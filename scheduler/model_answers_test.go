@@ -220,7 +220,7 @@ func (m *model) settle() {
 	text := func(s cache.Signature) string {
 		s.VerifiedAt = nil
 		if s.Reason == trust.SignerRemoved {
-			s.Reason = trust.NoTrustedKey
+			s.Reason, s.Detail = trust.NoTrustedKey, ""
 		}
 		b, err := json.Marshal(s)
 		must(err)

@@ -53,6 +53,8 @@ var explanations = map[Reason]Explanation{
 		"Sign without the plugin."},
 	KeylessNotSupported: {"It carries a certificate instead of being made by a key in _cosign.",
 		"Sign with a key."},
+	PayloadTypeUnknown: {"It is a signature, but what it signs says that it is no signature of an image: its type is none of those that cosign and Tekton Chains write.",
+		"Sign with cosign sign."},
 
 	IOError: {"Storage could not be read.",
 		"Look at storage; it is tried again by itself."},
@@ -62,6 +64,8 @@ var explanations = map[Reason]Explanation{
 		"Look at the log and at trust-worker status; let the daemon reach them, or see --revocation."},
 	LimitExceeded: {"It is larger, or there are more of them, than is looked at; or verifying it has crashed twice.",
 		"See the limits in the security page; trust-worker status lists what is in quarantine."},
+	UnsupportedDigest: {"The manifest is named by another digest algorithm than SHA-256; it is not verified.",
+		"Push the image under its SHA-256 digest."},
 	Stale: {"The daemon has not confirmed the answers within the lease.",
 		"Start it; trust-worker status says more."},
 	NoCache: {"Nothing is published.",

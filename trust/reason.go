@@ -44,11 +44,13 @@ const (
 	KeyTooSmall          Reason = "key-too-small"
 	PluginRequired       Reason = "plugin-required"
 	KeylessNotSupported  Reason = "keyless-not-supported"
+	PayloadTypeUnknown   Reason = "payload-type-unknown"
 
 	IOError           Reason = "io-error"
 	BlobMissing       Reason = "blob-missing"
 	RevocationUnknown Reason = "revocation-unknown"
 	LimitExceeded     Reason = "limit-exceeded"
+	UnsupportedDigest Reason = "unsupported-digest"
 	Stale             Reason = "stale"
 	NoCache           Reason = "no-cache"
 
@@ -67,10 +69,10 @@ var statuses = map[Reason]Status{
 	NoPolicy: Untrusted, PolicyInvalid: Untrusted, PolicyAmbiguous: Untrusted,
 	PolicyDoesNotVerify: Untrusted, IdentityNotTrusted: Untrusted, Revoked: Untrusted,
 	TimestampInvalid: Untrusted, UnsupportedAlgorithm: Untrusted, KeyTooSmall: Untrusted,
-	PluginRequired: Untrusted, KeylessNotSupported: Untrusted,
+	PluginRequired: Untrusted, KeylessNotSupported: Untrusted, PayloadTypeUnknown: Untrusted,
 
 	IOError: Unknown, BlobMissing: Unknown, RevocationUnknown: Unknown,
-	LimitExceeded: Unknown, Stale: Unknown, NoCache: Unknown,
+	LimitExceeded: Unknown, UnsupportedDigest: Unknown, Stale: Unknown, NoCache: Unknown,
 
 	New: Pending, PolicyChanged: Pending,
 }

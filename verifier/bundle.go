@@ -57,10 +57,14 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 	dsse := b.GetDsseEnvelope()
 	version, err := b.Version()
 	switch {
-	case err != nil || version != bundleVersion, dsse == nil:
+	case err != nil || version != bundleVersion:
 		lo.Verdict.Reason = trust.Malformed
 		return
-	case len(dsse.GetSignatures()) == 0 || dsse.GetPayloadType() != bundle.IntotoMediaType:
+	case b.GetMessageSignature() != nil, // over the manifest itself, which cosign refuses for an image
+		dsse != nil && len(dsse.GetSignatures()) > 0 && dsse.GetPayloadType() != bundle.IntotoMediaType:
+		lo.Verdict.Reason = trust.PayloadTypeUnknown
+		return
+	case dsse == nil || len(dsse.GetSignatures()) == 0:
 		lo.Verdict.Reason = trust.Malformed
 		return
 	case len(dsse.GetSignatures()) > 1: // which one is meant?

@@ -138,8 +138,8 @@ func TestBundleReasons(t *testing.T) {
 		{"no predicate type", signed(statement("["+subject+"]", "")), "malformed"},
 		{"other statement type", signed(strings.Replace(statement("["+subject+"]", sign), "in-toto.io", "example.com", 1)), "malformed"},
 		{"unknown member", signed(strings.Replace(statement("["+subject+"]", sign), `"predicate"`, `"x":1,"predicate"`, 1)), "malformed"},
-		{"J5 payload type", bundled(img, k, signtest.CosignOptions{PayloadType: "text/plain"}), "malformed"},
-		{"J4 payload type shifted", with(func(b map[string]any) { envelopeOf(b)["payloadType"] = "application/vnd.in-toto+jso" }), "malformed"},
+		{"J5 payload type", bundled(img, k, signtest.CosignOptions{PayloadType: "text/plain"}), "payload-type-unknown"},
+		{"J4 payload type shifted", with(func(b map[string]any) { envelopeOf(b)["payloadType"] = "application/vnd.in-toto+jso" }), "payload-type-unknown"},
 		{"S21 payload edited", with(func(b map[string]any) {
 			p := must(base64.StdEncoding.DecodeString(envelopeOf(b)["payload"].(string)))
 			envelopeOf(b)["payload"] = append(p, ' ')
@@ -153,7 +153,7 @@ func TestBundleReasons(t *testing.T) {
 		{"message signature", with(func(b map[string]any) {
 			delete(b, "dsseEnvelope")
 			b["messageSignature"] = map[string]any{"messageDigest": map[string]any{"algorithm": "SHA2_256", "digest": img.Digest[:]}, "signature": []byte{1}}
-		}), "malformed"},
+		}), "payload-type-unknown"},
 		{"both contents", with(func(b map[string]any) {
 			b["messageSignature"] = map[string]any{"signature": []byte{1}}
 		}), "malformed"},

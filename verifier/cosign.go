@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,11 +64,18 @@ func checkAnnotation(d ocispec.Descriptor) trust.Reason {
 }
 
 // payloadRules are cosign's SIGNATURE_SPEC, section Payload: what is in optional
-// is the signer's own.
+// is the signer's own. Tekton Chains has written the members with a capital; to
+// cosign that is the same.
 var payloadRules = strictjson.Rules{
-	Members: []string{"critical", "identity", "docker-reference", "image", "docker-manifest-digest", "type", "optional"},
-	Maps:    []string{"optional"},
+	Members: []string{"critical", "identity", "docker-reference", "image", "docker-manifest-digest", "type", "optional",
+		"Critical", "Identity", "Docker-reference", "Image", "Docker-manifest-digest", "Type", "Optional"},
+	Maps: []string{"optional", "Optional"},
 }
+
+// payloadTypes are the types of simple signing payloads that are a signature over an
+// image: cosign's, that of "atomic" signatures (containers-signature(5)), which early
+// cosign wrote, and Tekton Chains'.
+var payloadTypes = []string{payload.CosignSignatureType, "atomic container signature", "Tekton container signature"}
 
 // jsonReason is what the document b reads under rules: "" when it is one that all
 // readers take for the same.
@@ -90,7 +98,7 @@ type payloadCheck struct {
 }
 
 // checkPayload lets cosign judge the claims of a payload, as it would after each
-// signature over it. Its type is not among what cosign looks at.
+// signature over it. Its type is not among what cosign looks at: any would do.
 func checkPayload(subject v1.Hash, blob []byte) payloadCheck {
 	if reason := jsonReason(payloadRules, blob); reason != "" {
 		return payloadCheck{true, reason}
@@ -99,13 +107,17 @@ func checkPayload(subject v1.Hash, blob []byte) payloadCheck {
 	if err == nil {
 		err = cosign.SimpleClaimVerifier(claims, subject, nil)
 	}
-	if err == nil && payloadType(blob) == payload.CosignSignatureType {
+	known := slices.Contains(payloadTypes, payloadType(blob))
+	if err == nil && known {
 		return payloadCheck{done: true}
 	}
 	// Refused; this is only to say why.
-	var p payload.SimpleContainerImage
-	if err := json.Unmarshal(blob, &p); err != nil || p.Critical.Type != payload.CosignSignatureType {
+	var p *payload.SimpleContainerImage
+	switch {
+	case json.Unmarshal(blob, &p) != nil || p == nil:
 		return payloadCheck{true, trust.Malformed}
+	case !known:
+		return payloadCheck{true, trust.PayloadTypeUnknown}
 	}
 	return payloadCheck{true, trust.SubjectMismatch}
 }
@@ -114,9 +126,9 @@ func checkPayload(subject v1.Hash, blob []byte) payloadCheck {
 // it is no string. The rules leave one member of each name.
 func payloadType(valid []byte) string {
 	for name, critical := range strictjson.Members(valid) {
-		if name == "critical" {
+		if name == "critical" || name == "Critical" {
 			for name, value := range strictjson.Members(critical) {
-				if name == "type" {
+				if name == "type" || name == "Type" {
 					text, _ := strictjson.String(value)
 					return text
 				}

@@ -112,6 +112,8 @@ func TestSimpleReasons(t *testing.T) {
 		}
 		return simple(img, k, o)
 	}
+	tekton := `{"Critical":{"Identity":{"docker-reference":""},"Image":{"Docker-manifest-digest":"` + img.Digest.String() +
+		`"},"Type":"Tekton container signature"},"Optional":{}}`
 	for _, c := range []struct {
 		name string
 		r    *request
@@ -148,13 +150,22 @@ func TestSimpleReasons(t *testing.T) {
 		{"S5 null", signed("null"), "malformed"},
 		{"S5 string", signed(`"x"`), "malformed"},
 		{"S14 digest is a number", signed(strings.Replace(good, `"`+img.Digest.String()+`"`, "123", 1)), "malformed"},
-		{"empty object", signed("{}"), "malformed"},
+		{"empty object", signed("{}"), "payload-type-unknown"},
 		{"trailing", signed(good + "{}"), "malformed"},
 		{"deep", signed(`{"optional":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`), "malformed"},
-		{"other type", signed(strings.Replace(good, "cosign container", "atomic container", 1)), "malformed"},
-		{"no type", signed(strings.Replace(good, `"type"`, `"kind"`, 1)), "malformed"},
+		{"atomic", signed(strings.Replace(good, "cosign container image", "atomic container", 1)), "trusted"},
+		{"Tekton Chains", signed(strings.Replace(good, "cosign container image", "Tekton container", 1)), "trusted"},
+		{"early Tekton Chains", signed(tekton), "trusted"},
+		{"early Tekton Chains, another's", signed(strings.Replace(tekton, img.Digest.Hex(), strings.Repeat("0", 64), 1)), "subject-mismatch"},
+		{"members in two spellings", signed(strings.Replace(tekton, `"Image":{`, `"image":{"docker-manifest-digest":"sha256:00"},"Image":{`, 1)), "ambiguous"},
+		{"types in two spellings", signed(strings.Replace(tekton, `"Type":`, `"type":"cosign container image signature","Type":`, 1)), "ambiguous"},
+		{"a third spelling", signed(strings.Replace(tekton, `"Type"`, `"TYPE"`, 1)), "ambiguous"},
+		{"type in another case", signed(strings.Replace(tekton, "Tekton c", "tekton c", 1)), "payload-type-unknown"},
+		{"other type", signed(strings.Replace(good, "cosign container image", "cosign blob", 1)), "payload-type-unknown"},
+		{"no type", signed(strings.Replace(good, `"type"`, `"kind"`, 1)), "payload-type-unknown"},
+		{"type is no string", signed(strings.Replace(good, `"cosign container image signature"`, `7`, 1)), "malformed"},
 		{"duplicate digest", signed(strings.Replace(good, `"image":{`, `"image":{"docker-manifest-digest":"sha256:00",`, 1)), "ambiguous"},
-		{"case variant", signed(strings.Replace(good, `"critical"`, `"Critical"`, 1)), "ambiguous"},
+		{"case variant", signed(strings.Replace(good, `"critical"`, `"CRITICAL"`, 1)), "ambiguous"},
 		{"both cases", signed(strings.Replace(good, `{"critical"`, `{"Critical":{},"critical"`, 1)), "ambiguous"},
 		{"optional may repeat in other case", signed(strings.Replace(good, "null", `{"a":1,"A":2}`, 1)), "trusted"},
 		{"other digest", signed(string(signtest.Payload(trust.SumOf(nil)))), "subject-mismatch"},

@@ -19,6 +19,7 @@ var (
 		trust.PluginRequired, trust.KeylessNotSupported,
 		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
 		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
+		trust.PayloadTypeUnknown, trust.UnsupportedDigest,
 	}
 	ToolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
 	StoreTypeCodes = []string{"", "ca", "signingAuthority"}

@@ -23,7 +23,8 @@ func TestCodesAreStable(t *testing.T) {
 	want := []trust.Reason{"", "signature-expired", "certificate-expired", "not-yet-valid", "no-trusted-key", "signer-removed", "subject-mismatch",
 		"digest-mismatch", "malformed", "ambiguous", "no-policy", "policy-invalid", "policy-ambiguous", "policy-does-not-verify", "identity-not-trusted",
 		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "keyless-not-supported", "io-error", "blob-missing",
-		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed"}
+		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed",
+		"payload-type-unknown", "unsupported-digest"}
 	if !reflect.DeepEqual(ReasonCodes, want) {
 		t.Errorf("%q", ReasonCodes)
 	}
