@@ -3,10 +3,10 @@ package server
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/trust"
 )
 
@@ -24,16 +24,20 @@ type gate struct {
 // now; 403 when it is decided that it is not; 404 when it is not known; 503 when
 // nothing has been decided. The body says why.
 func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) error {
-	repo, digest, ok := strings.Cut(r.PathValue("name"), "@")
-	d, err := trust.ParseDigest(digest)
-	if err != nil || !ok || repo == "" {
+	ref, err := imageref.Parse(r.PathValue("name"))
+	if err != nil || ref.Name == "" || ref.Digest == (trust.Digest{}) {
 		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
 	}
-	g := gate{State: "unknown", RepoName: repo, Digest: d}
+	g := gate{State: "unknown", RepoName: ref.Name, Digest: ref.Digest}
 	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) error {
 		asOf := snap.AsOf()
 		g.AsOf, g.Generation = &asOf, snap.Generation().String()
-		img, err := snap.ImageWithin(repo, d, cache.BudgetOf(0)) // its state is that of all
+		named, err := s.named(snap, r.PathValue("name"))
+		if err != nil {
+			return err
+		}
+		g.RepoName = named.Name
+		img, err := snap.ImageWithin(named.Name, ref.Digest, cache.BudgetOf(0)) // its state is that of all
 		if err != nil {
 			return err
 		}

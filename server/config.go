@@ -69,6 +69,8 @@ type Config struct {
 	Limits Limits
 	// Webhooks tells how the receivers of changes do; nil: there are none.
 	Webhooks func() []webhook.Status
+	// RegistryNames are the hosts by which references name this storage's images.
+	RegistryNames []string
 	// HostNames are the names by which clients may call a loopback listener,
 	// besides localhost and addresses. Without them a page in a browser could
 	// reach it under a name of its own (DNS rebinding).

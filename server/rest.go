@@ -4,11 +4,13 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/trust"
@@ -99,27 +101,40 @@ func writeFresh(w http.ResponseWriter, r *http.Request, mediaType, generation st
 	_, _ = w.Write(b) // the client is gone
 }
 
-// lookUp reads REPO:TAG or REPO@DIGEST.
-func lookUp(snap *cache.Snapshot, name string) (cache.Image, error) {
-	if repo, _, _ := strings.Cut(name, "@"); layout.Reserved(strings.Split(repo, ":")[0]) {
-		return cache.Image{}, refuse(http.StatusNotFound, codeNameUnknown, layout.ErrReserved.Error(), "")
-	}
-	if repo, digest, ok := strings.Cut(name, "@"); ok {
-		d, err := trust.ParseDigest(digest)
-		if err != nil {
-			return cache.Image{}, refuse(http.StatusBadRequest, codeInvalid, "the digest cannot be read", err.Error())
-		}
-		return snap.Image(repo, d)
-	}
-	i := strings.LastIndexByte(name, ':')
-	if i <= 0 || i == len(name)-1 {
+// lookUp answers for REPO:TAG, REPO@DIGEST or REPO:TAG@DIGEST.
+func (s *Server) lookUp(snap *cache.Snapshot, name string) (cache.Image, error) {
+	ref, err := s.named(snap, name)
+	switch {
+	case err != nil:
+		return cache.Image{}, err
+	case ref.Digest != (trust.Digest{}):
+		return snap.Image(ref.Name, ref.Digest)
+	case ref.Tag == "":
 		return cache.Image{}, refuse(http.StatusBadRequest, codeNameInvalid, "that does not name an image", "name it as REPO:TAG or REPO@sha256:…")
 	}
-	return snap.Tag(name[:i], name[i+1:])
+	return snap.Tag(ref.Name, ref.Tag)
+}
+
+// named reads a reference, with the name that its repository has in this storage.
+func (s *Server) named(snap *cache.Snapshot, name string) (ref imageref.Ref, err error) {
+	if ref, err = imageref.Parse(name); err != nil {
+		return ref, refuse(http.StatusBadRequest, codeInvalid, "the reference cannot be read", err.Error())
+	}
+	ref, err = ref.In(s.cfg.RegistryNames, func(name string) bool { ok, err := snap.HasRepository(name); return ok && err == nil })
+	var host *imageref.HostError
+	switch {
+	case errors.As(err, &host):
+		return ref, refuse(http.StatusNotFound, codeNameUnknown, "that is another registry's image", err.Error())
+	case err != nil || ref.Name == "":
+		return ref, refuse(http.StatusBadRequest, codeNameInvalid, "that does not name an image", "name it as REPO:TAG or REPO@sha256:…")
+	case layout.Reserved(ref.Name):
+		return ref, refuse(http.StatusNotFound, codeNameUnknown, layout.ErrReserved.Error(), "")
+	}
+	return ref, nil
 }
 
 func (s *Server) restImage(w http.ResponseWriter, r *http.Request, _ identity) error {
-	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) { return lookUp(snap, r.PathValue("name")) })
+	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) { return s.lookUp(snap, r.PathValue("name")) })
 }
 
 // restSignature answers about one signature manifest of an image, one entry for
@@ -132,7 +147,7 @@ func (s *Server) restSignature(w http.ResponseWriter, r *http.Request, _ identit
 		return refuse(http.StatusBadRequest, codeInvalid, "that does not name a signature", "name it as REPO@sha256:…/sha256:…, the image's digest and the signature manifest's")
 	}
 	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) {
-		img, err := lookUp(snap, name[:i])
+		img, err := s.lookUp(snap, name[:i])
 		if err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.metrics = newMetrics(s)
 	s.graph = graph.New(graph.Limits{Complexity: cfg.Limits.Complexity, Depth: cfg.Limits.Depth,
-		Images: cfg.Limits.MaxPage, Scan: cfg.Limits.MaxScan}, s.log)
+		Images: cfg.Limits.MaxPage, Scan: cfg.Limits.MaxScan}, cfg.RegistryNames, s.log)
 	s.pages = page.New(cfg.Build.Version)
 	s.handler = s.guard(s.routes())
 	return s, nil

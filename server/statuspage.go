@@ -112,7 +112,7 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 
 func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, _ identity) error {
 	return s.freshPage(w, r, func(snap *cache.Snapshot) ([]byte, error) {
-		img, err := lookUp(snap, r.PathValue("name"))
+		img, err := s.lookUp(snap, r.PathValue("name"))
 		if errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrUnlisted) && !errors.Is(err, cache.ErrPartial) {
 			return nil, refuse(http.StatusNotFound, codeNameUnknown, "this image is not in storage", r.PathValue("name"))
 		} else if err != nil {

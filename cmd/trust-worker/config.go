@@ -62,7 +62,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.state, "state", "", "state directory (default $STATE_DIRECTORY, else ROOT/_trust)")
 	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory of cosign public keys (default ROOT/_cosign)")
 	f.StringVar(&s.notationDir, "notation-dir", "", "directory of notation's trust store and policy (default ROOT/_notation)")
-	f.StringSliceVar(&s.registryNames, "registry-name", nil, "host that trust policy scopes name this registry by (repeatable; default any)")
+	f.StringSliceVar(&s.registryNames, "registry-name", nil, "host by which trust policy scopes and references name this registry (repeatable; default: any in scopes, none in references)")
 	f.BoolVar(&s.enable, "trust", true, "verify at all (extensions.trust.enable)")
 	f.BoolVar(&s.cosign, "cosign", true, "verify cosign signatures")
 	f.BoolVar(&s.notation, "notation", true, "verify notation signatures")

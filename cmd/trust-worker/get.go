@@ -11,56 +11,51 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
 
-// reference is what a user names an image by.
-type reference struct {
-	repository, tag string
-	digest          trust.Digest // zero when there is a tag
+// parseReference reads what a user names an image by.
+func parseReference(s string) (imageref.Ref, error) {
+	r, err := imageref.Parse(s)
+	if err != nil {
+		return r, usageError{fmt.Errorf("%.300q: %w (--no-trunc shows it whole)", s, err)}
+	}
+	return r, nil
 }
 
-// parseReference reads REPO:TAG, REPO@DIGEST or DIGEST. REPO alone gives an
-// empty tag and no digest.
-func parseReference(s string) (r reference, err error) {
-	if d, err := trust.ParseDigest(s); err == nil {
-		return reference{digest: d}, nil
-	}
-	if name, text, ok := strings.Cut(s, "@"); ok {
-		if r.digest, err = trust.ParseDigest(text); err != nil {
-			return r, usageError{fmt.Errorf("%q: %w (--no-trunc shows it whole)", s, err)}
-		}
-		s = name
-	} else if i := strings.LastIndexByte(s, ':'); i >= 0 {
-		s, r.tag = s[:i], s[i+1:]
-		if r.tag == "" {
-			return r, usageError{fmt.Errorf("%q: the tag is empty", s+":")}
-		}
-	}
-	r.repository = s
-	return r, checkName(s)
-}
-
-// checkName refuses what cannot be a repository here.
-func checkName(repository string) error {
+// named returns a reference with the name that its repository has in this storage.
+func (s *settings) named(r imageref.Ref, here func(name string) bool) (imageref.Ref, error) {
+	r, err := r.In(s.registryNames, here)
 	switch {
-	case !layout.ValidName(repository):
-		return usageError{fmt.Errorf("%.300q is not REPO:TAG, REPO@sha256:… or sha256:… (a repository is named by its path below the storage root, without a host)", repository)}
-	case layout.Reserved(repository):
-		return &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", repository, layout.ErrReserved)}
+	case err != nil:
+		return r, usageError{err}
+	case r.Name != "" && layout.Reserved(r.Name):
+		return r, &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", r.Name, layout.ErrReserved)}
 	}
-	return nil
+	return r, nil
+}
+
+// hasRepository reports whether a repository is in the cache.
+func hasRepository(snap *cache.Snapshot) func(name string) bool {
+	return func(name string) bool {
+		ok, err := snap.HasRepository(name)
+		return ok && err == nil
+	}
 }
 
 func newGetCommand(s *settings) *cobra.Command {
 	var o output
 	var wait time.Duration
 	c := &cobra.Command{
-		Use:   "get REPO:TAG | REPO@DIGEST | DIGEST",
+		Use:   "get REPO:TAG | REPO@DIGEST | REPO:TAG@DIGEST | DIGEST",
 		Short: "Say what the cache knows of an image, read as any other process would",
 		Long: `Say what the cache knows of an image, read as any other process would.
+
+Of a tag and a digest the digest decides. A name that begins with a registry's
+host is taken for this storage's if --registry-name says so.
 
 Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 14 not decided; with several answers the worst of them.`,
@@ -78,11 +73,11 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 				return err
 			}
 			defer r.Close()
-			images, err := getWaiting(cmd.Context(), r, ref, wait)
+			images, err := s.getWaiting(cmd.Context(), r, ref, wait)
 			if err != nil {
 				return answerError(err, ref)
 			}
-			return printAnswers(cmd.OutOrStdout(), &o, images, ref.repository != "")
+			return printAnswers(cmd.OutOrStdout(), &o, images, ref.Name != "")
 		},
 	}
 	o.register(c)
@@ -97,16 +92,8 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 const unlistedRemedy = "run the daemon as a user who may read storage; its log and trust-worker status say more"
 
 // answerError gives the exit code of an answer that is none.
-func answerError(err error, ref reference) error {
-	name := ref.repository
-	switch {
-	case ref.tag != "":
-		name += ":" + ref.tag
-	case ref.repository == "":
-		name = ref.digest.String()
-	case ref.digest != (trust.Digest{}):
-		name += "@" + ref.digest.String()
-	}
+func answerError(err error, ref imageref.Ref) error {
+	name := ref.String()
 	switch {
 	case errors.Is(err, cache.ErrUnlisted):
 		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: unknown (io-error): %w; %s", name, err, unlistedRemedy)}
@@ -114,7 +101,7 @@ func answerError(err error, ref reference) error {
 		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: pending (new): %w", name, err)}
 	case errors.Is(err, cache.ErrNotFound):
 		hint := ""
-		if ref.repository == "sha256" { // what a terminal shows of a digest reads as a repository and a tag
+		if ref.Name == "sha256" { // what a terminal shows of a digest reads as a repository and a tag
 			hint = "; a digest is given with all its digits: --no-trunc shows them"
 		}
 		return &codeError{trust.ExitNotFound, fmt.Errorf("%s is not in the cache%s", name, hint)}
@@ -127,10 +114,10 @@ func answerError(err error, ref reference) error {
 }
 
 // getWaiting asks until the answer is a decision or the time is over.
-func getWaiting(ctx context.Context, r *cache.Reader, ref reference, wait time.Duration) ([]cache.Image, error) {
+func (s *settings) getWaiting(ctx context.Context, r *cache.Reader, ref imageref.Ref, wait time.Duration) ([]cache.Image, error) {
 	deadline := time.Now().Add(wait)
 	for {
-		images, err := get(r, ref)
+		images, err := s.get(r, ref)
 		settled := err != nil && !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrNoCache)
 		if err == nil {
 			code := foldAll(images)
@@ -147,22 +134,26 @@ func getWaiting(ctx context.Context, r *cache.Reader, ref reference, wait time.D
 	}
 }
 
-func get(r *cache.Reader, ref reference) ([]cache.Image, error) {
+func (s *settings) get(r *cache.Reader, ref imageref.Ref) ([]cache.Image, error) {
 	snap, err := r.Snapshot()
 	if err != nil {
 		return nil, err
 	}
 	defer snap.Close()
+	ref, err = s.named(ref, hasRepository(snap))
+	if err != nil {
+		return nil, err
+	}
 	var img cache.Image
 	switch {
-	case ref.repository == "":
-		return snap.Digest(ref.digest)
-	case ref.digest != (trust.Digest{}):
-		img, err = snap.Image(ref.repository, ref.digest)
-	case ref.tag != "":
-		img, err = snap.Tag(ref.repository, ref.tag)
+	case ref.Name == "":
+		return snap.Digest(ref.Digest)
+	case ref.Digest != (trust.Digest{}):
+		img, err = snap.Image(ref.Name, ref.Digest)
+	case ref.Tag != "":
+		img, err = snap.Tag(ref.Name, ref.Tag)
 	default:
-		return nil, needsTag(snap, ref.repository)
+		return nil, needsTag(snap, ref.Name)
 	}
 	return []cache.Image{img}, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
 	"trust-worker/trust"
 )
@@ -30,19 +31,26 @@ func newListCommand(s *settings) *cobra.Command {
 			defer r.Close()
 			snap, err := r.Snapshot()
 			if err != nil {
-				return answerError(err, reference{})
+				return answerError(err, imageref.Ref{})
 			}
 			defer snap.Close()
 			only := ""
 			if len(args) == 1 {
-				only = args[0]
-				if err := checkName(only); err != nil {
+				ref, err := parseReference(args[0])
+				if err != nil {
 					return err
 				}
+				if ref, err = s.named(ref, hasRepository(snap)); err != nil {
+					return err
+				}
+				if ref.Name == "" || ref.Tag != "" || ref.Digest != (trust.Digest{}) {
+					return usageError{fmt.Errorf("list takes a repository; of one image says: trust-worker get %s", args[0])}
+				}
+				only = ref.Name
 				if ok, err := snap.HasRepository(only); err != nil {
 					return err
 				} else if !ok {
-					return answerError(snap.Missing(only), reference{repository: only})
+					return answerError(snap.Missing(only), ref)
 				}
 			}
 			if err := listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {

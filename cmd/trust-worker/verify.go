@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
 )
@@ -15,7 +17,7 @@ import (
 func newVerifyCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "verify REPO:TAG | REPO@DIGEST",
+		Use:   "verify REPO:TAG | REPO@DIGEST | REPO:TAG@DIGEST",
 		Short: "Verify now, straight from storage: no daemon, no cache",
 		Long: `Verify now, straight from storage: no daemon, no cache. Of the state directory
 the trust memory alone is read: whether an operator's trust policy was in force.
@@ -27,7 +29,7 @@ Exit codes are those of get.`,
 			if err != nil {
 				return err
 			}
-			if ref.repository == "" || ref.tag == "" && ref.digest == (trust.Digest{}) {
+			if ref.Name == "" || ref.Tag == "" && ref.Digest == (trust.Digest{}) {
 				return usageError{errors.New("name one image: REPO:TAG or REPO@sha256:…")}
 			}
 			if err := s.complete(cmd, true); err != nil {
@@ -50,12 +52,21 @@ Exit codes are those of get.`,
 	return c
 }
 
-func (s *settings) verifyNow(cmd *cobra.Command, ref reference) (cache.Image, error) {
+func (s *settings) verifyNow(cmd *cobra.Command, ref imageref.Ref) (cache.Image, error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
 		return cache.Image{}, err
 	}
 	defer closeAll()
+	ref, err = s.named(ref, func(name string) bool {
+		return slices.ContainsFunc(roots, func(r scheduler.Storage) bool { return r.Root.IsRepository(name) })
+	})
+	if err != nil {
+		return cache.Image{}, err
+	}
+	if ref.Digest != (trust.Digest{}) {
+		ref.Tag = "" // the digest decides
+	}
 	log, err := s.logger()
 	if err != nil {
 		return cache.Image{}, err
@@ -68,5 +79,5 @@ func (s *settings) verifyNow(cmd *cobra.Command, ref reference) (cache.Image, er
 	if err != nil {
 		return cache.Image{}, err
 	}
-	return scheduler.VerifyNow(cmd.Context(), roots, store, s.revocationChecker(log), ref.repository, ref.tag, ref.digest)
+	return scheduler.VerifyNow(cmd.Context(), roots, store, s.revocationChecker(log), ref.Name, ref.Tag, ref.Digest)
 }

@@ -29,6 +29,7 @@ type Limits struct {
 type Engine struct {
 	exec   *executor.Executor
 	limits Limits
+	names  []string
 	log    *slog.Logger
 }
 
@@ -39,9 +40,10 @@ const (
 	maxFields = 1000
 )
 
-// New makes an Engine.
-func New(limits Limits, log *slog.Logger) *Engine {
-	e := &Engine{limits: limits, log: log}
+// New makes an Engine. registryNames are the hosts by which references name the images
+// of this storage.
+func New(limits Limits, registryNames []string, log *slog.Logger) *Engine {
+	e := &Engine{limits: limits, names: registryNames, log: log}
 	cfg := Config{Resolvers: &Resolver{}}
 	weigh(&cfg.Complexity)
 	e.exec = executor.New(NewExecutableSchema(cfg))
@@ -59,7 +61,7 @@ func New(limits Limits, log *slog.Logger) *Engine {
 
 // Do executes one request on snap. The response's errors are fit for the client.
 func (e *Engine) Do(ctx context.Context, snap *cache.Snapshot, params *graphql.RawParams) *graphql.Response {
-	ctx = context.WithValue(ctx, requestKey{}, &request{snap: snap, limits: e.limits})
+	ctx = context.WithValue(ctx, requestKey{}, &request{snap: snap, limits: e.limits, names: e.names})
 	ctx = graphql.StartOperationTrace(ctx)
 	op, errs := e.exec.CreateOperationContext(ctx, params)
 	if errs != nil {

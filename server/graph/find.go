@@ -56,6 +56,7 @@ func (r *request) searchTags(text string) ([]ref, error) {
 		return r.withDigest(text)
 	}
 	if repo, digest, ok := strings.Cut(text, "@"); ok {
+		repo, _, _ = strings.Cut(repo, ":") // a tag beside the digest decides nothing
 		refs, err := r.withDigest(digest)
 		return slices.DeleteFunc(refs, func(x ref) bool { return x.repo != repo }), err
 	}

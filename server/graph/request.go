@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"trust-worker/cache"
+	"trust-worker/internal/imageref"
 	"trust-worker/trust"
 )
 
@@ -19,6 +20,7 @@ type requestKey struct{}
 type request struct {
 	snap   *cache.Snapshot
 	limits Limits
+	names  []string // hosts by which this storage is known
 
 	mu            sync.Mutex // a snapshot is for one goroutine at a time (G1)
 	scanned, made int
@@ -154,25 +156,27 @@ func (r *request) summaries(refs []ref, p *PageInput) ([]*ImageSummary, *PageInf
 	return out, info, nil
 }
 
-// find reads REPO:TAG or REPO@DIGEST.
+// find answers for REPO:TAG, REPO@DIGEST or REPO:TAG@DIGEST.
 func (r *request) find(name string) (*cache.Image, error) {
-	if repo, digest, ok := strings.Cut(name, "@"); ok {
-		d, err := trust.ParseDigest(digest)
-		if err != nil {
-			return nil, clientError("the digest is not of the form sha256: and 64 hex digits")
-		}
-		return r.image(ref{repo: repo, digest: d})
+	x, err := imageref.Parse(name)
+	if err != nil {
+		return nil, clientError("the digest is not of the form sha256: and 64 hex digits, or the tag is empty")
 	}
-	i := strings.LastIndexByte(name, ':')
-	if i <= 0 || i == len(name)-1 {
+	x, err = x.In(r.names, func(name string) bool { ok, err := r.snap.HasRepository(name); return ok && err == nil })
+	var host *imageref.HostError
+	switch {
+	case errors.As(err, &host):
+		return nil, clientError(err.Error())
+	case err != nil || x.Name == "" || x.Tag == "" && x.Digest == (trust.Digest{}):
 		return nil, clientError("name the image as repository:tag or repository@digest")
+	case x.Digest != (trust.Digest{}):
+		return r.image(ref{repo: x.Name, digest: x.Digest})
 	}
-	x := ref{repo: name[:i], tag: name[i+1:]}
-	var err error
-	if x.digest, err = r.snap.Resolve(x.repo, x.tag); err != nil {
+	d, err := r.snap.Resolve(x.Name, x.Tag)
+	if err != nil {
 		return nil, err
 	}
-	return r.image(x)
+	return r.image(ref{repo: x.Name, tag: x.Tag, digest: d})
 }
 
 // withDigest returns the tags whose image, or a child of it, has a digest that
