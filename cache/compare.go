@@ -309,6 +309,7 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 	if err := s.record.decode(body); err != nil {
 		return nil, counted{}, 0, err
 	}
+	is.other = s.record.other
 	is.listed = s.record.tagged || !s.record.child
 	unlisted := false
 	if s.anyUnlisted() {

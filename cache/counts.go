@@ -78,13 +78,14 @@ func (s *Snapshot) Count() (*Counts, error) {
 // counted is what one image adds to counts.
 type counted struct {
 	listed  bool
+	other   bool // no image: not counted
 	state   string
 	layers  omissions
 	signers []trust.SignerID // once for each signature that rests on one
 }
 
 func (i *counted) addTo(c *Counts) {
-	if c == nil || i.state == "" {
+	if c == nil || i.state == "" || i.other {
 		return
 	}
 	if i.listed {

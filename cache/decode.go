@@ -50,6 +50,7 @@ func fields(b []byte, fn func(num protowire.Number, typ protowire.Type, v uint64
 type imageRecord struct {
 	mediaType     []byte
 	tagged, child bool
+	other         bool // no image
 	children      [][]byte
 	signatures    [][]byte
 }
@@ -68,6 +69,8 @@ func (r *imageRecord) decode(b []byte) error {
 			r.signatures = append(r.signatures, bytes)
 		case 6:
 			r.child = v != 0
+		case 7:
+			r.other = v != 0
 		}
 		return nil
 	})

@@ -43,7 +43,7 @@ func (s *Snapshot) DigestsFrom(repository string, first trust.Digest, fn func(d 
 			if len(key) != len(prefix)+32 {
 				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
 			}
-			if err := s.record.decode(body); err != nil {
+			if err := s.record.decode(body); err != nil || s.record.other {
 				return err
 			}
 			return fn(trust.Digest(key[len(prefix):]), !s.record.tagged && !s.record.child)

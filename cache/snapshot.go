@@ -339,7 +339,7 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 			if len(key) != len(prefix)+32 {
 				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
 			}
-			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child {
+			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child || s.record.other {
 				return err
 			}
 			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, true)
@@ -353,7 +353,7 @@ func (s *Snapshot) Images(repository string, fn func(Image) error) error {
 }
 
 // Each calls fn with every image of a repository once, by digest, without its
-// tags and children.
+// tags and children. Manifests that are no images are left out.
 func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
 	prefix := format.TagKey(repository, "")
 	format.Guard(&err, func() error {
@@ -362,7 +362,7 @@ func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
 				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
 			}
 			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, false)
-			if err != nil {
+			if err != nil || s.record.other {
 				return err
 			}
 			return fn(img)

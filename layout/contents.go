@@ -21,8 +21,11 @@ type Contents struct {
 	// Images are the manifests and indexes that are images, the children of
 	// indexes included, tagged or not.
 	Images map[trust.Digest]*Image
+	// Others are manifests that are no images and have a signature: SBOMs,
+	// attestations, artifacts. They are answered for by digest, and not listed.
+	Others map[trust.Digest]*Image
 	// Signatures are by subject, sorted by digest. A subject need not be in
-	// Images: signatures may come before their image.
+	// Images or Others: signatures may come before their image.
 	Signatures map[trust.Digest][]Reference
 	// Learned is what was found out about digests that were not known.
 	Learned map[trust.Digest]Kind
@@ -36,7 +39,13 @@ type Contents struct {
 	Incomplete bool
 	// Opened counts the manifests that were opened, or tried.
 	Opened int
+
+	nodes map[trust.Digest]*node
 }
+
+// Has reports whether the repository lists a manifest of that digest, whatever it is:
+// in index.json, or in an index that is listed.
+func (c *Contents) Has(d trust.Digest) bool { return c.nodes[d] != nil }
 
 // MaxProblems bounds Contents.Problems.
 const MaxProblems = 1000

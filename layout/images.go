@@ -1,6 +1,11 @@
 package layout
 
-import "trust-worker/trust"
+import (
+	"context"
+	"errors"
+
+	"trust-worker/trust"
+)
 
 // images decides what is an image: what has an ordinary tag; what is one by
 // itself and has no other role; and the children of those. BuildKit's mark hides
@@ -72,4 +77,29 @@ func (r *resolver) signatures() {
 		}
 	}
 	r.c.sortReferences()
+}
+
+// others finds the manifests that are no images and have signatures. What was known
+// of one is read here all the same: the signature is about bytes of this repository.
+func (r *resolver) others(ctx context.Context) error {
+	for _, n := range r.order {
+		if n.image || r.c.Signatures[n.digest] == nil {
+			continue
+		}
+		other := r.image(n)
+		if _, learned := r.c.Learned[n.digest]; n.reason == "" && !learned {
+			r.c.Opened++
+			_, err := r.p.manifest(ctx, n.digest)
+			var re *trust.ReasonError
+			if errors.As(err, &re) {
+				other.Unreadable = re.Reason
+				r.c.Incomplete = r.c.Incomplete || re.Reason != trust.LimitExceeded
+				r.c.problem(n.digest, re.Reason, "%v", re.Err)
+			} else if err != nil {
+				return err
+			}
+		}
+		r.c.Others[n.digest] = other
+	}
+	return nil
 }

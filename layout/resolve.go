@@ -7,8 +7,8 @@ import (
 	"trust-worker/trust"
 )
 
-// resolver turns one index.json into Contents, in five passes over a graph of
-// digests: entry, discover, compare, images, signatures. The graph has no
+// resolver turns one index.json into Contents, in six passes over a graph of
+// digests: entry, discover, compare, images, signatures, others. The graph has no
 // cycles, since an index holds its children's hashes; it may be deep, wide, or
 // have one child under a million parents, which is what the limits are for.
 type resolver struct {
@@ -23,10 +23,13 @@ type resolver struct {
 }
 
 func newResolver(p *Repository, stamp Stamp, known func(trust.Digest) (Kind, bool)) *resolver {
-	return &resolver{p: p, known: known, nodes: map[trust.Digest]*node{}, tags: map[string]trust.Digest{}, c: &Contents{
+	nodes := map[trust.Digest]*node{}
+	return &resolver{p: p, known: known, nodes: nodes, tags: map[string]trust.Digest{}, c: &Contents{
+		nodes:      nodes,
 		Stamp:      stamp,
 		Tags:       map[string]trust.Digest{},
 		Images:     map[trust.Digest]*Image{},
+		Others:     map[trust.Digest]*Image{},
 		Signatures: map[trust.Digest][]Reference{},
 		Learned:    map[trust.Digest]Kind{},
 	}}
@@ -50,7 +53,7 @@ func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error)
 	r.compare()
 	r.images()
 	r.signatures()
-	return r.c, nil
+	return r.c, r.others(ctx)
 }
 
 // node is what is known of one digest in this repository.

@@ -59,6 +59,9 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 		rows[row.Digest] = &row
 	}
 	row := rows[d]
+	if row == nil && c.Has(d) { // no image, and not signed
+		row = &store.Row{Digest: d, Present: true, Other: true}
+	}
 	if row == nil || !row.Present {
 		return cache.Image{}, fmt.Errorf("digest %s: %w", d, cache.ErrNotFound)
 	}

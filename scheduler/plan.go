@@ -158,14 +158,20 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 func rowsOf(c *layout.Contents) []store.Row {
 	rows := make(map[trust.Digest]*store.Row, len(c.Images))
 	children := map[trust.Digest]bool{}
-	for d, img := range c.Images {
-		row := &store.Row{Digest: d, MediaType: img.MediaType, Size: img.Size, Present: true,
-			Ambiguous: img.Ambiguous, Tagged: !img.Untagged}
+	image := func(d trust.Digest) *layout.Image { return cmp.Or(c.Images[d], c.Others[d]) }
+	for d := range c.Others {
+		rows[d] = &store.Row{Digest: d, Other: true}
+	}
+	for d := range c.Images {
+		rows[d] = &store.Row{Digest: d}
+	}
+	for d, row := range rows {
+		img := image(d)
+		row.MediaType, row.Size, row.Present, row.Ambiguous, row.Tagged = img.MediaType, img.Size, true, img.Ambiguous, !img.Untagged
 		for _, child := range img.Children {
 			children[child.Digest] = true
 			row.Children = append(row.Children, store.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size})
 		}
-		rows[d] = row
 	}
 	for subject, refs := range c.Signatures {
 		row := rows[subject]
@@ -176,7 +182,7 @@ func rowsOf(c *layout.Contents) []store.Row {
 		for _, ref := range refs[:min(len(refs), store.MaxReferences+1)] {
 			r := store.Reference{Digest: ref.Digest, Carrier: ref.Carrier}
 			unusable := ref.Unreadable
-			if img := c.Images[subject]; unusable == "" && img != nil {
+			if img := image(subject); unusable == "" && img != nil {
 				if unusable = img.Unreadable; img.Ambiguous {
 					unusable = trust.Ambiguous
 				}

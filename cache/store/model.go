@@ -55,13 +55,15 @@ type Problem struct {
 // Row is what one repository holds of one digest: an image with its
 // signatures, or signatures whose image has not come yet (Present false).
 type Row struct {
-	Digest     trust.Digest
-	MediaType  string
-	Size       int64
-	Present    bool
-	Ambiguous  bool
-	Tagged     bool
-	Child      bool
+	Digest    trust.Digest
+	MediaType string
+	Size      int64
+	Present   bool
+	Ambiguous bool
+	Tagged    bool
+	Child     bool
+	// Other: it is no image. It is answered for by digest, and not listed.
+	Other      bool
 	Children   []Child
 	References []Reference // sorted by digest
 }

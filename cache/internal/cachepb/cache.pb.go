@@ -406,6 +406,7 @@ type Image struct {
 	Children      []*Child               `protobuf:"bytes,4,rep,name=children,proto3" json:"children,omitempty"`
 	Signatures    []*Signature           `protobuf:"bytes,5,rep,name=signatures,proto3" json:"signatures,omitempty"`
 	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"` // of some index in the repository
+	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"` // it is no image: it is answered for by digest, and not listed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +479,13 @@ func (x *Image) GetSignatures() []*Signature {
 func (x *Image) GetChild() bool {
 	if x != nil {
 		return x.Child
+	}
+	return false
+}
+
+func (x *Image) GetOther() bool {
+	if x != nil {
+		return x.Other
 	}
 	return false
 }
@@ -1029,6 +1037,7 @@ type Row struct {
 	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`
 	Children      []*Child               `protobuf:"bytes,7,rep,name=children,proto3" json:"children,omitempty"`
 	References    []*Reference           `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
+	Other         bool                   `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"` // as for an Image
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1117,6 +1126,13 @@ func (x *Row) GetReferences() []*Reference {
 		return x.References
 	}
 	return nil
+}
+
+func (x *Row) GetOther() bool {
+	if x != nil {
+		return x.Other
+	}
+	return false
 }
 
 // Fact: what is true of one signature over one subject, wherever they are.
@@ -1453,7 +1469,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x129\n" +
 	"\bverdicts\x18\x03 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12%\n" +
-	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xe2\x01\n" +
+	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xf8\x01\n" +
 	"\x05Image\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1463,7 +1479,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x05 \x03(\v2\x1f.trustworker.cache.v1.SignatureR\n" +
 	"signatures\x12\x14\n" +
-	"\x05child\x18\x06 \x01(\bR\x05child\"\xae\x01\n" +
+	"\x05child\x18\x06 \x01(\bR\x05child\x12\x14\n" +
+	"\x05other\x18\a \x01(\bR\x05other\"\xae\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1514,7 +1531,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\bnext_try\x18\x05 \x01(\x03R\anextTry\"7\n" +
 	"\aProblem\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\rR\x05layer\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\rR\x06reason\"\x98\x02\n" +
+	"\x06reason\x18\x02 \x01(\rR\x06reason\"\xae\x02\n" +
 	"\x03Row\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1526,7 +1543,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\bchildren\x18\a \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12?\n" +
 	"\n" +
 	"references\x18\b \x03(\v2\x1f.trustworker.cache.v1.ReferenceR\n" +
-	"references\"\xed\x01\n" +
+	"references\x12\x14\n" +
+	"\x05other\x18\t \x01(\bR\x05other\"\xed\x01\n" +
 	"\x04Fact\x129\n" +
 	"\bverdicts\x18\x01 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12\x1e\n" +
 	"\n" +
