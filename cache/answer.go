@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -57,11 +58,41 @@ type Signature struct {
 	Layer             int
 	Format            trust.Format
 	SignerFingerprint trust.Digest
+	// SignerFile is the file that holds the signer: "_cosign/team.pub".
+	SignerFile string
 	// Detail says more of the reason, in one sentence for people; often empty.
 	Detail     string
 	ValidFrom  *time.Time
 	ValidUntil *time.Time
 	VerifiedAt *time.Time
+}
+
+// MarshalJSON adds the image's State and Reason to its fields.
+func (i Image) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		RepoName, Tag     string
+		Digest            trust.Digest
+		MediaType         string
+		IsSigned          bool
+		State             string
+		Reason            trust.Reason
+		AsOf              time.Time
+		SignatureInfo     []Signature
+		SignaturesOmitted int `json:",omitempty"`
+		Manifests         []Manifest
+	}{i.RepoName, i.Tag, i.Digest, i.MediaType, i.IsSigned, i.State(), i.Reason(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
+}
+
+// MarshalJSON adds the manifest's State to its fields.
+func (m Manifest) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Digest            trust.Digest
+		Platform          string `json:",omitempty"`
+		IsSigned          bool
+		State             string
+		SignatureInfo     []Signature
+		SignaturesOmitted int `json:",omitempty"`
+	}{m.Digest, m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
 }
 
 // Code folds the image to its exit code; see [trust.Fold].
@@ -349,7 +380,7 @@ func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict
 // verifiedAt is Unix seconds, 0 for never.
 func NewSignature(tool trust.Tool, manifest trust.Digest, layer int, f trust.Format, verifiedAt int64, d trust.Decision) Signature {
 	sig := Signature{Tool: tool, IsTrusted: d.Status == trust.Trusted, Author: d.Author, Status: d.Status, Reason: d.Reason,
-		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint, Detail: d.Detail}
+		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint, SignerFile: d.File, Detail: d.Detail}
 	if len(d.Notes) > 0 {
 		sig.Notes = d.Notes
 	}

@@ -38,7 +38,7 @@ func BudgetOf(bytes int) *Budget { return &Budget{limit: bytes} }
 
 // take reports whether there is room for a signature, and uses it.
 func (b *Budget) take(sig *Signature) bool {
-	n := signatureBytes + len(sig.Author) + len(sig.Detail)
+	n := signatureBytes + len(sig.Author) + len(sig.Detail) + len(sig.SignerFile)
 	first := sig.IsTrusted && !b.trusted // always has room, whatever its size
 	if !first && b.used+n > b.limit || !sig.IsTrusted && b.others+n > b.limit/2 {
 		return false

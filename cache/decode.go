@@ -163,7 +163,7 @@ func (r *verdictRecord) ground(b []byte) error {
 			g.Until = int64(v)
 		case num == 4 && typ == protowire.VarintType:
 			g.Limit = format.DecodeReason(uint32(v))
-		default: // a later version demands something more: it holds never
+		case num < format.Informs: // a later version demands something more: it holds never
 			understood = false
 		}
 		return nil

@@ -55,6 +55,9 @@ type Statement struct {
 // Material is one signer in force.
 type Material struct {
 	Signer Signer
+	// File is the file that holds it, the first by name if several do, relative to
+	// what holds the trust directories: "_cosign/team.pub".
+	File string
 	// Author is the PEM text of the key file (cosign) or the certificate's
 	// subject (notation).
 	Author string
@@ -66,7 +69,7 @@ type Terms struct {
 	Materials        []Material
 	// Left are signers that were in force and are not: they trust nothing, and say
 	// who it was on whom a signature rests that reads SignerRemoved.
-	Left       []Signer
+	Left       []Material
 	Statements []Statement
 	// PolicyProblem is PolicyInvalid when the operator's policy cannot be
 	// used, else empty. PolicyDetail says why, for people.
@@ -84,7 +87,7 @@ type Terms struct {
 type InForce struct {
 	terms    Terms
 	signers  map[SignerID]*Material
-	left     map[SignerID]*Signer
+	left     map[SignerID]*Material
 	wildcard int               // index into terms.Statements, plus 1; 0 for none
 	byPath   map[string][]int  // repository path → statements that name it
 	stores   []map[string]bool // per statement: the stores it names
@@ -96,7 +99,7 @@ type InForce struct {
 // NewInForce builds an InForce. It keeps terms; the caller must not change them
 // afterwards.
 func NewInForce(terms Terms) *InForce {
-	f := &InForce{terms: terms, signers: map[SignerID]*Material{}, left: map[SignerID]*Signer{}, byPath: map[string][]int{}}
+	f := &InForce{terms: terms, signers: map[SignerID]*Material{}, left: map[SignerID]*Material{}, byPath: map[string][]int{}}
 	held := map[string]bool{}
 	for i := range terms.Materials {
 		m := &terms.Materials[i]
@@ -104,7 +107,7 @@ func NewInForce(terms Terms) *InForce {
 		held[m.Signer.Store()] = true
 	}
 	for i := range terms.Left {
-		f.left[terms.Left[i].ID()] = &terms.Left[i]
+		f.left[terms.Left[i].Signer.ID()] = &terms.Left[i]
 	}
 	for i, st := range terms.Statements {
 		stores := map[string]bool{}
@@ -161,16 +164,20 @@ func (f *InForce) Has(s SignerID) bool {
 
 // Signer returns the signer with that ID: one in force, or one that has left.
 func (f *InForce) Signer(id SignerID) (s Signer, ok bool) {
+	m, ok := f.material(id)
+	return m.Signer, ok
+}
+
+func (f *InForce) material(id SignerID) (m Material, ok bool) {
 	if f == nil {
-		return Signer{}, false
+		return m, false
 	}
-	if m, ok := f.signers[id]; ok {
-		return m.Signer, true
+	for _, signers := range []map[SignerID]*Material{f.signers, f.left} {
+		if m, ok := signers[id]; ok {
+			return *m, true
+		}
 	}
-	if left, ok := f.left[id]; ok {
-		return *left, true
-	}
-	return Signer{}, false
+	return m, false
 }
 
 // Statement returns the statement that governs the repository, or the reason
@@ -302,13 +309,17 @@ func refuse(r Reason) Decision { return Decision{Status: r.Status(), Reason: r} 
 func (f *InForce) whoLeft(repository string, v *Verdict) string {
 	for i := range v.Grounds {
 		for _, id := range v.Grounds[i].Signers {
-			s, known := f.Signer(id)
+			m, known := f.material(id)
+			s, was := m.Signer, ""
+			if m.File != "" {
+				was = "; it was in " + clip(m.File, 120)
+			}
 			switch {
 			case !known:
 			case !f.Has(id) && s.Tool == Notation:
-				return "the certificate " + s.Fingerprint.String() + " has left the trust store " + clip(s.Store(), 160)
+				return "the certificate " + s.Fingerprint.String() + " has left the trust store " + clip(s.Store(), 160) + was
 			case !f.Has(id):
-				return "the key " + s.Fingerprint.String() + " has left its directory"
+				return "the key " + s.Fingerprint.String() + " has left its directory" + was
 			case s.Tool == Notation:
 				if i, reason := f.statement(repository); reason == "" && !f.stores[i][s.Store()] {
 					return "the policy does not name the trust store " + clip(s.Store(), 160)
@@ -321,7 +332,7 @@ func (f *InForce) whoLeft(repository string, v *Verdict) string {
 
 func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
 	m := f.signers[g.Signers[0]]
-	d := Decision{Signer: m.Signer, Author: v.Author}
+	d := Decision{Signer: m.Signer, File: m.File, Author: v.Author}
 	if t == Cosign {
 		d.Author = m.Author
 	}

@@ -90,7 +90,7 @@ func TestLackingStoreOfSignersThatLeft(t *testing.T) {
 	if d := NewInForce(x).Decide("a", Notation, v, now); d.Reason != SignerRemoved || d.Detail != "" {
 		t.Errorf("nobody known: %s %q", d.Reason, d.Detail)
 	}
-	x.Left = []Signer{tsaA}
+	x.Left = []Material{{Signer: tsaA}}
 	if d := NewInForce(x).Decide("a", Notation, v, now); d.Reason != PolicyInvalid || !strings.Contains(d.Detail, "tsa:clock") {
 		t.Errorf("remembered: %s %q", d.Reason, d.Detail)
 	}

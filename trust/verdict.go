@@ -229,9 +229,11 @@ type Decision struct {
 	// for people, of at most MaxDetail bytes.
 	Detail string
 	Notes  []Note
-	// Author and Signer are set only when the signer is in force.
+	// Author, Signer and File, which holds the signer, are set only when the signer is
+	// in force.
 	Author string
 	Signer Signer
+	File   string
 	// From and Until are the dates of the ground that decided; zero is
 	// unbounded.
 	From, Until time.Time

@@ -32,7 +32,7 @@ func (p *pass) build() *TrustStore {
 		t.loaded = append(t.loaded, f)
 		if !known[f.Signer] {
 			known[f.Signer] = true
-			terms.Materials = append(terms.Materials, trust.Material{Signer: f.Signer, Author: author})
+			terms.Materials = append(terms.Materials, trust.Material{Signer: f.Signer, File: f.Path, Author: author})
 		}
 	}
 	for _, f := range p.keys {

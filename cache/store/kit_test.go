@@ -25,10 +25,12 @@ var (
 func inForce(signers ...trust.Signer) *trust.InForce {
 	t := trust.Terms{Cosign: true, Notation: true}
 	for _, s := range signers {
-		t.Materials = append(t.Materials, trust.Material{Signer: s, Author: "PEM of " + s.Fingerprint.String()})
+		t.Materials = append(t.Materials, trust.Material{Signer: s, File: fileOf(s), Author: "PEM of " + s.Fingerprint.String()})
 	}
 	return trust.NewInForce(t)
 }
+
+func fileOf(s trust.Signer) string { return "_cosign/" + s.Fingerprint.Hex()[:8] + ".pub" }
 
 func signedBy(s trust.Signer) Fact {
 	return Fact{Subject: image, Signature: signature, Context: Context{Tool: trust.Cosign},

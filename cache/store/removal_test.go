@@ -299,6 +299,9 @@ func TestWhoLeft(t *testing.T) {
 	setTrust(t, s, inForce(keyA, keyB))
 	mustCommit(t, s, world(signedBy(keyA)))
 	publish(t, s)
+	if img, err := snapshot(t, openReader(t, dir)).Image("team/app", image); err != nil || img.SignatureInfo[0].SignerFile != fileOf(keyA) {
+		t.Errorf("%+v: %v", img, err)
+	}
 	says := func(known bool) {
 		t.Helper()
 		img, err := snapshot(t, openReader(t, dir)).Image("team/app", image)
@@ -306,10 +309,11 @@ func TestWhoLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		sig := img.SignatureInfo[0]
-		if sig.Reason != trust.SignerRemoved || strings.Contains(sig.Detail, keyA.Fingerprint.String()) != known {
+		if sig.Reason != trust.SignerRemoved || strings.Contains(sig.Detail, keyA.Fingerprint.String()) != known ||
+			strings.HasSuffix(sig.Detail, "; it was in "+fileOf(keyA)) != known {
 			t.Errorf("%s %q", sig.Reason, sig.Detail)
 		}
-		if sig.Author != "" || sig.SignerFingerprint != (trust.Digest{}) {
+		if sig.Author != "" || sig.SignerFile != "" || sig.SignerFingerprint != (trust.Digest{}) {
 			t.Errorf("who left is shown as the signer: %+v", sig)
 		}
 	}

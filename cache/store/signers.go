@@ -19,19 +19,24 @@ import (
 // as a journal of changes (package changes) tells of.
 const maxLeft = 2000
 
-// remembered are the signers that are published, and those that were, by when they
-// left in Unix seconds; 0: they are in force.
-type remembered map[trust.Signer]int64
+// remembered are the signers that are published, and those that were.
+type remembered map[trust.Signer]member
+
+// member is what is remembered of a signer.
+type member struct {
+	left int64  // when it left, Unix seconds; 0: it is in force
+	file string // that holds it, or did
+}
 
 // note brings them in step with what is in force at a time.
 func (r remembered) note(f *trust.InForce, now int64) {
-	for signer, left := range r {
-		if left == 0 && !f.Has(signer.ID()) {
-			r[signer] = now
+	for signer, m := range r {
+		if m.left == 0 && !f.Has(signer.ID()) {
+			r[signer] = member{now, m.file}
 		}
 	}
 	for _, m := range f.Terms().Materials {
-		r[m.Signer] = 0
+		r[m.Signer] = member{0, m.File}
 	}
 	for _, signer := range r.left()[min(maxLeft, len(r.left())):] {
 		delete(r, signer)
@@ -40,14 +45,14 @@ func (r remembered) note(f *trust.InForce, now int64) {
 
 // left returns those that left, the last first.
 func (r remembered) left() (list []trust.Signer) {
-	for signer, at := range r {
-		if at != 0 {
+	for signer, m := range r {
+		if m.left != 0 {
 			list = append(list, signer)
 		}
 	}
 	slices.SortFunc(list, func(a, b trust.Signer) int {
 		x, y := a.ID(), b.ID()
-		return cmp.Or(cmp.Compare(r[b], r[a]), bytes.Compare(x[:], y[:]))
+		return cmp.Or(cmp.Compare(r[b].left, r[a].left), bytes.Compare(x[:], y[:]))
 	})
 	return list
 }
@@ -60,7 +65,8 @@ func readSigners(tx *bbolt.Tx) (remembered, error) {
 		if _, err := format.UnsealMessage(k, v, &p); err != nil {
 			return err
 		}
-		r[format.DecodeSigner(&p)] = p.Left
+		m := format.DecodeSigner(&p)
+		r[m.Signer] = member{p.Left, m.File}
 		return nil
 	})
 	return r, err
@@ -81,12 +87,12 @@ func (r remembered) record(tx *bbolt.Tx) error {
 			}
 		}
 	}
-	for signer, left := range r {
-		if at, ok := was[signer]; ok && at == left {
+	for signer, m := range r {
+		if old, ok := was[signer]; ok && old == m {
 			continue
 		}
 		id := signer.ID()
-		v, err := format.SealMessage(id[:], format.EncodeSigner(signer, "", left))
+		v, err := format.SealMessage(id[:], format.EncodeSigner(trust.Material{Signer: signer, File: m.file}, m.left))
 		if err != nil {
 			return err
 		}

@@ -172,21 +172,21 @@ func (s *Store) removeCurrent() error {
 func compareTrust(old, f *trust.InForce) TrustChange {
 	change := TrustChange{First: old == nil}
 	a, b := old.Terms(), f.Terms()
-	authors := map[trust.SignerID]string{}
+	was := map[trust.SignerID]trust.Material{}
 	for _, m := range a.Materials {
 		id := m.Signer.ID()
-		authors[id] = m.Author
+		was[id] = m
 		if !f.Has(id) {
 			change.Removed = append(change.Removed, id)
 		}
 	}
 	for _, m := range b.Materials {
 		id := m.Signer.ID()
-		author, ok := authors[id]
+		old, ok := was[id]
 		if !ok {
 			change.Added = append(change.Added, id)
 		}
-		change.Terms = change.Terms || ok && author != m.Author
+		change.Terms = change.Terms || ok && old != m
 	}
 	change.Policies = change.First || !format.SamePolicies(a, b)
 	change.Terms = change.Terms || change.Policies || !format.EqualTerms(a, b)
@@ -219,10 +219,10 @@ func (s *Store) writeTrust(f *trust.InForce, next format.Current) (at int64, err
 	p := encodeTerms(t)
 	p.PublishedAt, p.Lease, p.Partial = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0)), s.pub.partial
 	for _, m := range t.Materials {
-		p.Signers = append(p.Signers, format.EncodeSigner(m.Signer, m.Author, 0))
+		p.Signers = append(p.Signers, format.EncodeSigner(m, 0))
 	}
 	for _, signer := range s.pub.signers.left() {
-		p.Signers = append(p.Signers, format.EncodeSigner(signer, "", s.pub.signers[signer]))
+		p.Signers = append(p.Signers, format.EncodeSigner(trust.Material{Signer: signer, File: s.pub.signers[signer].file}, s.pub.signers[signer].left))
 	}
 	b, err := proto.Marshal(p)
 	if err != nil {

@@ -90,7 +90,7 @@ func (s *settings) showSample(w io.Writer, dir string, keep bool) error {
 		return err
 	}
 	defer snap.Close()
-	if err := listImages(w, &output{format: "text"}, snap, ""); err != nil {
+	if err := (&imageFilter{}).listImages(w, &output{format: "text"}, snap, ""); err != nil {
 		return err
 	}
 	self, err := os.Executable()

@@ -253,6 +253,9 @@ func explainSignature(t *table, sig *cache.Signature) {
 	if sig.SignerFingerprint != (trust.Digest{}) {
 		t.row("  signer", sig.SignerFingerprint.String())
 	}
+	if sig.SignerFile != "" {
+		t.row("  file", sig.SignerFile)
+	}
 	if sig.ValidFrom != nil {
 		t.row("  from", t.when(*sig.ValidFrom))
 	}

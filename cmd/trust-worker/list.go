@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,11 +21,15 @@ import (
 
 func newListCommand(s *settings) *cobra.Command {
 	var o output
+	var wanted imageFilter
 	c := &cobra.Command{
 		Use:   "list [REPO]",
 		Short: "List every image with its state",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := wanted.check(); err != nil {
+				return err
+			}
 			r, err := s.answers(cmd)
 			if err != nil {
 				return err
@@ -53,14 +59,56 @@ func newListCommand(s *settings) *cobra.Command {
 					return answerError(snap.Missing(only), ref)
 				}
 			}
-			if err := listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {
+			if err := wanted.listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {
 				return err
 			}
 			return incomplete(cmd.ErrOrStderr(), snap, only)
 		},
 	}
 	o.register(c)
+	c.Flags().StringVar(&wanted.state, "status", "", "only images that are "+strings.Join(imageStates, ", ")+" (one of them)")
+	c.Flags().StringVar(&wanted.reason, "reason", "", "only images of which some signature reads this reason, such as no-trusted-key")
+	c.Flags().StringVar(&wanted.signer, "signer", "", "only images with a signature by this signer: a file such as team.pub, a fingerprint, or a certificate's subject")
+	c.RegisterFlagCompletionFunc("status", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return imageStates, cobra.ShellCompDirectiveNoFileComp
+	})
+	c.RegisterFlagCompletionFunc("reason", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var all []string
+		for _, r := range trust.Reasons() {
+			all = append(all, string(r))
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp
+	})
 	return c
+}
+
+// imageStates are the words for an image's state.
+var imageStates = []string{string(trust.Trusted), string(trust.Expired), string(trust.Untrusted), string(trust.Unknown), string(trust.Pending), cache.Unsigned}
+
+// imageFilter says which images are listed; what is empty lets all through.
+type imageFilter struct{ state, reason, signer string }
+
+func (f *imageFilter) check() error {
+	if f.state != "" && !slices.Contains(imageStates, f.state) {
+		return usageError{fmt.Errorf("--status %.40q: choose %s", f.state, strings.Join(imageStates, ", "))}
+	}
+	if f.reason != "" && !slices.Contains(trust.Reasons(), trust.Reason(f.reason)) {
+		return usageError{fmt.Errorf("--reason %.40q is none; docs/statuses.md has them all", f.reason)}
+	}
+	return nil
+}
+
+func (f *imageFilter) wants(img *cache.Image) bool {
+	return (f.state == "" || img.State() == f.state) && (f.reason == "" || img.Has(trust.Reason(f.reason))) &&
+		(f.signer == "" || slices.ContainsFunc(img.SignatureInfo, f.signedBy))
+}
+
+func (f *imageFilter) signedBy(sig cache.Signature) bool {
+	if sig.SignerFingerprint == (trust.Digest{}) {
+		return false
+	}
+	return f.signer == sig.SignerFile || f.signer == path.Base(sig.SignerFile) || f.signer == sig.SignerFingerprint.String() ||
+		f.signer == sig.SignerFingerprint.Hex() || sig.Tool == trust.Notation && f.signer == sig.Author
 }
 
 func firstError(errs ...error) error {
@@ -72,10 +120,15 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// eachImage calls fn with every image, or those of one repository.
-func eachImage(snap *cache.Snapshot, only string, fn func(*cache.Image) error) error {
+// eachImage calls fn with every image that is wanted, or those of one repository.
+func (f *imageFilter) eachImage(snap *cache.Snapshot, only string, fn func(*cache.Image) error) error {
 	one := func(name string) error {
-		return snap.Images(name, func(img cache.Image) error { return fn(&img) })
+		return snap.Images(name, func(img cache.Image) error {
+			if !f.wants(&img) {
+				return nil
+			}
+			return fn(&img)
+		})
 	}
 	if only != "" {
 		return one(only)
@@ -85,17 +138,17 @@ func eachImage(snap *cache.Snapshot, only string, fn func(*cache.Image) error) e
 
 // listImages writes the list as it is read: JSON of a million images needs no
 // million images in memory.
-func listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error {
+func (f *imageFilter) listImages(w io.Writer, o *output, snap *cache.Snapshot, only string) error {
 	if o.format == "json" {
-		return listJSON(w, snap, only)
+		return f.listJSON(w, snap, only)
 	}
 	if o.format == "yaml" {
-		return listYAML(w, snap, only)
+		return f.listYAML(w, snap, only)
 	}
 	var readErr error
 	err := o.print(w, nil, func(t *table) {
 		t.columns(column{"IMAGE", middle}, column{"STATE", keep}, column{"SIGNATURES", spare}, column{"WHY", end})
-		readErr = eachImage(snap, only, func(img *cache.Image) error {
+		readErr = f.eachImage(snap, only, func(img *cache.Image) error {
 			t.row(imageName(img), img.State(), countTools(img), why(img))
 			return nil
 		})
@@ -145,12 +198,12 @@ func unlisted(snap *cache.Snapshot, only string) (names []string, err error) {
 	return names, err
 }
 
-func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
+func (f *imageFilter) listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
 	if _, err := io.WriteString(w, `{"Images":[`); err != nil {
 		return err
 	}
 	separator := "\n"
-	err := eachImage(snap, only, func(img *cache.Image) error {
+	err := f.eachImage(snap, only, func(img *cache.Image) error {
 		b, err := json.Marshal(img)
 		if err != nil {
 			return err
@@ -166,9 +219,9 @@ func listJSON(w io.Writer, snap *cache.Snapshot, only string) error {
 	return err
 }
 
-func listYAML(w io.Writer, snap *cache.Snapshot, only string) error {
+func (f *imageFilter) listYAML(w io.Writer, snap *cache.Snapshot, only string) error {
 	head := "Images:\n"
-	err := eachImage(snap, only, func(img *cache.Image) error {
+	err := f.eachImage(snap, only, func(img *cache.Image) error {
 		var b bytes.Buffer
 		if err := writeYAML(&b, []*cache.Image{img}); err != nil {
 			return err
@@ -232,7 +285,7 @@ func why(img *cache.Image) string {
 			if s.Tool == trust.Notation {
 				add(s.Author)
 			} else {
-				add("key " + s.SignerFingerprint.String())
+				add("key " + cmp.Or(s.SignerFile, s.SignerFingerprint.String()))
 			}
 		}
 	}

@@ -55,7 +55,7 @@ func TestListReportsDamage(t *testing.T) {
 		}
 		for _, format := range []string{"text", "json", "yaml"} {
 			var b bytes.Buffer
-			err := listImages(&b, &output{format: format}, snap, "")
+			err := (&imageFilter{}).listImages(&b, &output{format: format}, snap, "")
 			if errors.Is(err, cache.ErrDamaged) != damaged || strings.Contains(b.String(), "1.0") == damaged {
 				t.Errorf("%s, damaged %v: %v\n%s", format, damaged, err, b.String())
 			}

@@ -122,7 +122,7 @@ func trustSignatures(sigs []cache.Signature) []*TrustSignature {
 	for i := range sigs {
 		sig := &sigs[i]
 		t := &TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
-			Reason: string(sig.Reason), Detail: sig.Detail, Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
+			Reason: string(sig.Reason), SignerFile: sig.SignerFile, Detail: sig.Detail, Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
 			ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
 		if sig.SignerFingerprint != (trust.Digest{}) {
 			t.SignerFingerprint = sig.SignerFingerprint.String()

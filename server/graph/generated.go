@@ -266,6 +266,7 @@ type ComplexityRoot struct {
 		Layer             func(childComplexity int) int
 		Notes             func(childComplexity int) int
 		Reason            func(childComplexity int) int
+		SignerFile        func(childComplexity int) int
 		SignerFingerprint func(childComplexity int) int
 		Status            func(childComplexity int) int
 		Tool              func(childComplexity int) int
@@ -1347,6 +1348,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustSignature.Reason(childComplexity), true
+	case "TrustSignature.SignerFile":
+		if e.ComplexityRoot.TrustSignature.SignerFile == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.SignerFile(childComplexity), true
 	case "TrustSignature.SignerFingerprint":
 		if e.ComplexityRoot.TrustSignature.SignerFingerprint == nil {
 			break
@@ -1899,6 +1906,8 @@ func (ec *executionContext) childFields_TrustSignature(ctx context.Context, fiel
 		return ec.fieldContext_TrustSignature_Format(ctx, field)
 	case "SignerFingerprint":
 		return ec.fieldContext_TrustSignature_SignerFingerprint(ctx, field)
+	case "SignerFile":
+		return ec.fieldContext_TrustSignature_SignerFile(ctx, field)
 	case "Detail":
 		return ec.fieldContext_TrustSignature_Detail(ctx, field)
 	case "ValidFrom":
@@ -6860,6 +6869,29 @@ func (ec *executionContext) fieldContext_TrustSignature_SignerFingerprint(_ cont
 	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _TrustSignature_SignerFile(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_SignerFile(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignerFile, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_SignerFile(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _TrustSignature_Detail(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -10134,6 +10166,11 @@ func (ec *executionContext) _TrustSignature(ctx context.Context, sel ast.Selecti
 			}
 		case "SignerFingerprint":
 			out.Values[i] = ec._TrustSignature_SignerFingerprint(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "SignerFile":
+			out.Values[i] = ec._TrustSignature_SignerFile(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}

@@ -254,6 +254,8 @@ type TrustSignature struct {
 	Layer             int      `json:"Layer"`
 	Format            string   `json:"Format"`
 	SignerFingerprint string   `json:"SignerFingerprint"`
+	// The file that holds the signer, such as _cosign/team.pub.
+	SignerFile string `json:"SignerFile"`
 	// More of the reason, in one sentence for people.
 	Detail     string     `json:"Detail"`
 	ValidFrom  *time.Time `json:"ValidFrom,omitempty"`

@@ -1,9 +1,10 @@
 // The values of the cache's files: the published ones, which any program may
 // read, and the private ones, which only the daemon does. Numbers are never
 // reused; a change that an old reader would misread raises the format number
-// in CURRENT instead. A ground with a field that a reader does not know holds
-// never for it, and it refuses a trust file that has one: whatever is added to
-// these narrows trust.
+// in CURRENT instead. Fields of grounds and of the trust file that are numbered
+// below 1000 decide about trust: a ground with one that a reader does not know
+// holds never for it, and it refuses a trust file with one, so that what is added
+// narrows trust. From 1000 on they say something to people and may be ignored.
 //
 // Signers, policies and authors are named by hashes of 16 bytes, which mean the
 // same in every cache: trust.Signer.ID, trust.Meaning.ID, and the first half of
@@ -498,6 +499,7 @@ type Signer struct {
 	Fingerprint   []byte                 `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Author        string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"` // PEM text (cosign) or certificate subject (notation)
 	Left          int64                  `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`    // Unix seconds: it was in force until then; 0: it is
+	File          string                 `protobuf:"bytes,1000,opt,name=file,proto3" json:"file,omitempty"`  // "_cosign/team.pub"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -572,6 +574,13 @@ func (x *Signer) GetLeft() int64 {
 		return x.Left
 	}
 	return 0
+}
+
+func (x *Signer) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
 }
 
 type Statement struct {
@@ -1480,7 +1489,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"signatures\x18\x05 \x03(\v2\x1f.trustworker.cache.v1.SignatureR\n" +
 	"signatures\x12\x14\n" +
 	"\x05child\x18\x06 \x01(\bR\x05child\x12\x14\n" +
-	"\x05other\x18\a \x01(\bR\x05other\"\xae\x01\n" +
+	"\x05other\x18\a \x01(\bR\x05other\"\xc3\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1489,7 +1498,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"store_name\x18\x04 \x01(\tR\tstoreName\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
-	"\x04left\x18\a \x01(\x03R\x04leftJ\x04\b\x01\x10\x02\"\x89\x01\n" +
+	"\x04left\x18\a \x01(\x03R\x04left\x12\x13\n" +
+	"\x04file\x18\xe8\a \x01(\tR\x04fileJ\x04\b\x01\x10\x02\"\x89\x01\n" +
 	"\tStatement\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x16\n" +

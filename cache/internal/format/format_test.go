@@ -56,8 +56,8 @@ func TestParseCurrent(t *testing.T) {
 	}
 }
 
-// What a later version adds to a trust file narrows what is trusted: who does not
-// know it refuses the file.
+// What a later version demands in a trust file narrows what is trusted: who does not
+// know it refuses the file. What only says something is left alone.
 func TestATrustFileOfALaterVersion(t *testing.T) {
 	more := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	for _, edit := range []func(*cachepb.Trust){
@@ -66,6 +66,11 @@ func TestATrustFileOfALaterVersion(t *testing.T) {
 		func(p *cachepb.Trust) { p.Statements[0].ProtoReflect().SetUnknown(more) },
 	} {
 		p := &cachepb.Trust{Signers: []*cachepb.Signer{{}}, Statements: []*cachepb.Statement{{}}}
+		if _, err := DecodeTrust(p); err != nil {
+			t.Fatal(err)
+		}
+		word := protowire.AppendVarint(protowire.AppendTag(nil, 1001, protowire.VarintType), 1)
+		p.Signers[0].ProtoReflect().SetUnknown(word) // says something to people
 		if _, err := DecodeTrust(p); err != nil {
 			t.Fatal(err)
 		}

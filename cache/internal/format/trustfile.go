@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -14,6 +15,9 @@ import (
 
 	"trust-worker/cache/internal/cachepb"
 	"trust-worker/trust"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 // EqualTerms compares everything but the materials.
@@ -99,40 +103,60 @@ func OpenTrust(path string) (*TrustFile, *os.File, error) {
 	return t, f, nil
 }
 
-// DecodeTrust refuses a file with a field that it does not know: what a later version
+// Informs is the first number of fields that decide nothing about trust; see
+// cache.proto.
+const Informs = 1000
+
+// Demands reports whether a message has a field that this version does not know and
+// that decides about trust.
+func Demands(m proto.Message) bool {
+	for b := m.ProtoReflect().GetUnknown(); len(b) > 0; {
+		number, _, n := protowire.ConsumeField(b)
+		if n < 0 || number < Informs {
+			return true
+		}
+		b = b[n:]
+	}
+	return false
+}
+
+// DecodeTrust refuses a file with a demand that it does not know: what a later version
 // adds narrows what is trusted.
 func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
-	unknown := len(p.ProtoReflect().GetUnknown())
+	demands := Demands(p)
 	t := &TrustFile{Published: p.PublishedAt, Lease: p.Lease, Partial: p.Partial}
 	terms := trust.Terms{Cosign: p.Cosign, Notation: p.Notation, PolicyProblem: DecodeReason(p.PolicyProblem),
 		RegistryNames: p.RegistryNames, PolicyDetail: p.PolicyDetail, DefaultPolicy: p.DefaultPolicy}
 	for _, ps := range p.Signers {
-		unknown += len(ps.ProtoReflect().GetUnknown())
-		if s := DecodeSigner(ps); ps.Left != 0 {
-			terms.Left = append(terms.Left, s)
+		demands = demands || Demands(ps)
+		if m := DecodeSigner(ps); ps.Left != 0 {
+			terms.Left = append(terms.Left, m)
 		} else {
-			terms.Materials = append(terms.Materials, trust.Material{Signer: s, Author: ps.Author})
+			terms.Materials = append(terms.Materials, m)
 		}
 	}
 	for _, pst := range p.Statements {
-		unknown += len(pst.ProtoReflect().GetUnknown())
+		demands = demands || Demands(pst)
 		terms.Statements = append(terms.Statements, trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores,
 			Policy: DecodePolicy(pst.Policy), Verifies: pst.Verifies})
 	}
-	if unknown > 0 {
+	if demands {
 		return nil, ErrFormat
 	}
 	t.InForce = trust.NewInForce(terms)
 	return t, nil
 }
 
-func EncodeSigner(s trust.Signer, author string, left int64) *cachepb.Signer {
+// EncodeSigner encodes a signer that is in force, or was until left (Unix seconds).
+func EncodeSigner(m trust.Material, left int64) *cachepb.Signer {
+	s := &m.Signer
 	return &cachepb.Signer{Tool: EncodeCode(ToolCodes, s.Tool), StoreType: s.StoreType,
-		StoreName: s.StoreName, Fingerprint: s.Fingerprint[:], Author: author, Left: left}
+		StoreName: s.StoreName, Fingerprint: bytes.Clone(s.Fingerprint[:]), File: m.File, Author: m.Author, Left: left}
 }
 
-func DecodeSigner(p *cachepb.Signer) trust.Signer {
-	s := trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}
-	copy(s.Fingerprint[:], p.Fingerprint)
-	return s
+// DecodeSigner is the inverse.
+func DecodeSigner(p *cachepb.Signer) trust.Material {
+	m := trust.Material{Signer: trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}, File: p.File, Author: p.Author}
+	copy(m.Signer.Fingerprint[:], p.Fingerprint)
+	return m
 }

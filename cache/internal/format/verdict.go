@@ -59,7 +59,7 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 	}
 	for _, g := range p.Grounds {
 		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit)}
-		if len(g.ProtoReflect().GetUnknown()) == 0 {
+		if !Demands(g) {
 			ground.Signers = DecodeSigners(nil, g.Signers)
 		}
 		v.Grounds = append(v.Grounds, ground)
