@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -16,9 +17,12 @@ import (
 // Image is the answer about one image, in the names of zot's GraphQL. What it lists
 // is bounded, see [MaxAnswer]; its state is that of all its signatures.
 type Image struct {
-	RepoName      string
-	Tag           string
-	Digest        trust.Digest
+	RepoName string
+	Tag      string
+	Digest   trust.Digest
+	// Foreign is the digest that storage has, if it is no SHA-256: Digest only stands
+	// for it, and the image reads unknown, unsupported-digest.
+	Foreign       string `json:"-"`
 	MediaType     string
 	IsSigned      bool
 	AsOf          time.Time
@@ -35,6 +39,7 @@ type Image struct {
 // Manifest is one child of an index, or the single image itself.
 type Manifest struct {
 	Digest            trust.Digest
+	Foreign           string `json:"-"` // as for an Image
 	Platform          string `json:",omitempty"`
 	IsSigned          bool
 	SignatureInfo     []Signature
@@ -69,9 +74,9 @@ type Signature struct {
 
 // MarshalJSON adds the image's State and Reason to its fields.
 func (i Image) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return plainJSON(struct {
 		RepoName, Tag     string
-		Digest            trust.Digest
+		Digest            string
 		MediaType         string
 		IsSigned          bool
 		State             string
@@ -80,19 +85,44 @@ func (i Image) MarshalJSON() ([]byte, error) {
 		SignatureInfo     []Signature
 		SignaturesOmitted int `json:",omitempty"`
 		Manifests         []Manifest
-	}{i.RepoName, i.Tag, i.Digest, i.MediaType, i.IsSigned, i.State(), i.Reason(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
+	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
 }
 
 // MarshalJSON adds the manifest's State to its fields.
 func (m Manifest) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Digest            trust.Digest
+	return plainJSON(struct {
+		Digest            string
 		Platform          string `json:",omitempty"`
 		IsSigned          bool
 		State             string
 		SignatureInfo     []Signature
 		SignaturesOmitted int `json:",omitempty"`
-	}{m.Digest, m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
+	}{m.DigestText(), m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
+}
+
+// plainJSON leaves it to whoever encodes to escape <, > and &.
+func plainJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// DigestText is the digest as storage has it.
+func (i *Image) DigestText() string { return digestText(i.Digest, i.Foreign) }
+
+// DigestText is as for an image.
+func (m *Manifest) DigestText() string { return digestText(m.Digest, m.Foreign) }
+
+func digestText(d trust.Digest, foreign string) string {
+	switch {
+	case foreign != "":
+		return foreign
+	case d == trust.Digest{}:
+		return ""
+	}
+	return d.String()
 }
 
 // Code folds the image to its exit code; see [trust.Fold].
@@ -104,7 +134,7 @@ func (i *Image) State() string { return stateOf(i.statuses()) }
 
 // Manifest is the image as an entry of Manifests, its own or an index's.
 func (i *Image) Manifest(platform string) Manifest {
-	return Manifest{Digest: i.Digest, Platform: platform, IsSigned: i.IsSigned, SignatureInfo: i.SignatureInfo,
+	return Manifest{Digest: i.Digest, Foreign: i.Foreign, Platform: platform, IsSigned: i.IsSigned, SignatureInfo: i.SignatureInfo,
 		SignaturesOmitted: i.SignaturesOmitted, omitted: i.omitted}
 }
 
@@ -233,6 +263,13 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 			return Image{}, err
 		}
 	}
+	if len(s.record.foreign) > 0 {
+		NotJudged(&img, string(s.record.foreign))
+		if children {
+			img.Manifests = []Manifest{img.Manifest("")}
+		}
+		return img, nil
+	}
 	l, err := s.signatures(repository, s.record.signatures, unlisted, budget)
 	if err != nil {
 		return Image{}, err
@@ -250,6 +287,16 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 	return img, err
 }
 
+// notJudged are the omissions of an image whose digest is no SHA-256: no signature, and
+// a reason of its own.
+var notJudged = omissions{{trust.UnsupportedDigest.Status(), trust.UnsupportedDigest, 0}}
+
+// NotJudged makes img the answer about an image that storage names by a digest of
+// another algorithm than SHA-256.
+func NotJudged(img *Image, foreign string) {
+	img.Foreign, img.SignatureInfo, img.omitted = foreign, []Signature{}, notJudged
+}
+
 // manifests answers for the children of an index, each with its own
 // signatures. The children's records take the place of the index's. A child that is
 // listed again, under another platform, is not read again.
@@ -265,7 +312,7 @@ func (s *Snapshot) manifests(repository string, encoded [][]byte, budget *Budget
 	out := make([]Manifest, 0, len(children))
 	seen := make(map[trust.Digest]int, len(children))
 	for n, c := range children {
-		m := Manifest{Platform: c.Platform, SignatureInfo: []Signature{}}
+		m := Manifest{Platform: c.Platform, Foreign: c.Foreign, SignatureInfo: []Signature{}}
 		copy(m.Digest[:], c.Digest)
 		if first, again := seen[m.Digest]; again {
 			m = out[first]

@@ -310,6 +310,9 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 		return nil, counted{}, 0, err
 	}
 	is.other = s.record.other
+	if len(s.record.foreign) > 0 {
+		is.layers = slices.Clone(notJudged)
+	}
 	is.listed = s.record.tagged || !s.record.child
 	unlisted := false
 	if s.anyUnlisted() {

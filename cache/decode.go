@@ -51,6 +51,7 @@ type imageRecord struct {
 	mediaType     []byte
 	tagged, child bool
 	other         bool // no image
+	foreign       []byte
 	children      [][]byte
 	signatures    [][]byte
 }
@@ -71,6 +72,8 @@ func (r *imageRecord) decode(b []byte) error {
 			r.child = v != 0
 		case 7:
 			r.other = v != 0
+		case 8:
+			r.foreign = bytes
 		}
 		return nil
 	})

@@ -43,6 +43,16 @@ type Contents struct {
 	nodes map[trust.Digest]*node
 }
 
+// Foreign counts the images that are named by another digest algorithm than SHA-256.
+func (c *Contents) Foreign() (n int) {
+	for _, img := range c.Images {
+		if img.Foreign != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // Has reports whether the repository lists a manifest of that digest, whatever it is:
 // in index.json, or in an index that is listed.
 func (c *Contents) Has(d trust.Digest) bool { return c.nodes[d] != nil }
@@ -53,6 +63,9 @@ const MaxProblems = 1000
 // Image is one image manifest or index.
 type Image struct {
 	Digest trust.Digest
+	// Foreign is the digest as storage has it, if it is of another algorithm than
+	// SHA-256: the manifest is not read, and Unreadable is unsupported-digest.
+	Foreign string
 	// MediaType is as stored: that of the descriptor that names the image, or
 	// the body's where the descriptor has none.
 	MediaType string

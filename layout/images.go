@@ -21,7 +21,7 @@ func (r *resolver) images() {
 	}
 	for _, n := range r.order {
 		index := n.kind.Class == ImageIndex
-		if n.tagged || n.listed && n.kind.imageByItself() && !n.subordinate &&
+		if n.tagged || n.listed && (n.kind.imageByItself() || n.foreign != "") && !n.subordinate &&
 			!(n.referrers && index) && !(n.attested && !n.plain) {
 			mark(n)
 		}
@@ -46,7 +46,7 @@ func (r *resolver) images() {
 }
 
 func (r *resolver) image(n *node) *Image {
-	image := &Image{Digest: n.digest, MediaType: n.mediaType, Size: n.size, Untagged: true}
+	image := &Image{Digest: n.digest, Foreign: n.foreign, MediaType: n.mediaType, Size: n.size, Untagged: true}
 	switch flaw := n.flaw(); flaw {
 	case trust.Ambiguous:
 		image.Ambiguous = true
@@ -83,7 +83,7 @@ func (r *resolver) signatures() {
 // of one is read here all the same: the signature is about bytes of this repository.
 func (r *resolver) others(ctx context.Context) error {
 	for _, n := range r.order {
-		if n.image || r.c.Signatures[n.digest] == nil {
+		if n.image || n.foreign != "" || r.c.Signatures[n.digest] == nil {
 			continue
 		}
 		other := r.image(n)

@@ -18,6 +18,7 @@ import (
 // entry is one usable descriptor of index.json.
 type entry struct {
 	digest    trust.Digest
+	foreign   string // the digest's text, if it is of another algorithm
 	mediaType string
 	size      int64
 	tag       string // "" for none
@@ -163,6 +164,12 @@ func parseEntry(raw []byte) (entry, *trust.ReasonError) {
 	}
 	var err error
 	if e.digest, err = trust.ParseDigest(digest); err != nil {
+		var ok bool
+		if e.digest, ok = trust.ForeignDigest(digest); ok {
+			e.foreign, err = digest, nil
+		}
+	}
+	if err != nil {
 		return entry{}, reasonf(trust.Malformed, "descriptor: digest %.100q: %w", digest, err)
 	}
 	if len(e.mediaType) > maxMediaType {

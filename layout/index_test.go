@@ -63,8 +63,8 @@ func TestBadDescriptors(t *testing.T) {
 		"climbing":      with(base, object{"digest": "sha256:../../_cosign/x"}),
 		"empty hex":     with(base, object{"digest": "sha256:"}),
 		"capitals":      with(base, object{"digest": "sha256:" + strings.ToUpper(hex)}),
-		"unknown":       with(base, object{"digest": "foo:" + hex}),
-		"SHA-512":       with(base, object{"digest": "sha512:" + hex + hex}),
+		"no algorithm":  with(base, object{"digest": ":" + hex}),
+		"too long":      with(base, object{"digest": "sha512:" + strings.Repeat("a", 1000)}),
 		"with a path":   with(base, object{"digest": "sha256:" + hex + "/../x"}),
 		"NUL":           with(base, object{"digest": "sha256:" + hex[:63] + "\x00"}),
 		"1 MiB":         with(base, object{"digest": "sha256:" + strings.Repeat("a", 1<<20)}),
@@ -87,6 +87,36 @@ func TestBadDescriptors(t *testing.T) {
 				t.Errorf("tags %v, problems %v", c.Tags, c.Problems)
 			}
 		})
+	}
+}
+
+// What another digest algorithm names is listed, as what is not judged, and nothing of
+// it is read: not under its name, and not under the one that stands for it.
+func TestForeignDigests(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	good := r.push(image("good"), "good")
+	base := r.describe(image("good"), "")
+	foreign := "sha512:" + good.Hex() + good.Hex()
+	stands, ok := trust.ForeignDigest(foreign)
+	if !ok {
+		t.Fatal(foreign)
+	}
+	child := r.push(object{"schemaVersion": 2, "manifests": []any{with(base, object{"digest": "foo:" + good.Hex()}), r.list[0]}}, "index")
+	r.push(referrer(typeNotationSignature, stands, "x"), "") // somebody signs the stand-in
+	list := append([]any{with(base, object{"digest": foreign, "annotations": object{ocispec.AnnotationRefName: "bad"}}),
+		with(base, object{"digest": "sha384:" + good.Hex()})}, r.list...)
+	r.write(encode(t, object{"manifests": list}))
+	c := r.contents()
+	bad := c.Images[stands]
+	if bad == nil || bad.Foreign != foreign || bad.Untagged || bad.Unreadable != trust.UnsupportedDigest || c.Tags["bad"] != stands {
+		t.Errorf("%+v, tags %v", bad, c.Tags)
+	}
+	kids := c.Images[child].Children
+	if len(kids) != 2 || kids[0].Foreign != "foo:"+good.Hex() || c.Images[kids[0].Digest] == nil || c.Images[kids[0].Digest].Unreadable != trust.UnsupportedDigest {
+		t.Errorf("children %+v", kids)
+	}
+	if c.Foreign() != 3 || c.Incomplete || len(c.Others) != 0 || c.Images[good].Unreadable != "" {
+		t.Errorf("%d foreign, others %v, problems %v", c.Foreign(), c.Others, c.Problems)
 	}
 }
 

@@ -64,8 +64,7 @@ type Kind struct {
 	Subject trust.Digest
 	// Children are those of an index, as it lists them.
 	Children []Child
-	// Skipped counts children that cannot be named: another digest algorithm, a
-	// negative size.
+	// Skipped counts children that cannot be named: no digest, a negative size.
 	Skipped int
 	// Ambiguous is set when two readers could take the bytes for two things: a
 	// member given twice, a manifest that is an index as well, a media type
@@ -82,6 +81,9 @@ type Child struct {
 	Platform string
 	// Attestation is set when the index says that the child is one (BuildKit).
 	Attestation bool
+	// Foreign is the digest as the index has it, if it is of another algorithm than
+	// SHA-256; Digest then only stands for it.
+	Foreign string
 }
 
 // Flaw returns why a manifest of this kind cannot be relied on, whoever has

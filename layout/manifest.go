@@ -149,11 +149,18 @@ func (m *Manifest) take(doc *document) bool {
 
 func childOf(d *ocispec.Descriptor) (c Child, ok bool) {
 	digest, err := trust.ParseDigest(string(d.Digest))
+	foreign := ""
+	if err != nil {
+		var ok bool
+		if digest, ok = trust.ForeignDigest(string(d.Digest)); ok {
+			foreign, err = string(d.Digest), nil
+		}
+	}
 	if err != nil || d.Size < 0 || len(d.MediaType) > maxMediaType {
 		return Child{}, false
 	}
 	c = Child{
-		Digest: digest, MediaType: interned(d.MediaType), Size: d.Size,
+		Digest: digest, Foreign: foreign, MediaType: interned(d.MediaType), Size: d.Size,
 		Attestation: d.Annotations[annotationReferenceType] == attestationManifest,
 	}
 	if p := d.Platform; p != nil {

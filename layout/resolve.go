@@ -58,10 +58,11 @@ func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error)
 
 // node is what is known of one digest in this repository.
 type node struct {
-	digest trust.Digest
-	kind   Kind
-	reason trust.Reason // why kind is not known, or cannot be used here
-	depth  int
+	digest  trust.Digest
+	foreign string // its text, if digest only stands for one of another algorithm
+	kind    Kind
+	reason  trust.Reason // why kind is not known, or cannot be used here
+	depth   int
 
 	// from index.json
 	listed      bool // has a descriptor there, which alone describes it
@@ -128,7 +129,7 @@ func (r *resolver) entry(raw []byte) error {
 		return nil
 	}
 	n := r.node(e.digest, 0)
-	n.listed = true
+	n.listed, n.foreign = true, e.foreign
 	r.entries = append(r.entries, e)
 	if e.tag == "" {
 		return nil
@@ -182,6 +183,11 @@ func (r *resolver) discover(ctx context.Context) error {
 
 // learn sets n.kind, or n.reason if it cannot. Its error is ctx's.
 func (r *resolver) learn(ctx context.Context, n *node) error {
+	if n.foreign != "" {
+		n.reason = trust.UnsupportedDigest
+		r.c.problem(n.digest, n.reason, "%s", n.foreign)
+		return nil
+	}
 	if n.depth > r.p.root.limits.Depth {
 		n.reason = trust.LimitExceeded
 		r.c.problem(n.digest, n.reason, "below more than %d indexes", r.p.root.limits.Depth)
@@ -234,6 +240,7 @@ func (r *resolver) follow(n *node) {
 	r.edges += len(n.children())
 	for _, c := range n.children() {
 		child := r.node(c.Digest, n.depth+1)
+		child.foreign = c.Foreign
 		child.plain = child.plain || !c.Attestation
 		child.attested = child.attested || c.Attestation
 	}

@@ -68,6 +68,11 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 	n := &now{s: s, p: p, repository: repository, at: time.Now(),
 		in: &trustInUse{store: loaded, verifier: verifier.New(loaded, verifier.Options{Revocation: checker})}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
+	if row.Foreign != "" {
+		cache.NotJudged(&img, row.Foreign)
+		img.Manifests = []cache.Manifest{img.Manifest("")}
+		return img, nil
+	}
 	budget := cache.NewBudget()
 	l, err := n.signatures(ctx, row, budget)
 	if err != nil {
@@ -88,7 +93,9 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 				}
 			}
 			one := cache.Image{Digest: child.Digest}
-			l.Into(&one)
+			if l.Into(&one); child.Foreign != "" {
+				cache.NotJudged(&one, child.Foreign)
+			}
 			m = one.Manifest("")
 			seen[child.Digest] = m
 		}

@@ -168,9 +168,10 @@ func rowsOf(c *layout.Contents) []store.Row {
 	for d, row := range rows {
 		img := image(d)
 		row.MediaType, row.Size, row.Present, row.Ambiguous, row.Tagged = img.MediaType, img.Size, true, img.Ambiguous, !img.Untagged
+		row.Foreign = img.Foreign
 		for _, child := range img.Children {
 			children[child.Digest] = true
-			row.Children = append(row.Children, store.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size})
+			row.Children = append(row.Children, store.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size, Foreign: child.Foreign})
 		}
 	}
 	for subject, refs := range c.Signatures {

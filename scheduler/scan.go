@@ -281,6 +281,9 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	for _, problem := range contents.Problems {
 		s.log.Debug("passed over in storage", "repository", name, "digest", problem.Digest.String(), "reason", string(problem.Reason), "detail", problem.Detail)
 	}
+	if n := contents.Foreign(); n > 0 {
+		s.log.Warn("manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)", "repository", name, "manifests", n)
+	}
 	var until time.Time
 	if !w.long {
 		until = began.Add(s.scanTime)
@@ -355,7 +358,7 @@ func (s *Scheduler) rest(i item, w *work, r result) result {
 func layoutKind(k store.Kind) layout.Kind {
 	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		out.Children = append(out.Children, layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation})
+		out.Children = append(out.Children, layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, Foreign: c.Foreign})
 	}
 	return out
 }
@@ -364,7 +367,7 @@ func layoutKind(k store.Kind) layout.Kind {
 func cacheKind(k layout.Kind) store.Kind {
 	out := store.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		out.Children = append(out.Children, store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation})
+		out.Children = append(out.Children, store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, Foreign: c.Foreign})
 	}
 	return out
 }

@@ -19,7 +19,7 @@ func encodeKind(k Kind) *cachepb.Kind {
 
 func encodeRow(r *Row) *cachepb.Row {
 	p := &cachepb.Row{MediaType: r.MediaType, Size: r.Size, Present: r.Present, Ambiguous: r.Ambiguous,
-		Tagged: r.Tagged, Child: r.Child, Other: r.Other, Children: encodeChildren(r.Children)}
+		Tagged: r.Tagged, Child: r.Child, Other: r.Other, Foreign: r.Foreign, Children: encodeChildren(r.Children)}
 	for _, ref := range r.References {
 		pr := &cachepb.Reference{Digest: ref.Digest[:], Carrier: uint32(ref.Carrier), Attempts: ref.Attempts, NextTry: ref.NextTry}
 		for _, problem := range ref.Problems {
@@ -32,7 +32,7 @@ func encodeRow(r *Row) *cachepb.Row {
 
 func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 	r := Row{Digest: d, MediaType: p.MediaType, Size: p.Size, Present: p.Present, Ambiguous: p.Ambiguous,
-		Tagged: p.Tagged, Child: p.Child, Other: p.Other, Children: decodeChildren(p.Children)}
+		Tagged: p.Tagged, Child: p.Child, Other: p.Other, Foreign: p.Foreign, Children: decodeChildren(p.Children)}
 	for _, pr := range p.References {
 		ref := Reference{Carrier: trust.Carrier(pr.Carrier), Attempts: pr.Attempts, NextTry: pr.NextTry}
 		copy(ref.Digest[:], pr.Digest)
@@ -47,7 +47,7 @@ func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 func encodeChildren(cs []Child) []*cachepb.Child {
 	var out []*cachepb.Child
 	for _, c := range cs {
-		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation})
+		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation, Foreign: c.Foreign})
 	}
 	return out
 }
@@ -55,7 +55,7 @@ func encodeChildren(cs []Child) []*cachepb.Child {
 func decodeChildren(cs []*cachepb.Child) []Child {
 	var out []Child
 	for _, c := range cs {
-		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation}
+		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation, Foreign: c.Foreign}
 		copy(child.Digest[:], c.Digest)
 		out = append(out, child)
 	}

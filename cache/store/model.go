@@ -19,6 +19,8 @@ type Child struct {
 	Size      int64
 	// Attestation is set when the index says that the child is one.
 	Attestation bool
+	// Foreign is the digest, if it is no SHA-256: Digest stands for it.
+	Foreign string
 }
 
 // Kind is what a manifest turned out to be when it was opened; the class
@@ -64,6 +66,7 @@ type Row struct {
 	Child     bool
 	// Other: it is no image. It is answered for by digest, and not listed.
 	Other      bool
+	Foreign    string // as for a Child: it is not judged
 	Children   []Child
 	References []Reference // sorted by digest
 }

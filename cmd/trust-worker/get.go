@@ -213,8 +213,12 @@ func explain(t *table, img *cache.Image) {
 	if img.Tag != "" {
 		name += ":" + img.Tag
 	}
-	t.row("image", name+"@"+img.Digest.String())
-	t.row("state", img.State())
+	t.row("image", name+"@"+img.DigestText())
+	state := img.State()
+	if img.Foreign != "" {
+		state += " (" + string(img.Reason()) + ")" // no signature has it
+	}
+	t.row("state", state)
 	t.row("as of", t.when(img.AsOf))
 	for i := range img.SignatureInfo {
 		explainSignature(t, &img.SignatureInfo[i])
@@ -231,7 +235,7 @@ func explain(t *table, img *cache.Image) {
 	}
 	for _, m := range img.Manifests {
 		state := m.State()
-		t.row("manifest", strings.TrimSpace(fmt.Sprintf("%-*s%s", widest, m.Platform, m.Digest))+"  "+state)
+		t.row("manifest", strings.TrimSpace(fmt.Sprintf("%-*s%s", widest, m.Platform, m.DigestText()))+"  "+state)
 	}
 }
 

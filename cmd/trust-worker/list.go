@@ -240,7 +240,7 @@ func imageName(img *cache.Image) string {
 	if img.Tag != "" {
 		return img.RepoName + ":" + img.Tag
 	}
-	return img.RepoName + "@" + img.Digest.String()
+	return img.RepoName + "@" + img.DigestText()
 }
 
 // countTools is "2 cosign, 1 notation".
@@ -293,7 +293,7 @@ func why(img *cache.Image) string {
 		for i := range img.SignatureInfo {
 			add(string(img.SignatureInfo[i].Reason))
 		}
-		if img.SignaturesOmitted > 0 {
+		if img.SignaturesOmitted > 0 || img.Foreign != "" {
 			add(string(img.Reason()))
 		}
 	}

@@ -21,6 +21,9 @@ type Ref struct {
 	Name   string
 	Tag    string
 	Digest trust.Digest
+	// Foreign is the digest's text if it is of another algorithm than SHA-256: Digest
+	// stands for it (trust.ForeignDigest).
+	Foreign string
 }
 
 // Parse reads REPO:TAG, REPO@DIGEST, REPO:TAG@DIGEST, REPO or DIGEST. Of a tag and a
@@ -33,7 +36,11 @@ func Parse(s string) (r Ref, err error) {
 	name, digest, ok := strings.Cut(s, "@")
 	if ok {
 		if r.Digest, err = trust.ParseDigest(digest); err != nil {
-			return Ref{}, err
+			var ok bool
+			if r.Digest, ok = trust.ForeignDigest(digest); !ok {
+				return Ref{}, err
+			}
+			r.Foreign = digest
 		}
 	}
 	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
@@ -109,6 +116,8 @@ func (r Ref) String() string {
 		s += ":" + r.Tag
 	}
 	switch {
+	case r.Foreign != "":
+		s += "@" + r.Foreign
 	case r.Digest == (trust.Digest{}):
 	case s == "":
 		s = r.Digest.String()

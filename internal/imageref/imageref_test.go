@@ -19,6 +19,10 @@ func TestParse(t *testing.T) {
 		{"team/app:1.0@" + d.String(), Ref{Name: "team/app", Tag: "1.0", Digest: d}},
 		{"team/app", Ref{Name: "team/app"}},
 		{d.String(), Ref{Digest: d}},
+		{"team/app@sha512:" + strings.Repeat("a", 128), func() Ref {
+			f, _ := trust.ForeignDigest("sha512:" + strings.Repeat("a", 128))
+			return Ref{Name: "team/app", Digest: f, Foreign: "sha512:" + strings.Repeat("a", 128)}
+		}()},
 		{"localhost:5000/team/app", Ref{Name: "localhost:5000/team/app"}},
 		{"localhost:5000/team/app:1.0@" + d.String(), Ref{Name: "localhost:5000/team/app", Tag: "1.0", Digest: d}},
 	} {
@@ -28,7 +32,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"team/app:", "team/app@", "team/app@sha256:12", "team/app:1@" + strings.ToUpper(d.String()),
-		"team/app:1@" + d.String() + "@" + d.String(), "team/app@sha512:" + strings.Repeat("a", 128)} {
+		"team/app:1@" + d.String() + "@" + d.String()} {
 		if got, err := Parse(bad); err == nil {
 			t.Errorf("%s: %+v", bad, got)
 		}

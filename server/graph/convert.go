@@ -11,7 +11,7 @@ func some[T any](v T) *T { return &v }
 
 // summaryOf is an image in zot's form.
 func summaryOf(img *cache.Image) *ImageSummary {
-	s := &ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.Digest.String()), MediaType: some(img.MediaType),
+	s := &ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.DigestText()), MediaType: some(img.MediaType),
 		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: referrersOf(img.SignatureInfo),
 		IsDeletable: some(false)}
 	for i := range img.Manifests {
@@ -28,7 +28,7 @@ const (
 )
 
 func manifestOf(m *cache.Manifest) *ManifestSummary {
-	return &ManifestSummary{Digest: some(m.Digest.String()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
+	return &ManifestSummary{Digest: some(m.DigestText()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
 		Platform: platformOf(m.Platform), Referrers: referrersOf(m.SignatureInfo)}
 }
 
@@ -109,10 +109,10 @@ func repoOf(name string, newest *cache.Image) *RepoSummary {
 }
 
 func trustOf(img *cache.Image, generation string) *TrustImage {
-	t := &TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.Digest.String(), MediaType: img.MediaType, State: img.State(),
+	t := &TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.DigestText(), MediaType: img.MediaType, State: img.State(),
 		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*TrustManifest{}}
 	for _, m := range img.Manifests {
-		t.Manifests = append(t.Manifests, &TrustManifest{Digest: m.Digest.String(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
+		t.Manifests = append(t.Manifests, &TrustManifest{Digest: m.DigestText(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
 	}
 	return t
 }

@@ -91,7 +91,7 @@ func imageChange(v *change, c changes.Change, signer string) {
 		}
 		return
 	}
-	v.Name, v.URL = Text(c.Repository+":"+c.Tag), imageURL(c.Repository, c.Tag, c.Digest)
+	v.Name, v.URL = Text(c.Repository+":"+c.Tag), imageURL(c.Repository, c.Tag, c.Digest.String())
 	if c.Tag == "" {
 		v.Name = Text(c.Repository + "@" + short(c.Digest))
 	}

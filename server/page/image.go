@@ -24,7 +24,7 @@ type image struct {
 	Health     health
 	Repo, Tag  Text
 	RepoURL    string
-	Digest     string
+	Digest     Text
 	MediaType  Text
 	State      state
 	AsOf       Moment
@@ -57,8 +57,8 @@ type signature struct {
 // child is one manifest of an index.
 type child struct {
 	Platform   Text
-	Short      string
-	Digest     string
+	Short      Text
+	Digest     Text
 	URL        string
 	State      state
 	Signatures string
@@ -71,9 +71,9 @@ var formats = map[trust.Format]string{trust.SimpleSigning: "simple signing", tru
 func (p *Pages) Image(i *Image) ([]byte, error) {
 	img := &i.Image
 	v := image{Health: newHealth(i.Now, i.Answers, i.Daemon), Repo: Text(img.RepoName), Tag: Text(img.Tag), RepoURL: Filter{Repo: img.RepoName}.url(""),
-		Digest: img.Digest.String(), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
-		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.Digest.String()}).String(),
-		Command: Text("trust-worker get " + img.RepoName + "@" + img.Digest.String())}
+		Digest: Text(img.DigestText()), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
+		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.DigestText()}).String(),
+		Command: Text("trust-worker get " + img.RepoName + "@" + img.DigestText())}
 	v.Omitted = img.SignaturesOmitted
 	files := filesOf(i.Store)
 	for n := range img.SignatureInfo {
@@ -81,8 +81,8 @@ func (p *Pages) Image(i *Image) ([]byte, error) {
 	}
 	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {
 		for _, m := range img.Manifests {
-			v.Children = append(v.Children, child{Platform: Text(m.Platform), Short: short(m.Digest), Digest: m.Digest.String(),
-				URL: imageURL(img.RepoName, "", m.Digest), State: stateOfStatus(trust.Status(m.State())), Signatures: countTools(m.SignatureInfo, m.SignaturesOmitted)})
+			v.Children = append(v.Children, child{Platform: Text(m.Platform), Short: shortText(m.DigestText()), Digest: Text(m.DigestText()),
+				URL: imageURL(img.RepoName, "", m.DigestText()), State: stateOfStatus(trust.Status(m.State())), Signatures: countTools(m.SignatureInfo, m.SignaturesOmitted)})
 		}
 	}
 	title := img.RepoName + ":" + img.Tag

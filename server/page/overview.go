@@ -72,8 +72,8 @@ type row struct {
 	Repo, Tag  Text
 	URL        string
 	RepoURL    string
-	Short      string
-	Digest     string
+	Short      Text
+	Digest     Text
 	State      state
 	Signatures string
 	Why        Text
@@ -131,8 +131,8 @@ func words(r trust.Reason) string { return strings.ReplaceAll(string(r), "-", " 
 
 func rowOf(img *cache.Image, f Filter, files map[trust.Signer][]string) row {
 	f.Repo = img.RepoName
-	r := row{Key: Text(img.RepoName + ":" + img.Tag + "@" + img.Digest.String()), Repo: Text(img.RepoName), Tag: Text(img.Tag),
-		URL: imageURL(img.RepoName, img.Tag, img.Digest), RepoURL: Filter{Repo: f.Repo}.url(""), Short: short(img.Digest), Digest: img.Digest.String(),
+	r := row{Key: Text(img.RepoName + ":" + img.Tag + "@" + img.DigestText()), Repo: Text(img.RepoName), Tag: Text(img.Tag),
+		URL: imageURL(img.RepoName, img.Tag, img.DigestText()), RepoURL: Filter{Repo: f.Repo}.url(""), Short: shortText(img.DigestText()), Digest: Text(img.DigestText()),
 		State: stateOfImage(img), Signatures: countTools(img.SignatureInfo, img.SignaturesOmitted)}
 	r.Trusted = r.State.Name == "trusted"
 	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {

@@ -9,7 +9,6 @@ import (
 	"regexp"
 
 	"trust-worker/internal/phrase"
-	"trust-worker/trust"
 )
 
 // ContentSecurityPolicy lets a page load its own style sheet, script and icon,
@@ -73,10 +72,10 @@ func (p *Pages) Error(status int, message, reason string) ([]byte, error) {
 var tagInPath = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // imageURL is where one image is explained.
-func imageURL(repo, tag string, d trust.Digest) string {
+func imageURL(repo, tag, digest string) string {
 	name := repo + ":" + tag
 	if !tagInPath.MatchString(tag) {
-		name = repo + "@" + d.String()
+		name = repo + "@" + digest
 	}
 	return (&url.URL{Path: pathImage + name}).String()
 }

@@ -319,7 +319,7 @@ func TestImageURL(t *testing.T) {
 	d := trust.SumOf(nil)
 	for tag, want := range map[string]string{"1.0": "/ui/image/team/app:1.0", "": "/ui/image/team/app@" + d.String(),
 		"../x": "/ui/image/team/app@" + d.String(), "a\nb": "/ui/image/team/app@" + d.String()} {
-		if got := imageURL("team/app", tag, d); got != want {
+		if got := imageURL("team/app", tag, d.String()); got != want {
 			t.Errorf("%q: %s, want %s", tag, got, want)
 		}
 	}

@@ -38,6 +38,12 @@ func hidden(r rune) bool { return !unicode.IsPrint(r) }
 // short is the beginning of a digest, enough to tell it from others at a glance.
 func short(d trust.Digest) string { return "sha256:" + d.Hex()[:12] }
 
+// shortText is that of a digest's text, of whatever algorithm.
+func shortText(digest string) Text {
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	return Text(algorithm + ":" + hex[:min(len(hex), 12)])
+}
+
 // Moment is a time with its distance from now in words.
 type Moment struct {
 	at    time.Time

@@ -260,6 +260,7 @@ type Child struct {
 	MediaType     string                 `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	Attestation   bool                   `protobuf:"varint,5,opt,name=attestation,proto3" json:"attestation,omitempty"` // the index says that it is one
+	Foreign       string                 `protobuf:"bytes,6,opt,name=foreign,proto3" json:"foreign,omitempty"`          // the digest, where it is no SHA-256: digest stands for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +328,13 @@ func (x *Child) GetAttestation() bool {
 		return x.Attestation
 	}
 	return false
+}
+
+func (x *Child) GetForeign() string {
+	if x != nil {
+		return x.Foreign
+	}
+	return ""
 }
 
 // Signature as published: where it is, and its verdicts in layer order.
@@ -406,8 +414,9 @@ type Image struct {
 	Tagged        bool                   `protobuf:"varint,3,opt,name=tagged,proto3" json:"tagged,omitempty"`
 	Children      []*Child               `protobuf:"bytes,4,rep,name=children,proto3" json:"children,omitempty"`
 	Signatures    []*Signature           `protobuf:"bytes,5,rep,name=signatures,proto3" json:"signatures,omitempty"`
-	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"` // of some index in the repository
-	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"` // it is no image: it is answered for by digest, and not listed
+	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`    // of some index in the repository
+	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`    // it is no image: it is answered for by digest, and not listed
+	Foreign       string                 `protobuf:"bytes,8,opt,name=foreign,proto3" json:"foreign,omitempty"` // as for a Child: it is not judged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -489,6 +498,13 @@ func (x *Image) GetOther() bool {
 		return x.Other
 	}
 	return false
+}
+
+func (x *Image) GetForeign() string {
+	if x != nil {
+		return x.Foreign
+	}
+	return ""
 }
 
 type Signer struct {
@@ -1046,7 +1062,8 @@ type Row struct {
 	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`
 	Children      []*Child               `protobuf:"bytes,7,rep,name=children,proto3" json:"children,omitempty"`
 	References    []*Reference           `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
-	Other         bool                   `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"` // as for an Image
+	Other         bool                   `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"`     // as for an Image
+	Foreign       string                 `protobuf:"bytes,10,opt,name=foreign,proto3" json:"foreign,omitempty"` // as for an Image
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1142,6 +1159,13 @@ func (x *Row) GetOther() bool {
 		return x.Other
 	}
 	return false
+}
+
+func (x *Row) GetForeign() string {
+	if x != nil {
+		return x.Foreign
+	}
+	return ""
 }
 
 // Fact: what is true of one signature over one subject, wherever they are.
@@ -1466,19 +1490,20 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
 	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1d\n" +
 	"\n" +
-	"store_type\x18\x0e \x01(\rR\tstoreType\"\x90\x01\n" +
+	"store_type\x18\x0e \x01(\rR\tstoreType\"\xaa\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12 \n" +
-	"\vattestation\x18\x05 \x01(\bR\vattestation\"\x99\x01\n" +
+	"\vattestation\x18\x05 \x01(\bR\vattestation\x12\x18\n" +
+	"\aforeign\x18\x06 \x01(\tR\aforeign\"\x99\x01\n" +
 	"\tSignature\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x129\n" +
 	"\bverdicts\x18\x03 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12%\n" +
-	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xf8\x01\n" +
+	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\x92\x02\n" +
 	"\x05Image\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1489,7 +1514,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"signatures\x18\x05 \x03(\v2\x1f.trustworker.cache.v1.SignatureR\n" +
 	"signatures\x12\x14\n" +
 	"\x05child\x18\x06 \x01(\bR\x05child\x12\x14\n" +
-	"\x05other\x18\a \x01(\bR\x05other\"\xc3\x01\n" +
+	"\x05other\x18\a \x01(\bR\x05other\x12\x18\n" +
+	"\aforeign\x18\b \x01(\tR\aforeign\"\xc3\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1541,7 +1567,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\bnext_try\x18\x05 \x01(\x03R\anextTry\"7\n" +
 	"\aProblem\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\rR\x05layer\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\rR\x06reason\"\xae\x02\n" +
+	"\x06reason\x18\x02 \x01(\rR\x06reason\"\xc8\x02\n" +
 	"\x03Row\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1554,7 +1580,9 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
 	"references\x18\b \x03(\v2\x1f.trustworker.cache.v1.ReferenceR\n" +
 	"references\x12\x14\n" +
-	"\x05other\x18\t \x01(\bR\x05other\"\xed\x01\n" +
+	"\x05other\x18\t \x01(\bR\x05other\x12\x18\n" +
+	"\aforeign\x18\n" +
+	" \x01(\tR\aforeign\"\xed\x01\n" +
 	"\x04Fact\x129\n" +
 	"\bverdicts\x18\x01 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12\x1e\n" +
 	"\n" +
