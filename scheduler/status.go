@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,13 @@ type Work struct {
 	Commits  int64
 	Errors   int64
 	Panics   int64
+}
+
+// LogValue is the work in words.
+func (w Work) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int64("passes", w.Walks), slog.Int64("repositories", w.Scanned), slog.Int64("opened", w.Opened),
+		slog.Int64("verified", w.Verified), slog.Int64("calls", w.Calls), slog.Int64("reread", w.Reread), slog.Int64("commits", w.Commits),
+		slog.Int64("errors", w.Errors), slog.Int64("panics", w.Panics))
 }
 
 // Work returns the counters.

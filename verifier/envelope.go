@@ -34,7 +34,7 @@ const targetMediaType = "application/vnd.cncf.notary.payload.v1+json"
 // different values (N9).
 var (
 	envelopeRules = strictjson.Rules{Members: []string{"payload", "protected", "header", "signature", "signatures",
-		"x5c", "io.cncf.notary.timestampSignature", "io.cncf.notary.signingAgent"}}
+		"x5c", "io.cncf.notary.timestampSignature"}} // the signing agent decides nothing
 	protectedRules = strictjson.Rules{Members: []string{"alg", "cty", "crit", "io.cncf.notary.expiry",
 		"io.cncf.notary.signingTime", "io.cncf.notary.signingScheme", "io.cncf.notary.authenticSigningTime",
 		nverifier.HeaderVerificationPlugin, nverifier.HeaderVerificationPluginMinVersion}}

@@ -219,6 +219,16 @@ func TestNotationReasons(t *testing.T) {
 		{"N11 loop", outer(leaf, func(e map[string]any) {
 			e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw, root.Cert().Raw, root.Cert().Raw}
 		}), "malformed"},
+		{"signing agent in another case", outer(leaf, func(e map[string]any) {
+			h := e["header"].(map[string]any)
+			h["io.cncf.notary.SigningAgent"] = h["io.cncf.notary.signingAgent"]
+			delete(h, "io.cncf.notary.signingAgent")
+		}), "trusted"},
+		{"chain in another case", outer(leaf, func(e map[string]any) {
+			h := e["header"].(map[string]any)
+			h["X5c"] = h["x5c"]
+			delete(h, "x5c")
+		}), "ambiguous"},
 		{"no root", outer(leaf, func(e map[string]any) { e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw} }), "no-trusted-key"},
 		{"garbage certificate", outer(leaf, func(e map[string]any) { e["header"].(map[string]any)["x5c"] = [][]byte{[]byte("x"), root.Cert().Raw} }), "malformed"},
 		{"N11 ten thousand certificates", outer(leaf, func(e map[string]any) {

@@ -236,7 +236,7 @@ func (r *Repositories) report(reason string) (changed bool) {
 	}
 	changed = r.intake.setMode(r.mode, reason, r.opts.Poll, len(r.watches.have))
 	if changed {
-		r.opts.Log.Info("repository watcher: mode", "mode", r.mode, "reason", reason, "dirs", len(r.watches.have))
+		logMode(r.opts.Log, "repositories", r.mode, reason, "directories", len(r.watches.have))
 	}
 	return changed
 }

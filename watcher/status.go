@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -75,4 +76,12 @@ func (l *ledger) setMode(mode Mode, reason string, interval time.Duration, dirs 
 		s.Looks++
 	})
 	return changed
+}
+
+// logMode tells how something is followed; why, where that is by polling.
+func logMode(log *slog.Logger, what string, mode Mode, reason string, args ...any) {
+	if reason != "" {
+		args = append(args, "reason", reason)
+	}
+	log.Info("following "+what, append([]any{"by", mode}, args...)...)
 }

@@ -190,7 +190,7 @@ func (t *Trust) report(reason string) {
 	}
 	t.mode = mode
 	if t.intake.setMode(mode, reason, t.interval(), len(t.watches.have)) {
-		t.opts.Log.Info("trust watcher: mode", "mode", mode, "reason", reason, "interval", t.interval())
+		logMode(t.opts.Log, "trust directories", mode, reason, "interval", t.interval())
 	}
 }
 

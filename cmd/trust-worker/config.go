@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/changes/webhook"
+	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
@@ -172,6 +174,12 @@ func (s *settings) check(needRoot bool) error {
 	setIfEmpty(&s.notationDir, filepath.Join(s.root, "_notation"))
 	if s.lease <= 0 || s.scanInterval <= 0 {
 		return usageError{errors.New("--lease and --scan-interval must be positive")}
+	}
+	for _, host := range s.registryNames {
+		if !imageref.ValidHost(host) {
+			return usageError{fmt.Errorf("%s: %.100q is not the host of a registry: write it without scheme, slash or path, such as registry.example or registry.example:5000",
+				cmp.Or(s.sources["registry-name"], "--registry-name"), host)}
+		}
 	}
 	if s.workers < 0 {
 		return usageError{fmt.Errorf("--workers %d: choose 0, one for each processor, or more", s.workers)}

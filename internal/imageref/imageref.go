@@ -62,6 +62,9 @@ func host(name string) string {
 	return ""
 }
 
+// ValidHost reports whether s is the host of a registry, perhaps with a port.
+func ValidHost(s string) bool { return len(s) <= 255 && domain.MatchString(s) }
+
 var domain = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?$`)
 
 // HostError says that a name begins with the host of a registry that this storage is
