@@ -1,0 +1,75 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"trust-worker/trust"
+)
+
+// Answers as JSON, in the names of zot's GraphQL and ours, and what storage names by
+// another digest algorithm than SHA-256.
+
+// MarshalJSON adds the image's State and Reason to its fields.
+func (i Image) MarshalJSON() ([]byte, error) {
+	return plainJSON(struct {
+		RepoName, Tag     string
+		Digest            string
+		MediaType         string
+		IsSigned          bool
+		State             string
+		Reason            trust.Reason
+		AsOf              time.Time
+		SignatureInfo     []Signature
+		SignaturesOmitted int `json:",omitempty"`
+		Manifests         []Manifest
+	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
+}
+
+// MarshalJSON adds the manifest's State to its fields.
+func (m Manifest) MarshalJSON() ([]byte, error) {
+	return plainJSON(struct {
+		Digest            string
+		Platform          string `json:",omitempty"`
+		IsSigned          bool
+		State             string
+		SignatureInfo     []Signature
+		SignaturesOmitted int `json:",omitempty"`
+	}{m.DigestText(), m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
+}
+
+// plainJSON leaves it to whoever encodes to escape <, > and &.
+func plainJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// DigestText is the digest as storage has it.
+func (i *Image) DigestText() string { return digestText(i.Digest, i.Foreign) }
+
+// DigestText is as for an image.
+func (m *Manifest) DigestText() string { return digestText(m.Digest, m.Foreign) }
+
+func digestText(d trust.Digest, foreign string) string {
+	switch {
+	case foreign != "":
+		return foreign
+	case d == trust.Digest{}:
+		return ""
+	}
+	return d.String()
+}
+
+// notJudged are the omissions of an image whose digest is no SHA-256: no signature, and
+// a reason of its own.
+var notJudged = omissions{{trust.UnsupportedDigest.Status(), trust.UnsupportedDigest, 0}}
+
+// NotJudged makes img the answer about an image that storage names by a digest of
+// another algorithm than SHA-256.
+func NotJudged(img *Image, foreign string) {
+	img.Foreign, img.SignatureInfo, img.omitted = foreign, []Signature{}, notJudged
+}
