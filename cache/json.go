@@ -72,4 +72,5 @@ var notJudged = omissions{{trust.UnsupportedDigest.Status(), trust.UnsupportedDi
 // another algorithm than SHA-256.
 func NotJudged(img *Image, foreign string) {
 	img.Foreign, img.SignatureInfo, img.omitted = foreign, []Signature{}, notJudged
+	img.IsSigned, img.SignaturesOmitted = false, 0
 }

@@ -21,6 +21,9 @@ const lookEvery = 100 * time.Millisecond
 // publishes large files one after the other, needs the processor more.
 const restAfter = 4
 
+// restAfterError is how long an Observer rests when something could not be read.
+const restAfterError = 5 * time.Second
+
 // lastLook bounds the look at the end: a publication of a hundred thousand new
 // images takes longer, and the daemon has promised to stop in time.
 const lastLook = 2 * time.Second
@@ -36,6 +39,7 @@ type Observer struct {
 	seen      *cache.Snapshot // nil: nothing has been published yet
 	at        time.Time       // what dates did until then is told
 	dates     *dates
+	signers   cache.Generation // of which it is told who came and went
 	withdrawn bool
 	maxDates  int
 	lastLook  time.Duration
@@ -112,8 +116,11 @@ func (o *Observer) Run(ctx context.Context) error {
 		if err != nil && !failing && ctx.Err() == nil {
 			o.log.Error("cannot tell what has changed; will retry", "error", err)
 		}
-		failing = err != nil
-		timer.Reset(max(lookEvery, restAfter*time.Since(began)))
+		rest := max(lookEvery, restAfter*time.Since(began))
+		if failing = err != nil; failing {
+			rest = max(rest, restAfterError)
+		}
+		timer.Reset(rest)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -187,7 +194,6 @@ func (o *Observer) first(ctx context.Context, snap *cache.Snapshot) error {
 	}
 	g := snap.Generation()
 	o.journal.Begin(g.CacheID, g.Number-1, o.at, "") // g is not told yet
-	o.totals.Store(&Totals{Counts: cache.NewCounts()})
 	return o.publication(ctx, snap)
 }
 
@@ -203,11 +209,13 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 	if o.seen != nil {
 		was = o.seen.InForce()
 	}
-	list := signers(was, snap.InForce())
-	if err := o.rested(list); err != nil {
-		return err
+	if list := signers(was, snap.InForce()); o.signers != snap.Generation() { // or a look that failed has told
+		if err := o.rested(list); err != nil {
+			return err
+		}
+		o.addAt(snap, list)
+		o.signers = snap.Generation()
 	}
-	o.addAt(snap, list)
 	t := newTally(snap)
 	before, after := cache.NewCounts(), cache.NewCounts()
 	err = snap.Compare(o.seen, o.at, o.at, false, o.visit(ctx, func(d *cache.Difference) {
@@ -219,7 +227,11 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 		return err
 	}
 	o.addAt(snap, t.changes())
-	o.count(snap.Generation(), before, after)
+	if o.seen == nil { // before it there was nothing
+		o.totals.Store(&Totals{snap.Generation(), after})
+	} else {
+		o.count(snap.Generation(), before, after)
+	}
 	o.close()
 	o.seen = snap
 	o.journal.tell(snap.Generation().Number, o.at)

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -129,7 +130,7 @@ func (r *resolver) entry(raw []byte) error {
 		return nil
 	}
 	n := r.node(e.digest, 0)
-	n.listed, n.foreign = true, e.foreign
+	n.listed, n.foreign = true, cmp.Or(e.foreign, n.foreign)
 	r.entries = append(r.entries, e)
 	if e.tag == "" {
 		return nil
@@ -240,7 +241,7 @@ func (r *resolver) follow(n *node) {
 	r.edges += len(n.children())
 	for _, c := range n.children() {
 		child := r.node(c.Digest, n.depth+1)
-		child.foreign = c.Foreign
+		child.foreign = cmp.Or(c.Foreign, child.foreign) // what only stands for a digest stays so
 		child.plain = child.plain || !c.Attestation
 		child.attested = child.attested || c.Attestation
 	}

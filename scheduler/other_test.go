@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"trust-worker/cache"
@@ -90,5 +92,45 @@ func TestSignedManifestsThatAreNoImages(t *testing.T) {
 	w.scan()
 	if _, err := ask("r", sbom.Trust()); !errors.Is(err, cache.ErrNotFound) {
 		t.Errorf("what is gone: %v", err)
+	}
+}
+
+// A key that lies in a file of another name now is the same key; the answers name the
+// file that holds it.
+func TestAnswersFollowAFileThatIsRenamed(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("r", "1", "x")
+	w.st.SignSimple(img, k, simple)
+	stop := w.run()
+	defer stop()
+	file := func() string {
+		r, err := cache.OpenReader(w.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		snap, err := r.Snapshot()
+		if err != nil {
+			return ""
+		}
+		defer snap.Close()
+		got, err := snap.Tag("r", "1")
+		if err != nil || len(got.SignatureInfo) != 1 || !got.SignatureInfo[0].IsTrusted {
+			return ""
+		}
+		return got.SignatureInfo[0].SignerFile
+	}
+	eventually(t, "the file is named", func() bool { return file() == "_cosign/k.pub" })
+	calls := w.last.Work().Calls
+	if err := os.Rename(filepath.Join(w.st.Dir, "_cosign", "k.pub"), filepath.Join(w.st.Dir, "_cosign", "z.pub")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.last.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := file(); got != "_cosign/z.pub" || w.last.Work().Calls != calls {
+		t.Errorf("%q, %d verifications", got, w.last.Work().Calls-calls)
 	}
 }

@@ -101,7 +101,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	}
 	s.logRefused(loaded.Refused())
 	was := s.loaded.Load()
-	changed := was == nil || s.publishOwed || was.ID() != loaded.ID()
+	changed := s.publishOwed || !loaded.Same(was)
 	if changed {
 		s.publishOwed = true
 		if err := s.cfg.Store.PublishTrust(loaded.InForce(), looked); err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"time"
@@ -15,7 +16,7 @@ type gate struct {
 	State      string
 	Reason     trust.Reason `json:",omitempty"`
 	RepoName   string
-	Digest     trust.Digest
+	Digest     string
 	AsOf       *time.Time
 	Generation string `json:",omitempty"`
 }
@@ -28,7 +29,7 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 	if err != nil || ref.Name == "" || ref.Digest == (trust.Digest{}) {
 		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
 	}
-	g := gate{State: "unknown", RepoName: ref.Name, Digest: ref.Digest}
+	g := gate{State: "unknown", RepoName: ref.Name, Digest: cmp.Or(ref.Foreign, ref.Digest.String())}
 	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) error {
 		asOf := snap.AsOf()
 		g.AsOf, g.Generation = &asOf, snap.Generation().String()

@@ -120,11 +120,14 @@ func (s *Server) named(snap *cache.Snapshot, name string) (ref imageref.Ref, err
 	if ref, err = imageref.Parse(name); err != nil {
 		return ref, refuse(http.StatusBadRequest, codeInvalid, "the reference cannot be read", err.Error())
 	}
-	ref, err = ref.In(s.cfg.RegistryNames, func(name string) bool { ok, err := snap.HasRepository(name); return ok && err == nil })
+	ref, err = ref.In(s.cfg.RegistryNames, snap.HasRepository)
 	var host *imageref.HostError
+	var bad *imageref.NameError
 	switch {
 	case errors.As(err, &host):
 		return ref, refuse(http.StatusNotFound, codeNameUnknown, "that is another registry's image", err.Error())
+	case err != nil && !errors.As(err, &bad):
+		return ref, err
 	case err != nil || ref.Name == "":
 		return ref, refuse(http.StatusBadRequest, codeNameInvalid, "that does not name an image", "name it as REPO:TAG or REPO@sha256:…")
 	case layout.Reserved(ref.Name):

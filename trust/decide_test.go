@@ -67,6 +67,7 @@ func TestDecide(t *testing.T) {
 		{"one of two signers gone", any, Notation, verdict(policy, Ground{Signers: ids(certA, Signer{Tool: Notation, StoreType: "tsa", StoreName: "x"})}), Untrusted, SignerRemoved},
 		{"a key of the other tool", any, Cosign, verdict(none, Ground{Signers: ids(certA)}), Untrusted, SignerRemoved},
 		{"other policy", any, Notation, verdict(PolicyID{1}, Ground{Signers: ids(certA)}), Pending, PolicyChanged},
+		{"no policy on either side", func() Terms { st := strict("any", all, "*"); st.Policy = none; return terms(st) }(), Notation, verdict(none, Ground{Signers: ids(certA)}), Pending, PolicyChanged},
 		{"cosign verdict with a policy", any, Cosign, verdict(policy, Ground{Signers: ids(keyA)}), Pending, PolicyChanged},
 		{"store not named", func() Terms {
 			x := terms(strict("any", []string{"ca:other"}, "*"))

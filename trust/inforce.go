@@ -241,6 +241,8 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	switch {
 	case !f.Enabled(t): // such answers are not even listed; fail closed
 		return refuse(NoPolicy)
+	case t == Notation && policy == (PolicyID{}): // no statement's: one that could not be read
+		return refuse(PolicyChanged)
 	case v == nil:
 		return refuse(New)
 	case v.Policy != policy:

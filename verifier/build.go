@@ -88,6 +88,9 @@ func (p *pass) statements(t *TrustStore, terms *trust.Terms) {
 // identify hashes what verdicts and joins depend on.
 func identify(terms trust.Terms, mode RevocationMode) trust.Digest {
 	terms.Materials = slices.Clone(terms.Materials)
+	for i := range terms.Materials {
+		terms.Materials[i].File = "" // says something to people
+	}
 	slices.SortFunc(terms.Materials, func(a, b trust.Material) int {
 		return cmp.Or(cmp.Compare(a.Signer.Tool, b.Signer.Tool), cmp.Compare(a.Signer.Store(), b.Signer.Store()),
 			slices.Compare(a.Signer.Fingerprint[:], b.Signer.Fingerprint[:]))

@@ -123,6 +123,15 @@ func emptyStore() *TrustStore {
 // InForce returns the signers and statements in force, for the join.
 func (t *TrustStore) InForce() *trust.InForce { return t.inForce }
 
+// Same reports whether two stores publish the same: the same trust, held by files of
+// the same names. Either may be nil.
+func (t *TrustStore) Same(o *TrustStore) bool {
+	if t == nil || o == nil {
+		return t == o
+	}
+	return t.ID() == o.ID() && slices.Equal(t.inForce.Terms().Materials, o.inForce.Terms().Materials)
+}
+
 // ID hashes everything that a verdict under t can depend on: two loads with the
 // same ID need no verification between them.
 func (t *TrustStore) ID() trust.Digest { return t.id }

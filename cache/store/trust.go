@@ -76,6 +76,7 @@ func (s *Store) PublishTrust(f *trust.InForce, looked time.Time) (err error) {
 		// The first base brings the trust file. What is published until then
 		// is another cache's, and says what was in force for that.
 		if err := s.removeCurrent(); err != nil {
+			s.pub.terms = nil // nor does a first base bring what was in force before
 			return fmt.Errorf("publish trust: %w", err)
 		}
 		s.pub.terms = f

@@ -27,23 +27,19 @@ func parseReference(s string) (imageref.Ref, error) {
 }
 
 // named returns a reference with the name that its repository has in this storage.
-func (s *settings) named(r imageref.Ref, here func(name string) bool) (imageref.Ref, error) {
+func (s *settings) named(r imageref.Ref, here func(name string) (bool, error)) (imageref.Ref, error) {
 	r, err := r.In(s.registryNames, here)
+	var host *imageref.HostError
+	var name *imageref.NameError
 	switch {
-	case err != nil:
+	case errors.As(err, &host), errors.As(err, &name):
 		return r, usageError{err}
+	case err != nil:
+		return r, err
 	case r.Name != "" && layout.Reserved(r.Name):
 		return r, &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", r.Name, layout.ErrReserved)}
 	}
 	return r, nil
-}
-
-// hasRepository reports whether a repository is in the cache.
-func hasRepository(snap *cache.Snapshot) func(name string) bool {
-	return func(name string) bool {
-		ok, err := snap.HasRepository(name)
-		return ok && err == nil
-	}
 }
 
 func newGetCommand(s *settings) *cobra.Command {
@@ -140,7 +136,7 @@ func (s *settings) get(r *cache.Reader, ref imageref.Ref) ([]cache.Image, error)
 		return nil, err
 	}
 	defer snap.Close()
-	ref, err = s.named(ref, hasRepository(snap))
+	ref, err = s.named(ref, snap.HasRepository)
 	if err != nil {
 		return nil, err
 	}

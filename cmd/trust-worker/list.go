@@ -46,7 +46,7 @@ func newListCommand(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if ref, err = s.named(ref, hasRepository(snap)); err != nil {
+				if ref, err = s.named(ref, snap.HasRepository); err != nil {
 					return err
 				}
 				if ref.Name == "" || ref.Tag != "" || ref.Digest != (trust.Digest{}) {

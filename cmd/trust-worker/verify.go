@@ -58,8 +58,8 @@ func (s *settings) verifyNow(cmd *cobra.Command, ref imageref.Ref) (cache.Image,
 		return cache.Image{}, err
 	}
 	defer closeAll()
-	ref, err = s.named(ref, func(name string) bool {
-		return slices.ContainsFunc(roots, func(r scheduler.Storage) bool { return r.Root.IsRepository(name) })
+	ref, err = s.named(ref, func(name string) (bool, error) {
+		return slices.ContainsFunc(roots, func(r scheduler.Storage) bool { return r.Root.IsRepository(name) }), nil
 	})
 	if err != nil {
 		return cache.Image{}, err

@@ -90,22 +90,33 @@ func (e *NameError) Error() string {
 	return fmt.Sprintf("%.300q is not REPO:TAG, REPO@sha256:…, REPO:TAG@sha256:… or sha256:…", e.Name)
 }
 
-// In returns the reference with the repository's name in this storage. If the name as
-// it stands is one here, it is meant, whatever it begins with. Otherwise a host is left
-// out if it is one by which this storage is known (hosts), and a [HostError] if not:
-// docker.io/team/app is not our team/app.
-func (r Ref) In(hosts []string, here func(name string) bool) (Ref, error) {
+// In returns the reference with the repository's name in this storage; here says which
+// names are repositories. A host by which this storage is known (hosts) is left out:
+// whoever pulls registry.example/team/app from it gets team/app, also while somebody
+// has made a repository of the longer name. Otherwise a repository of the name as it
+// stands is meant, such as a mirror's docker.io/team/app; and if there is none, a host
+// is a [HostError]: docker.io/team/app is not our team/app.
+func (r Ref) In(hosts []string, here func(name string) (bool, error)) (Ref, error) {
 	if r.Name == "" {
 		return r, nil
 	}
-	if here(r.Name) {
-		return r, nil
-	}
-	if h := host(r.Name); h != "" {
-		if !slices.Contains(hosts, h) {
-			return r, &HostError{r.Name, h, hosts}
+	h := host(r.Name)
+	short := strings.TrimPrefix(r.Name, h+"/")
+	ours := h != "" && slices.Contains(hosts, h)
+	if ours {
+		if ok, err := here(short); err != nil || ok {
+			r.Name = short
+			return r, err
 		}
-		r.Name = r.Name[len(h)+1:]
+	}
+	ok, err := here(r.Name)
+	switch {
+	case err != nil || ok:
+		return r, err
+	case ours:
+		r.Name = short
+	case h != "":
+		return r, &HostError{r.Name, h, hosts}
 	}
 	if !layout.ValidName(r.Name) {
 		return r, &NameError{r.Name}

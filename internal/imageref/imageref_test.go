@@ -2,6 +2,7 @@ package imageref
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,8 +41,11 @@ func TestParse(t *testing.T) {
 }
 
 func TestIn(t *testing.T) {
-	here := func(name string) bool {
-		return name == "team/app" || name == "docker.io/team/app" || name == "localhost/x"
+	here := func(name string) (bool, error) {
+		if name == "damaged" {
+			return false, errors.New("damaged")
+		}
+		return slices.Contains([]string{"team/app", "docker.io/team/app", "docker.io/mirrored", "localhost/x"}, name), nil
 	}
 	for _, c := range []struct {
 		name  string
@@ -51,7 +55,8 @@ func TestIn(t *testing.T) {
 		{"team/app", nil, "team/app"},
 		{"team/none", nil, "team/none"}, // it is said later that there is none
 		{"docker.io/team/app", nil, "docker.io/team/app"},
-		{"docker.io/team/app", []string{"docker.io"}, "docker.io/team/app"}, // a repository here, and meant
+		{"docker.io/team/app", []string{"docker.io"}, "team/app"}, // what a pull from docker.io gets, if that is we
+		{"docker.io/mirrored", []string{"docker.io"}, "docker.io/mirrored"},
 		{"docker.io/team/none", nil, ""},
 		{"docker.io/team/none", []string{"docker.io"}, "team/none"},
 		{"quay.io/team/app", nil, ""},
@@ -70,6 +75,11 @@ func TestIn(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "--registry-name "+he.Host) {
 			t.Errorf("%v", err)
+		}
+	}
+	for _, name := range []string{"damaged", "docker.io/damaged"} {
+		if got, err := (Ref{Name: name}).In([]string{"docker.io"}, here); err == nil {
+			t.Errorf("%s: %q, though what is here is not known", name, got.Name)
 		}
 	}
 	for _, bad := range []string{"Team/App", "../x", "a//b", "registry.example/../x", "a b"} {

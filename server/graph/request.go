@@ -162,11 +162,14 @@ func (r *request) find(name string) (*cache.Image, error) {
 	if err != nil {
 		return nil, clientError("the digest is not of the form sha256: and 64 hex digits, or the tag is empty")
 	}
-	x, err = x.In(r.names, func(name string) bool { ok, err := r.snap.HasRepository(name); return ok && err == nil })
+	x, err = x.In(r.names, r.snap.HasRepository)
 	var host *imageref.HostError
+	var bad *imageref.NameError
 	switch {
 	case errors.As(err, &host):
 		return nil, clientError(err.Error())
+	case err != nil && !errors.As(err, &bad):
+		return nil, err
 	case err != nil || x.Name == "" || x.Tag == "" && x.Digest == (trust.Digest{}):
 		return nil, clientError("name the image as repository:tag or repository@digest")
 	case x.Digest != (trust.Digest{}):

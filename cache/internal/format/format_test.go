@@ -64,8 +64,9 @@ func TestATrustFileOfALaterVersion(t *testing.T) {
 		func(p *cachepb.Trust) { p.ProtoReflect().SetUnknown(more) },
 		func(p *cachepb.Trust) { p.Signers[0].ProtoReflect().SetUnknown(more) },
 		func(p *cachepb.Trust) { p.Statements[0].ProtoReflect().SetUnknown(more) },
+		func(p *cachepb.Trust) { p.Statements[0].Policy = make([]byte, 32) },
 	} {
-		p := &cachepb.Trust{Signers: []*cachepb.Signer{{}}, Statements: []*cachepb.Statement{{}}}
+		p := &cachepb.Trust{Signers: []*cachepb.Signer{{}}, Statements: []*cachepb.Statement{{Policy: make([]byte, 16)}}}
 		if _, err := DecodeTrust(p); err != nil {
 			t.Fatal(err)
 		}

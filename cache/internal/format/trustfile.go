@@ -136,7 +136,7 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 		}
 	}
 	for _, pst := range p.Statements {
-		demands = demands || Demands(pst)
+		demands = demands || Demands(pst) || len(pst.Policy) != len(trust.PolicyID{})
 		terms.Statements = append(terms.Statements, trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores,
 			Policy: DecodePolicy(pst.Policy), Verifies: pst.Verifies})
 	}
