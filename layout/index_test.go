@@ -103,7 +103,7 @@ func TestForeignDigests(t *testing.T) {
 	}
 	child := r.push(object{"schemaVersion": 2, "manifests": []any{with(base, object{"digest": "foo:" + good.Hex()}), r.list[0]}}, "index")
 	r.push(object{"schemaVersion": 2, "manifests": []any{with(base, object{"digest": stands.String()})}}, "hostile") // names what only stands for it
-	r.push(referrer(typeNotationSignature, stands, "x"), "") // somebody signs the stand-in
+	r.push(referrer(typeNotationSignature, stands, "x"), "")                                                         // somebody signs the stand-in
 	list := append([]any{with(base, object{"digest": foreign, "annotations": object{ocispec.AnnotationRefName: "bad"}}),
 		with(base, object{"digest": "sha384:" + good.Hex()})}, r.list...)
 	r.write(encode(t, object{"manifests": list}))
