@@ -342,3 +342,30 @@ func TestWhoLeft(t *testing.T) {
 		t.Errorf("%d signers are recorded: %v", len(recorded), err)
 	}
 }
+
+// A removal that cannot be published before the first base is not undone by that base.
+func TestARemovalThatFailsBeforeTheFirstBase(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	blocked := filepath.Join(s.publishedPath(), format.CurrentName)
+	if err := os.MkdirAll(filepath.Join(blocked, "full"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PublishTrust(inForce(), time.Now()); err == nil {
+		t.Fatal("CURRENT was removed where it cannot be")
+	}
+	if err := os.RemoveAll(blocked); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Publish(t.Context()); err == nil {
+		t.Error("a base was published under the trust before")
+	}
+	if err := s.PublishTrust(inForce(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, s)
+	want(t, openReader(t, dir), trust.Untrusted, trust.SignerRemoved)
+}
