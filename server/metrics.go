@@ -73,8 +73,8 @@ var daemonMetrics = []metric{
 	{"lease_seconds", gauge, "How long answers are believed without confirmation; 0 for ever.", nil},
 	{"problem", gauge, "1 while something keeps the answers from being kept up to date.", nil},
 	{"cache_bytes", gauge, "Bytes of the private store, and of what is published.", []string{"part"}},
-	{"images", gauge, "Images by state.", []string{"state"}},
-	{"signatures", gauge, "Signatures by status.", []string{"status"}},
+	{"images", gauge, "Images by state; absent until everything has been counted once after a start.", []string{"state"}},
+	{"signatures", gauge, "Signatures by status; absent as those are.", []string{"status"}},
 	{"repositories", gauge, "Repositories found by the last pass over storage.", nil},
 
 	{"verifications_total", counter, "Signature manifests verified, by tool and outcome: matched (some signer makes it good), unmatched, undecided, attachment (no signature).", []string{"tool", "outcome"}},
