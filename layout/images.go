@@ -1,11 +1,6 @@
 package layout
 
-import (
-	"context"
-	"errors"
-
-	"trust-worker/trust"
-)
+import "trust-worker/trust"
 
 // images decides what is an image: what has an ordinary tag; what is one by
 // itself and has no other role; and the children of those. BuildKit's mark hides
@@ -79,27 +74,12 @@ func (r *resolver) signatures() {
 	r.c.sortReferences()
 }
 
-// others finds the manifests that are no images and have signatures. What was known
-// of one is read here all the same: the signature is about bytes of this repository.
-func (r *resolver) others(ctx context.Context) error {
+// others finds the manifests that are no images and have signatures. As with images, what
+// was known of one says nothing about its bytes in this repository.
+func (r *resolver) others() {
 	for _, n := range r.order {
-		if n.image || n.foreign != "" || r.c.Signatures[n.digest] == nil {
-			continue
+		if !n.image && n.foreign == "" && r.c.Signatures[n.digest] != nil {
+			r.c.Others[n.digest] = r.image(n)
 		}
-		other := r.image(n)
-		if _, learned := r.c.Learned[n.digest]; n.reason == "" && !learned {
-			r.c.Opened++
-			_, err := r.p.manifest(ctx, n.digest)
-			var re *trust.ReasonError
-			if errors.As(err, &re) {
-				other.Unreadable = re.Reason
-				r.c.Incomplete = r.c.Incomplete || re.Reason != trust.LimitExceeded
-				r.c.problem(n.digest, re.Reason, "%v", re.Err)
-			} else if err != nil {
-				return err
-			}
-		}
-		r.c.Others[n.digest] = other
 	}
-	return nil
 }

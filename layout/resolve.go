@@ -54,7 +54,8 @@ func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error)
 	r.compare()
 	r.images()
 	r.signatures()
-	return r.c, r.others(ctx)
+	r.others()
+	return r.c, nil
 }
 
 // node is what is known of one digest in this repository.

@@ -52,6 +52,20 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 		if err != nil {
 			return nil, err
 		}
+		if row.Other && row.Present && !old.Present { // the signatures are about bytes of this repository
+			if !until.IsZero() && time.Now().After(until) {
+				return nil, errLong
+			}
+			reason := s.imageReason(ctx, p, row)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			for k := range row.References {
+				if reason != "" && len(row.References[k].Problems) == 0 {
+					row.References[k].Problems = []store.Problem{{Layer: -1, Reason: reason}}
+				}
+			}
+		}
 		had := map[trust.Digest]*store.Reference{}
 		for k := range old.References {
 			had[old.References[k].Digest] = &old.References[k]

@@ -106,6 +106,9 @@ func (s *settings) status() (*statusAnswer, error) {
 // count takes the counts that the daemon keeps; without a daemon it counts.
 func (a *statusAnswer) count(snap *cache.Snapshot) error {
 	var counts *cache.Counts
+	if a.Daemon != nil {
+		defer func() { a.Daemon.Counts = nil }() // said once
+	}
 	switch {
 	case !a.Running:
 		var err error
@@ -120,7 +123,6 @@ func (a *statusAnswer) count(snap *cache.Snapshot) error {
 		if a.Stale {
 			counts = counts.Unbelieved()
 		}
-		a.Daemon.Counts = nil // said once
 	}
 	a.Images, a.Signatures = counts.Images, counts.Signatures
 	return nil
