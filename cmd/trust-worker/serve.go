@@ -170,7 +170,7 @@ func (s *settings) off() (tools []trust.Tool) {
 func handleSignals(ctx context.Context, sched *scheduler.Scheduler, log *slog.Logger) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(signals)
+	defer signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1) // one that comes while the daemon stops must not end it
 	for {
 		select {
 		case <-ctx.Done():
