@@ -114,6 +114,20 @@ func (i *Image) Reason() trust.Reason {
 	return ""
 }
 
+// Detail is that of the signature whose reason is the image's; it is often empty.
+func (i *Image) Detail() string {
+	if i.Foreign != "" {
+		return "storage names it by " + i.Foreign
+	}
+	state := trust.Status(i.State())
+	for n := range i.SignatureInfo {
+		if sig := &i.SignatureInfo[n]; sig.Status == state {
+			return sig.Detail
+		}
+	}
+	return ""
+}
+
 // Has reports whether some signature, also of those that are left out, reads the
 // reason.
 func (i *Image) Has(r trust.Reason) bool {

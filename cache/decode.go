@@ -145,6 +145,8 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 			r.RevocationUntil = int64(v)
 		case 14:
 			r.StoreType = format.DecodeCode(format.StoreTypeCodes, uint32(v))
+		case 1000:
+			r.Detail = string(bytes)
 		}
 		return nil
 	})

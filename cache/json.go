@@ -11,7 +11,7 @@ import (
 // Answers as JSON, in the names of zot's GraphQL and ours, and what storage names by
 // another digest algorithm than SHA-256.
 
-// MarshalJSON adds the image's State and Reason to its fields.
+// MarshalJSON adds the image's State, Reason and Detail to its fields.
 func (i Image) MarshalJSON() ([]byte, error) {
 	return plainJSON(struct {
 		RepoName, Tag     string
@@ -20,11 +20,12 @@ func (i Image) MarshalJSON() ([]byte, error) {
 		IsSigned          bool
 		State             string
 		Reason            trust.Reason
+		Detail            string
 		AsOf              time.Time
 		SignatureInfo     []Signature
 		SignaturesOmitted int `json:",omitempty"`
 		Manifests         []Manifest
-	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
+	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.Detail(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
 }
 
 // MarshalJSON adds the manifest's State to its fields.

@@ -21,11 +21,25 @@ func TestReports(t *testing.T) {
 		manifest512 = "37d5f4f121990d3171ad9e54372ed829eef6beb3663743e478ea62620e6f7e26e1d6d511c8eddd985af05527ccae70384d8b60671a7099c2eb115531b8a4e45a"
 		child512    = "40d8c656affc5793ad6202299e97c03720700524e4cf56657872a1c477aa7abf1306876a583700e4c16db7f5059b5a8617fbd39b27eaeb5616d86a5318fad3b0"
 	)
+	details := map[string][]string{ // what they say besides
+		"d15-email":            {`does not name the subject "O=Notary`, "emailAddress ", "notation matches such a subject with no identity but *"},
+		"t05-no-tsa-in-policy": {`its time stamp would count if the statement "a" named the trust store tsa:tsa`},
+		"x02-no-ku":            {`"CN=`, "key usage"},
+		"x08-missing-inter":    {"is not issued by"},
+		"p20-sa-store":         {"did you mean ca:acme?"},
+		"p34-yaml-name":        {"trustpolicy.yaml"},
+		"p16-missing-store":    {"ca:nope"},
+		"e02-store-dir-empty":  {"ca:acme"},
+	}
 	for _, c := range []struct {
 		dir    string
 		images map[string]string // reference → state and reason
 		listed []string          // that are not among them
 	}{
+		{"d15-email", map[string]string{"app:latest": "untrusted identity-not-trusted"}, nil},
+		{"t05-no-tsa-in-policy", map[string]string{"app:latest": "expired certificate-expired"}, nil},
+		{"x02-no-ku", map[string]string{"app:latest": "untrusted certificate-invalid"}, nil},
+		{"x08-missing-inter", map[string]string{"app:latest": "untrusted certificate-invalid"}, nil},
 		{"01-tekton-old", map[string]string{"pay/a:1.0": "trusted"}, nil},
 		{"01-tekton-new", map[string]string{"pay/a:1.0": "trusted"}, nil},
 		{"02-signed-referrer", map[string]string{
@@ -84,7 +98,7 @@ func TestReports(t *testing.T) {
 			if want = append(want, c.listed...); !slices.Equal(slices.Sorted(slices.Values(listed)), slices.Sorted(slices.Values(want))) {
 				t.Errorf("listed %v, want %v", listed, want)
 			}
-			codes := map[string]int{"trusted": trust.ExitTrusted, "unsigned": trust.ExitUnsigned, "untrusted": trust.ExitNotTrusted, "unknown": trust.ExitUndecided}
+			codes := map[string]int{"trusted": trust.ExitTrusted, "unsigned": trust.ExitUnsigned, "untrusted": trust.ExitNotTrusted, "expired": trust.ExitNotTrusted, "unknown": trust.ExitUndecided}
 			for ref, want := range c.images {
 				state, _, _ := strings.Cut(want, " ")
 				for _, command := range []string{"get", "verify"} {
@@ -94,6 +108,11 @@ func TestReports(t *testing.T) {
 					}
 					if got := strings.TrimSpace(img.State + " " + string(img.Reason)); got != want {
 						t.Errorf("%s %s: %s, want %s", command, ref, got, want)
+					}
+					for _, text := range details[c.dir] {
+						if len(img.SignatureInfo) != 1 || !strings.Contains(img.SignatureInfo[0].Detail, text) {
+							t.Errorf("%s %s does not say %q: %+v", command, ref, text, img.SignatureInfo)
+						}
 					}
 					if at := strings.Index(ref, "@"); at >= 0 && img.Digest != ref[at+1:] {
 						t.Errorf("%s %s names it %s", command, ref, img.Digest)

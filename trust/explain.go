@@ -53,6 +53,8 @@ var explanations = map[Reason]Explanation{
 		"Sign without the plugin."},
 	KeylessNotSupported: {"It carries a certificate instead of being made by a key in _cosign.",
 		"Sign with a key."},
+	CertificateInvalid: {"A certificate that came with the signature is not fit for signing, or its chain is incomplete.",
+		"Sign again with another certificate, and with its whole chain."},
 	PayloadTypeUnknown: {"It is a signature, but what it signs says that it is no signature of an image: its type is none of those that cosign and Tekton Chains write.",
 		"Sign with cosign sign."},
 

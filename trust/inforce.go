@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"slices"
@@ -255,7 +256,9 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 		if d, lacks := f.lacks(repository, t, v.StoreType, v.Reason); lacks {
 			return d
 		}
-		return refuse(v.Reason)
+		d := refuse(v.Reason)
+		d.Detail = v.Detail
+		return d
 	}
 	best := refuse(SignerRemoved)
 	for i := range v.Grounds {
@@ -298,8 +301,11 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 			}
 		}
 	}
-	if best.Reason == SignerRemoved {
+	switch best.Reason {
+	case SignerRemoved:
 		best.Detail = f.whoLeft(repository, v)
+	case CertificateExpired:
+		best.Detail = cmp.Or(f.unnamedStamp(repository, v, now), v.Detail)
 	}
 	return best
 }

@@ -1,5 +1,10 @@
 package trust
 
+import (
+	"fmt"
+	"time"
+)
+
 // Signers that were in force and are not: they trust nothing, and an answer names them.
 
 // whoLeft says on whom a verdict rests that is not in force, as far as that is known.
@@ -20,6 +25,32 @@ func (f *InForce) whoLeft(repository string, v *Verdict) string {
 			case s.Tool == Notation:
 				if i, reason := f.statement(repository); reason == "" && !f.stores[i][s.Store()] {
 					return "the policy does not name the trust store " + clip(s.Store(), 160)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// unnamedStamp says of a verdict whose certificates have expired that its time stamp
+// would count now, if the policy named the trust store of the time stamp authority or
+// that still held it. It returns "" where there is no such ground.
+func (f *InForce) unnamedStamp(repository string, v *Verdict, now time.Time) string {
+	for i := range v.Grounds {
+		g := &v.Grounds[i]
+		if len(g.Signers) < 2 || g.outside(now.Unix()) != "" {
+			continue
+		}
+		for _, id := range g.Signers {
+			m, known := f.material(id)
+			s := m.Signer
+			switch {
+			case !known || s.StoreType != tsaStore:
+			case !f.Has(id):
+				return "its time stamp would count if the trust store " + clip(s.Store(), 160) + " still held its authority's certificate " + s.Fingerprint.String()
+			default:
+				if i, reason := f.statement(repository); reason == "" && !f.stores[i][s.Store()] {
+					return fmt.Sprintf("its time stamp would count if the statement %.80q named the trust store %s", f.terms.Statements[i].Name, clip(s.Store(), 160))
 				}
 			}
 		}

@@ -45,6 +45,7 @@ const (
 	PluginRequired       Reason = "plugin-required"
 	KeylessNotSupported  Reason = "keyless-not-supported"
 	PayloadTypeUnknown   Reason = "payload-type-unknown"
+	CertificateInvalid   Reason = "certificate-invalid"
 
 	IOError           Reason = "io-error"
 	BlobMissing       Reason = "blob-missing"
@@ -70,6 +71,7 @@ var statuses = map[Reason]Status{
 	PolicyDoesNotVerify: Untrusted, IdentityNotTrusted: Untrusted, Revoked: Untrusted,
 	TimestampInvalid: Untrusted, UnsupportedAlgorithm: Untrusted, KeyTooSmall: Untrusted,
 	PluginRequired: Untrusted, KeylessNotSupported: Untrusted, PayloadTypeUnknown: Untrusted,
+	CertificateInvalid: Untrusted,
 
 	IOError: Unknown, BlobMissing: Unknown, RevocationUnknown: Unknown,
 	LimitExceeded: Unknown, UnsupportedDigest: Unknown, Stale: Unknown, NoCache: Unknown,

@@ -144,7 +144,11 @@ type Verdict struct {
 	Format Format
 	// Reason says why there is no ground; it is empty when there is one. An
 	// undecided reason (see [Reason.Undecided]) is never stored as a fact.
-	Reason  Reason
+	Reason Reason
+	// Detail says more of the reason where there is more to say: one sentence for
+	// people, of at most MaxVerdictDetail bytes, without a full stop. Beside
+	// grounds it is what is to be said once they have expired.
+	Detail  string
 	Grounds []Ground
 	// Author is the subject of a notation signature's leaf certificate. It is
 	// empty for cosign, whose author is the text of the signer's key file,
@@ -218,8 +222,20 @@ func (v *Verdict) Lives(inForce func(SignerID) bool) bool {
 	return false
 }
 
-// MaxDetail bounds Decision.Detail, in bytes.
-const MaxDetail = 512
+// MaxDetail bounds Decision.Detail, and MaxVerdictDetail what is stored of it with
+// each verdict, in bytes.
+const (
+	MaxDetail        = 512
+	MaxVerdictDetail = 320
+)
+
+// ClipDetail cuts a detail to MaxVerdictDetail.
+func ClipDetail(s string) string {
+	if len(s) <= MaxVerdictDetail {
+		return s
+	}
+	return strings.ToValidUTF8(s[:MaxVerdictDetail-len("…")], "") + "…"
+}
 
 // Decision is the answer about one signature in one repository at one time.
 type Decision struct {

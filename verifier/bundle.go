@@ -2,8 +2,11 @@ package verifier
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
+	"maps"
+	"slices"
 	"strconv"
 
 	in_toto "github.com/in-toto/attestation/go/v1"
@@ -40,35 +43,39 @@ var (
 // bundle verifies a sigstore bundle v0.3 made by cosign sign with a key.
 func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome) {
 	if d.MediaType != bundleMediaType {
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "its layer has the media type %.80q; %s is expected", d.MediaType, bundleMediaType))
 		return
 	}
-	if lo.Verdict.Reason = jsonReason(bundleRules, c.blob); lo.Verdict.Reason != "" {
+	if f := checkJSON("the bundle", bundleRules, c.blob); f.found() {
+		lo.refuse(f)
 		return
 	}
 	var b bundle.Bundle
 	if err := b.UnmarshalJSON(c.blob); err != nil {
-		lo.Verdict.Reason = trust.Malformed
 		if b.Bundle != nil && len(b.GetVerificationMaterial().GetTlogEntries()) > maxTlogEntries {
-			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+			lo.Problem = trust.LimitExceeded
+			return
 		}
+		lo.refuse(faultf(trust.Malformed, "the bundle: %s", libraryText(err)))
 		return
 	}
 	dsse := b.GetDsseEnvelope()
 	version, err := b.Version()
 	switch {
 	case err != nil || version != bundleVersion:
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "the bundle's media type is %.80q; %s is expected", b.GetMediaType(), bundleMediaType))
 		return
-	case b.GetMessageSignature() != nil, // over the manifest itself, which cosign refuses for an image
-		dsse != nil && len(dsse.GetSignatures()) > 0 && dsse.GetPayloadType() != bundle.IntotoMediaType:
-		lo.Verdict.Reason = trust.PayloadTypeUnknown
+	case b.GetMessageSignature() != nil: // over the manifest itself, which cosign refuses for an image
+		lo.refuse(faultf(trust.PayloadTypeUnknown, "the bundle signs the manifest's bytes, as cosign sign-blob does; an in-toto statement is expected"))
+		return
+	case dsse != nil && len(dsse.GetSignatures()) > 0 && dsse.GetPayloadType() != bundle.IntotoMediaType:
+		lo.refuse(faultf(trust.PayloadTypeUnknown, "the payload's type is %.80q; %s is expected", dsse.GetPayloadType(), bundle.IntotoMediaType))
 		return
 	case dsse == nil || len(dsse.GetSignatures()) == 0:
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "the bundle holds no signature"))
 		return
 	case len(dsse.GetSignatures()) > 1: // which one is meant?
-		lo.Verdict.Reason = trust.Ambiguous
+		lo.refuse(faultf(trust.Ambiguous, "the bundle's envelope holds %d signatures; one is expected", len(dsse.GetSignatures())))
 		return
 	}
 	envelope, isSignature := v.statement(r, &b, dsse.GetPayload(), lo)
@@ -133,41 +140,55 @@ func readStatement(b *bundle.Bundle) (*readEnvelope, error) {
 // reports whether it is a signature's at all. With neither a reason nor a problem,
 // it returns what it has read.
 func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *LayerOutcome) (_ *readEnvelope, isSignature bool) {
-	if lo.Verdict.Reason = jsonReason(statementRules, payload); lo.Verdict.Reason != "" {
+	if f := checkJSON("the in-toto statement", statementRules, payload); f.found() {
+		lo.refuse(f)
 		return nil, true
 	}
-	lo.Verdict.Reason = trust.Malformed
 	envelope, err := readStatement(b)
 	if err != nil {
+		lo.refuse(faultf(trust.Malformed, "the in-toto statement: %s", libraryText(err)))
 		return nil, true
 	}
 	s := envelope.statement
 	if s.GetType() != "https://in-toto.io/Statement/v1" && s.GetType() != "https://in-toto.io/Statement/v0.1" {
+		lo.refuse(faultf(trust.Malformed, "the in-toto statement's type is %.80q", s.GetType()))
 		return nil, true
 	}
-	if p := s.GetPredicateType(); p != signPredicate {
-		return nil, p == "" // nothing in particular: a broken signature
+	switch s.GetPredicateType() {
+	case signPredicate:
+	case "": // nothing in particular: a broken signature
+		lo.refuse(faultf(trust.Malformed, "the in-toto statement has no predicate type"))
+		return nil, true
+	default:
+		return nil, false
 	}
 	if len(s.GetSubject()) > maxSubjects {
-		lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+		lo.Problem = trust.LimitExceeded
 		return nil, true
 	}
-	found := false
+	found, signs := false, ""
 	for _, subject := range s.GetSubject() {
 		if len(subject.GetDigest()) > maxSubjectDigests {
-			lo.Verdict.Reason, lo.Problem = "", trust.LimitExceeded
+			lo.Problem = trust.LimitExceeded
 			return nil, true
 		}
-		for algorithm, text := range subject.GetDigest() {
+		for _, algorithm := range slices.Sorted(maps.Keys(subject.GetDigest())) {
+			text := subject.GetDigest()[algorithm]
 			digest, err := hex.DecodeString(text)
 			if err != nil {
+				lo.refuse(faultf(trust.Malformed, "a subject's digest in the in-toto statement is no hexadecimal number: %.80q", text))
 				return nil, true
 			}
 			found = found || algorithm == "sha256" && bytes.Equal(digest, r.Subject.Digest[:])
+			signs = cmp.Or(signs, algorithm+":"+text)
 		}
 	}
-	if lo.Verdict.Reason = ""; !found {
-		lo.Verdict.Reason = trust.SubjectMismatch
+	switch {
+	case found:
+	case signs == "":
+		lo.refuse(faultf(trust.SubjectMismatch, "it signs nothing: its in-toto statement has no subject with a digest"))
+	default:
+		lo.refuse(faultf(trust.SubjectMismatch, "it signs %.140q", signs))
 	}
 	return envelope, true
 }

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/dsa" //lint:ignore SA1019 to refuse it by name
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -33,13 +34,13 @@ func parseCertificates(b []byte, storeType truststore.Type) ([]*x509.Certificate
 	if block == nil {
 		parsed, err := x509.ParseCertificates(b)
 		if err != nil || len(parsed) == 0 {
-			return nil, unfinishedf("is neither a PEM nor a DER certificate")
+			return nil, unfinishedf("%s", cmp.Or(oddText(b, wantCertificate), "is neither a PEM nor a DER certificate"))
 		}
 		certs = parsed
 	}
 	for ; block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
-			return nil, refusef("holds a PEM block of another type (%.40q); only certificates are expected", block.Type)
+			return nil, otherBlock(block.Type, wantCertificate)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {

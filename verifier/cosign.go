@@ -52,15 +52,18 @@ func hasCertificate(d ocispec.Descriptor) bool {
 }
 
 // checkAnnotation refuses a layer without a signature before its blob is read.
-func checkAnnotation(d ocispec.Descriptor) trust.Reason {
+func checkAnnotation(d ocispec.Descriptor) fault {
 	text := d.Annotations[static.SignatureAnnotationKey]
-	if len(text) == 0 || len(text) > maxSigText {
-		return trust.Malformed
+	switch {
+	case len(text) == 0:
+		return faultf(trust.Malformed, "the layer has no annotation %s", static.SignatureAnnotationKey)
+	case len(text) > maxSigText:
+		return faultf(trust.Malformed, "the annotation %s has %d bytes; no signature has more than %d", static.SignatureAnnotationKey, len(text), maxSigText)
 	}
 	if sig, err := base64.StdEncoding.DecodeString(text); err != nil || len(sig) == 0 {
-		return trust.Malformed
+		return faultf(trust.Malformed, "the annotation %s is not base64", static.SignatureAnnotationKey)
 	}
-	return ""
+	return fault{}
 }
 
 // payloadRules are cosign's SIGNATURE_SPEC, section Payload: what is in optional
@@ -77,49 +80,53 @@ var payloadRules = strictjson.Rules{
 // cosign wrote, and Tekton Chains'.
 var payloadTypes = []string{payload.CosignSignatureType, "atomic container signature", "Tekton container signature"}
 
-// jsonReason is what the document b reads under rules: "" when it is one that all
-// readers take for the same.
-func jsonReason(rules strictjson.Rules, b []byte) trust.Reason {
+// checkJSON is what is wrong with the document b, which people know as what, under
+// rules: nothing when it is one that all readers take for the same.
+func checkJSON(what string, rules strictjson.Rules, b []byte) fault {
 	switch err := rules.Check(b); {
 	case err == nil:
-		return ""
+		return fault{}
 	case errors.Is(err, strictjson.ErrDuplicate):
-		return trust.Ambiguous
+		return faultf(trust.Ambiguous, "%s: %s", what, libraryText(err))
 	default:
-		return trust.Malformed
+		return faultf(trust.Malformed, "%s: %s", what, libraryText(err))
 	}
 }
 
 // payloadCheck is what became of reading a simple signing payload; the zero value
 // is that nobody has.
 type payloadCheck struct {
-	done   bool
-	reason trust.Reason // "" when cosign accepts its claims about the subject
+	done  bool
+	fault fault // none when cosign accepts its claims about the subject
 }
 
 // checkPayload lets cosign judge the claims of a payload, as it would after each
 // signature over it. Its type is not among what cosign looks at: any would do.
 func checkPayload(subject v1.Hash, blob []byte) payloadCheck {
-	if reason := jsonReason(payloadRules, blob); reason != "" {
-		return payloadCheck{true, reason}
+	if f := checkJSON("the payload", payloadRules, blob); f.found() {
+		return payloadCheck{true, f}
 	}
 	claims, err := static.NewSignature(blob, "")
 	if err == nil {
 		err = cosign.SimpleClaimVerifier(claims, subject, nil)
 	}
-	known := slices.Contains(payloadTypes, payloadType(blob))
+	kind := payloadType(blob)
+	known := slices.Contains(payloadTypes, kind)
 	if err == nil && known {
 		return payloadCheck{done: true}
 	}
 	// Refused; this is only to say why.
 	var p *payload.SimpleContainerImage
+	err = json.Unmarshal(blob, &p)
 	switch {
-	case json.Unmarshal(blob, &p) != nil || p == nil:
-		return payloadCheck{true, trust.Malformed}
+	case err != nil:
+		return payloadCheck{true, faultf(trust.Malformed, "the payload: %s", strictjson.Explain(blob, err))}
+	case p == nil:
+		return payloadCheck{true, faultf(trust.Malformed, "the payload is null")}
 	case !known:
-		return payloadCheck{true, trust.PayloadTypeUnknown}
+		return payloadCheck{true, faultf(trust.PayloadTypeUnknown, "the payload's type is %.80q", kind)}
 	}
-	return payloadCheck{true, trust.SubjectMismatch}
+	return payloadCheck{true, faultf(trust.SubjectMismatch, "it signs %.80q", p.Critical.Image.DockerManifestDigest)}
 }
 
 // payloadType returns critical.type of a payload without decoding it again, "" if
@@ -146,13 +153,14 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 	if !c.payload.done {
 		c.payload = checkPayload(subject, c.blob)
 	}
-	if lo.Verdict.Reason = c.payload.reason; lo.Verdict.Reason != "" {
+	if c.payload.fault.found() {
+		lo.refuse(c.payload.fault)
 		return
 	}
 	text := d.Annotations[static.SignatureAnnotationKey]
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "the annotation %s is not base64", static.SignatureAnnotationKey))
 		return
 	}
 	// Neither certificate, chain nor bundle of the layer is handed over: keys
@@ -160,7 +168,7 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 	// a key is seen to below.
 	sig, err := static.NewSignature(c.blob, text)
 	if err != nil {
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
 		return
 	}
 	v.match(r, c.blob, raw, lo, func(w way) error {
@@ -188,7 +196,8 @@ func boundByAnnotations(d ocispec.Descriptor, lo *LayerOutcome) {
 		ok = ok && chain && len(certs) > 0
 	}
 	if !ok || !annotatedJSON(d, static.BundleAnnotationKey, &log) || !annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp) {
-		lo.Verdict.Grounds, lo.Verdict.Reason = nil, trust.Malformed
+		lo.Verdict.Grounds = nil
+		lo.refuse(faultf(trust.Malformed, "a key that is trusted verifies it, but cosign cannot read what its layer carries besides: a certificate, a chain, a log's bundle or a time stamp"))
 		return
 	}
 	if len(certs) == 0 {

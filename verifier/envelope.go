@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -9,12 +10,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
+	nx509 "github.com/notaryproject/notation-core-go/x509"
 	nverifier "github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/tspclient-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,7 +70,7 @@ type claims struct {
 	scheme      signature.SigningScheme
 	contentType string
 	payload     []byte
-	plugin      bool   // names a plugin, or has a critical attribute that only one could process
+	plugin      string // the attribute that names a plugin, or that is critical and only one could process
 	stamp       []byte // the countersignature; empty for none
 }
 
@@ -106,9 +110,9 @@ var understood = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.expiry
 
 // readJWS reads a JWS envelope's claims, and refuses one that two readers could
 // take for different things.
-func readJWS(blob []byte) (c claims, reason trust.Reason) {
-	if reason := jsonReason(envelopeRules, blob); reason != "" {
-		return c, reason
+func readJWS(blob []byte) (c claims, _ fault) {
+	if f := checkJSON("the envelope", envelopeRules, blob); f.found() {
+		return c, f
 	}
 	var e struct {
 		Payload    string          `json:"payload"`
@@ -119,18 +123,18 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 			Stamp []byte   `json:"io.cncf.notary.timestampSignature"`
 		} `json:"header"`
 	}
-	if json.Unmarshal(blob, &e) != nil {
-		return c, trust.Malformed
+	if err := json.Unmarshal(blob, &e); err != nil {
+		return c, faultf(trust.Malformed, "the envelope: %s", strictjson.Explain(blob, err))
 	}
 	if e.Signatures != nil {
-		return c, trust.Ambiguous // the serialisation with several signatures, beside the one
+		return c, faultf(trust.Ambiguous, "the envelope has a list of signatures beside the one")
 	}
 	protected, err := base64.RawURLEncoding.DecodeString(e.Protected)
 	if err != nil {
-		return c, trust.Malformed
+		return c, faultf(trust.Malformed, "the envelope's protected header is not base64 for URLs without padding")
 	}
-	if reason := jsonReason(protectedRules, protected); reason != "" {
-		return c, reason
+	if f := checkJSON("the protected header", protectedRules, protected); f.found() {
+		return c, f
 	}
 	var h struct {
 		Alg    string                  `json:"alg"`
@@ -139,35 +143,42 @@ func readJWS(blob []byte) (c claims, reason trust.Reason) {
 		Scheme signature.SigningScheme `json:"io.cncf.notary.signingScheme"`
 		Plugin json.RawMessage         `json:"io.cncf.notary.verificationPlugin"`
 	}
-	if json.Unmarshal(protected, &h) != nil {
-		return c, trust.Malformed
+	if err := json.Unmarshal(protected, &h); err != nil {
+		return c, faultf(trust.Malformed, "the protected header: %s", strictjson.Explain(protected, err))
 	}
 	if !slices.Contains(jwsAlgorithms, h.Alg) {
-		return c, trust.UnsupportedAlgorithm
+		return c, faultf(trust.UnsupportedAlgorithm, "the algorithm is %.40q; one of %s is expected", h.Alg, strings.Join(jwsAlgorithms, ", "))
 	}
-	if c.payload, err = base64.RawURLEncoding.DecodeString(e.Payload); err != nil || len(e.Header.X5c) == 0 {
-		return c, trust.Malformed
+	if c.payload, err = base64.RawURLEncoding.DecodeString(e.Payload); err != nil {
+		return c, faultf(trust.Malformed, "the envelope's payload is not base64 for URLs without padding")
+	}
+	if len(e.Header.X5c) == 0 {
+		return c, faultf(trust.Malformed, "the envelope has no certificate")
 	}
 	c.scheme, c.contentType, c.stamp = h.Scheme, h.Type, e.Header.Stamp
-	c.plugin = h.Plugin != nil
+	if h.Plugin != nil {
+		c.plugin = nverifier.HeaderVerificationPlugin
+	}
 	for _, name := range h.Crit {
-		c.plugin = c.plugin || !slices.Contains(understood, name)
+		if !slices.Contains(understood, name) {
+			c.plugin = cmp.Or(c.plugin, name, "critical attribute without a name")
+		}
 	}
 	for _, der := range e.Header.X5c {
 		c.addCertificate(sha256.Sum256(der), len(der))
 	}
-	return c, ""
+	return c, fault{}
 }
 
 // readCOSE reads a COSE envelope's claims. go-cose refuses labels that are doubled.
-func readCOSE(blob []byte) (c claims, reason trust.Reason) {
+func readCOSE(blob []byte) (c claims, _ fault) {
 	env, err := signature.ParseEnvelope(cose.MediaTypeEnvelope, blob)
 	if err != nil {
-		return c, integrityReason(err, nil)
+		return c, integrityFault(err, nil)
 	}
 	content, err := parseOnly(env).Content()
 	if err != nil {
-		return c, integrityReason(err, nil)
+		return c, integrityFault(err, nil)
 	}
 	info := &content.SignerInfo
 	c.scheme, c.contentType, c.payload = info.SignedAttributes.SigningScheme, content.Payload.ContentType, content.Payload.Content
@@ -175,7 +186,7 @@ func readCOSE(blob []byte) (c claims, reason trust.Reason) {
 	for _, cert := range info.CertificateChain {
 		c.addCertificate(fingerprintOf(cert), len(cert.Raw))
 	}
-	return c, ""
+	return c, fault{}
 }
 
 // parseOnly returns the envelope whose Content only parses. The outer one, in a
@@ -195,63 +206,67 @@ func parseOnly(env signature.Envelope) signature.Envelope {
 }
 
 // target reads what an envelope signs. The reason is "" when it is a descriptor.
-func (c *claims) target() (ocispec.Descriptor, trust.Reason) {
+func (c *claims) target() (ocispec.Descriptor, fault) {
 	if c.contentType != targetMediaType {
-		return ocispec.Descriptor{}, trust.Malformed
+		return ocispec.Descriptor{}, faultf(trust.Malformed, "the payload's type is %.80q; %s is expected", c.contentType, targetMediaType)
 	}
-	if reason := jsonReason(targetRules, c.payload); reason != "" {
-		return ocispec.Descriptor{}, reason
+	if f := checkJSON("the payload", targetRules, c.payload); f.found() {
+		return ocispec.Descriptor{}, f
 	}
 	var p struct {
 		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
 	}
-	if json.Unmarshal(c.payload, &p) != nil {
-		return ocispec.Descriptor{}, trust.Malformed
+	if err := json.Unmarshal(c.payload, &p); err != nil {
+		return ocispec.Descriptor{}, faultf(trust.Malformed, "the payload: %s", strictjson.Explain(c.payload, err))
 	}
-	return p.TargetArtifact, ""
+	return p.TargetArtifact, fault{}
 }
 
-// needsPlugin reports whether an envelope names a verification plugin, or marks an
-// attribute critical that only a plugin could process: plugins are never run, and
-// notation-go passes over the latter in silence.
-func needsPlugin(info *signature.SignerInfo) bool {
+// needsPlugin returns the attribute by which an envelope names a verification plugin,
+// or one that it marks critical and that only a plugin could process; "" if there is
+// none. Plugins are never run, and notation-go passes over the latter in silence.
+func needsPlugin(info *signature.SignerInfo) string {
 	for _, a := range info.SignedAttributes.ExtendedAttributes {
 		if a.Critical || a.Key == nverifier.HeaderVerificationPlugin {
-			return true
+			return cmp.Or(fmt.Sprint(a.Key), "critical attribute without a name")
 		}
 	}
-	return false
+	return ""
 }
 
-// integrityReason says more of an envelope that notation-core-go refuses than that
-// it is malformed, when the cause is an algorithm.
-func integrityReason(err error, chain []*x509.Certificate) trust.Reason {
+// integrityFault says why notation-core-go refuses an envelope with err: for an
+// algorithm, for a certificate of its chain, or else since it is malformed. chain is
+// nil where that is not known; it may cost the chain's verification.
+func integrityFault(err error, chain []*x509.Certificate) fault {
 	if ua := (*signature.UnsupportedSignatureAlgoError)(nil); errors.As(err, &ua) {
-		return trust.UnsupportedAlgorithm
+		return faultf(trust.UnsupportedAlgorithm, "%s", libraryText(err))
 	}
 	if len(chain) == 0 {
-		return trust.Malformed
+		return faultf(trust.Malformed, "the envelope: %s", libraryText(err))
 	}
 	switch p := chain[0].PublicKey.(type) {
 	case *rsa.PublicKey:
 		switch bits := p.Size() * 8; {
 		case bits < minRSABits:
-			return trust.KeyTooSmall
+			return faultf(trust.KeyTooSmall, "the signer's certificate has an RSA key of %d bits", bits)
 		case bits != 2048 && bits != 3072 && bits != 4096:
-			return trust.UnsupportedAlgorithm
+			return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has an RSA key of %d bits; notation takes 2048, 3072 and 4096", bits)
 		}
 	case *ecdsa.PublicKey:
 		if p.Curve != elliptic.P256() && p.Curve != elliptic.P384() && p.Curve != elliptic.P521() {
-			return trust.UnsupportedAlgorithm
+			return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has a key on the curve %s", p.Params().Name)
 		}
 	default:
-		return trust.UnsupportedAlgorithm
+		return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has a key of the kind %s", algorithmOf(p))
 	}
 	for _, c := range chain {
 		switch c.SignatureAlgorithm {
 		case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
-			return trust.UnsupportedAlgorithm
+			return faultf(trust.UnsupportedAlgorithm, "the certificate %.120q is signed with %s", subjectText(c), c.SignatureAlgorithm)
 		}
 	}
-	return trust.Malformed
+	if err := nx509.ValidateCodeSigningCertChain(chain, nil); err != nil {
+		return faultf(trust.CertificateInvalid, "%s", libraryText(err))
+	}
+	return faultf(trust.Malformed, "the envelope: %s", libraryText(err))
 }

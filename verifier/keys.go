@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -81,13 +82,13 @@ func parseKey(b []byte) (*key, error) {
 	block, rest := pem.Decode(b)
 	switch {
 	case block == nil:
-		return nil, unfinishedf("is not a PEM public key")
-	case block.Type != string(cryptoutils.PublicKeyPEMType) && block.Type != string(cryptoutils.PKCS1PublicKeyPEMType):
-		return nil, refusef("is a PEM block of another type (%.40q); a public key is expected", block.Type)
-	case bytes.Contains(rest, []byte("-----BEGIN")):
+		return nil, unfinishedf("%s", cmp.Or(oddText(b, wantKey), "is not a PEM public key"))
+	case blocks(b) > 1: // also when one of them cannot be read, which pem.Decode passes over
 		return nil, refusef("holds more than one PEM block; put each key in its own file")
-	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, unfinishedf("has something after the public key; remove it")
+	case block.Type != string(cryptoutils.PublicKeyPEMType) && block.Type != string(cryptoutils.PKCS1PublicKeyPEMType):
+		return nil, otherBlock(block.Type, wantKey)
+	case beginsBlock(rest): // other text there is passed over, as by cosign
+		return nil, unfinishedf("ends in the middle of a second PEM block; put each key in its own file")
 	}
 	pub, err := cryptoutils.UnmarshalPEMToPublicKey(b)
 	if err != nil {

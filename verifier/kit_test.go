@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/goleak"
 
+	"trust-worker/internal/inert"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -206,7 +208,20 @@ func want(t testing.TB, lo LayerOutcome, want string) {
 	if got := says(lo); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	switch detail := lo.Verdict.Detail; {
+	case len(detail) > trust.MaxVerdictDetail || inert.Text(detail) != detail || strings.HasSuffix(detail, "."):
+		t.Errorf("detail %q", detail)
+	case detail == "" && explained[lo.Verdict.Reason]:
+		t.Errorf("%s is not explained", want)
+	case lo.Problem != "" && detail != "":
+		t.Errorf("a problem with the detail %q", detail)
+	}
 }
+
+// explained are the reasons that an envelope or a payload has in itself: there is
+// always something to say of what was found.
+var explained = map[trust.Reason]bool{trust.Malformed: true, trust.SubjectMismatch: true, trust.PayloadTypeUnknown: true, trust.CertificateInvalid: true,
+	trust.UnsupportedAlgorithm: true, trust.KeyTooSmall: true, trust.PluginRequired: true, trust.IdentityNotTrusted: true}
 
 // decide joins a layer with the trust store, as a reader does.
 func decide(ts *TrustStore, r *request, lo LayerOutcome, now time.Time) trust.Decision {

@@ -48,8 +48,9 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 	}
 	if len(r.Signature.Layers) == 0 {
 		verdict := v.verdict(&o, trust.SimpleSigning)
-		verdict.Reason = trust.Malformed
-		o.Layers = append(o.Layers, LayerOutcome{Verdict: verdict})
+		lo := LayerOutcome{Verdict: verdict}
+		lo.refuse(faultf(trust.Malformed, "the signature's manifest has no layers"))
+		o.Layers = append(o.Layers, lo)
 	}
 	return o, nil
 }
@@ -58,11 +59,13 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Format, check layerCheck) (Outcome, error) {
 	verdict := v.verdict(&o, f)
 	if n := len(r.Signature.Layers); n != 1 {
-		verdict.Reason = trust.Malformed
+		reason := trust.Malformed
 		if n > 1 {
-			verdict.Reason = trust.Ambiguous // which of them is the signature?
+			reason = trust.Ambiguous // which of them is the signature?
 		}
-		o.Layers = []LayerOutcome{{Verdict: verdict}}
+		lo := LayerOutcome{Verdict: verdict}
+		lo.refuse(faultf(reason, "the signature's manifest has %d layers; one is expected", n))
+		o.Layers = []LayerOutcome{lo}
 		return o, nil
 	}
 	if r.Skip != nil && r.Skip(0) {
@@ -137,14 +140,15 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 		lo.Verdict.Reason = trust.Ambiguous
 		return lo, nil
 	case err != nil || d.Size < 0:
-		lo.Verdict.Reason = trust.Malformed
+		lo.refuse(faultf(trust.Malformed, "its layer is named by the digest %.100q and the size %d", string(d.Digest), d.Size))
 		return lo, nil
 	case d.Size > limit:
 		lo.Problem = trust.LimitExceeded
 		return lo, nil
 	}
 	if r.Signature.Carrier.Simple() {
-		if lo.Verdict.Reason = checkAnnotation(d); lo.Verdict.Reason != "" {
+		if f := checkAnnotation(d); f.found() {
+			lo.refuse(f)
 			return lo, nil
 		}
 	}
@@ -184,7 +188,7 @@ func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust
 		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
 			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		verdict := lo.Verdict
-		verdict.Reason, verdict.Grounds, verdict.Author = "", nil, ""
+		verdict.Reason, verdict.Detail, verdict.Grounds, verdict.Author = "", "", nil, ""
 		*lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded, Panicked: true, Calls: lo.Calls, Trials: lo.Trials}
 	}()
 	check()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/notaryproject/notation-core-go/signature"
+	"github.com/notaryproject/notation-core-go/signature/cose"
+	"github.com/notaryproject/notation-core-go/signature/jws"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,15 +27,17 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 		return
 	}
 	var c claims
+	var f fault
 	switch lo.Verdict.Format {
 	case trust.JWS:
-		c, lo.Verdict.Reason = readJWS(blob)
+		c, f = readJWS(blob)
 	case trust.COSE:
-		c, lo.Verdict.Reason = readCOSE(blob)
+		c, f = readCOSE(blob)
 	default:
-		lo.Verdict.Reason = trust.Malformed
+		f = faultf(trust.Malformed, "its layer has the media type %.80q; %s or %s is expected", d.MediaType, jws.MediaTypeEnvelope, cose.MediaTypeEnvelope)
 	}
-	if lo.Verdict.Reason != "" {
+	if f.found() {
+		lo.refuse(f)
 		return
 	}
 	lo.Verdict.StoreType = string(c.storeType())
@@ -44,25 +48,25 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	for _, fp := range c.prints {
 		lo.Hints = append(lo.Hints, Hint{Kind: HintCertificate, Fingerprint: fp})
 	}
-	signed, reason := c.target()
-	if reason != "" {
-		lo.Verdict.Reason = reason
+	signed, f := c.target()
+	if f.found() {
+		lo.refuse(f)
 		return
 	}
-	if want := r.Subject.descriptor(); signed.Digest != want.Digest || signed.Size != want.Size || signed.MediaType != want.MediaType {
-		lo.Verdict.Reason = trust.SubjectMismatch
+	if f := differs(&signed, r.Subject.descriptor()); f.found() {
+		lo.refuse(f)
 		return
 	}
 	anchors := v.store.anchors.of(&c)
 	if len(anchors) == 0 {
-		lo.Verdict.Reason = unanchored(d.MediaType, blob)
+		lo.refuse(unanchored(d.MediaType, blob, c.storeType()))
 		return
 	}
 	for _, a := range anchors {
 		lo.RestsOn = append(lo.RestsOn, a.signers()...)
 	}
-	if c.plugin {
-		lo.Verdict.Reason = trust.PluginRequired
+	if c.plugin != "" {
+		lo.refuse(pluginFault(c.plugin))
 		return
 	}
 	e := examination{v: v, r: r, lo: lo, mediaType: d.MediaType, blob: blob, claims: &c,
@@ -70,34 +74,57 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 	e.judge(ctx, anchors)
 }
 
+// differs says what a signed descriptor and the subject as stored do not agree on.
+func differs(signed *ocispec.Descriptor, stored ocispec.Descriptor) fault {
+	switch {
+	case signed.Digest != stored.Digest:
+		return faultf(trust.SubjectMismatch, "it signs %.140q", signed.Digest)
+	case signed.MediaType != stored.MediaType:
+		return faultf(trust.SubjectMismatch, "it signs the media type %.100q; the manifest is stored as %.100q", signed.MediaType, stored.MediaType)
+	case signed.Size != stored.Size:
+		return faultf(trust.SubjectMismatch, "it signs a manifest of %d bytes; the one that is stored has %d", signed.Size, stored.Size)
+	}
+	return fault{}
+}
+
+func pluginFault(attribute string) fault {
+	return faultf(trust.PluginRequired, "its signed attribute is %.80q", attribute)
+}
+
 // unanchored is what an envelope reads whose chain ends in no trusted certificate. It
 // is not verified only to be explained: whoever pushes chooses what that costs.
-func unanchored(mediaType string, blob []byte) trust.Reason {
+func unanchored(mediaType string, blob []byte, storeType truststore.Type) fault {
 	env, err := signature.ParseEnvelope(mediaType, blob)
+	var content *signature.EnvelopeContent
 	if err == nil {
-		_, err = parseOnly(env).Content()
+		content, err = parseOnly(env).Content()
 	}
 	if err != nil {
-		return integrityReason(err, nil)
+		return integrityFault(err, nil)
 	}
-	return trust.NoTrustedKey
+	chain := content.SignerInfo.CertificateChain
+	if len(chain) == 0 || storeType == "" {
+		return fault{reason: trust.NoTrustedKey}
+	}
+	return faultf(trust.NoTrustedKey, "it brings certificates, not verified, that end at %.120q; no trust store of the type %s holds any of them",
+		subjectText(chain[len(chain)-1]), storeType)
 }
 
 // stranger says what is wrong with an envelope that a trusted certificate anchors, and
 // that is not intact.
-func stranger(mediaType string, blob []byte) trust.Reason {
+func stranger(mediaType string, blob []byte) fault {
 	env, err := signature.ParseEnvelope(mediaType, blob)
 	if err != nil {
-		return integrityReason(err, nil)
+		return integrityFault(err, nil)
 	}
 	if _, err = env.Verify(); err == nil {
-		return trust.NoTrustedKey
+		return fault{reason: trust.NoTrustedKey}
 	}
 	var chain []*x509.Certificate
 	if content, err := parseOnly(env).Content(); err == nil {
 		chain = content.SignerInfo.CertificateChain
 	}
-	return integrityReason(err, chain)
+	return integrityFault(err, chain)
 }
 
 func (s *Subject) descriptor() ocispec.Descriptor {
@@ -138,14 +165,16 @@ type examination struct {
 	blob      []byte
 	claims    *claims
 	statement *statement
-	// reason is why the run that came furthest gave no ground, problem why it
+	// fault is why the run that came furthest gave no ground, problem why it
 	// was not decided.
-	reason, problem trust.Reason
-	notChecked      bool                  // revocation applied to a ground and was not asked
-	revoked         bool                  // and said so, under a policy that only logs it
-	refused         bool                  // and said so, under a policy that enforces it
-	again           int64                 // the first end of an answer that no ground ends with
-	verified        *signature.SignerInfo // of a run that gave a ground
+	fault
+	problem     trust.Reason
+	stampCounts bool                  // some ground rests on the countersignature
+	notChecked  bool                  // revocation applied to a ground and was not asked
+	revoked     bool                  // and said so, under a policy that only logs it
+	refused     bool                  // and said so, under a policy that enforces it
+	again       int64                 // the first end of an answer that no ground ends with
+	verified    *signature.SignerInfo // of a run that gave a ground
 }
 
 // judge asks notation-go about every anchor, once without and, where the statement
@@ -156,11 +185,11 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	// "Signature verification details", authentic timestamp). Whether the
 	// statement names the tsa store is the join's to apply.
 	stamped := s.enforces(trustpolicy.TypeAuthenticTimestamp) && e.claims.scheme == signature.SigningSchemeX509
-	e.reason = trust.NoTrustedKey
+	e.fault = fault{reason: trust.NoTrustedKey}
 	for _, a := range anchors {
 		plain := e.run(ctx, a, nil, s.identities, e.v.store.revocation)
-		if reason := e.authenticity(ctx, a, plain); reason != "" {
-			e.reason = reason
+		if f := e.authenticity(ctx, a, plain); f.found() {
+			e.fault = f
 			continue
 		}
 		if !stamped || !s.stampRequired() {
@@ -172,11 +201,14 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	}
 	lo := e.lo
 	if e.refused { // news may come between two runs: nothing of the first stands
-		lo.Verdict.Grounds, e.reason = nil, trust.Revoked
+		lo.Verdict.Grounds, e.fault = nil, fault{reason: trust.Revoked}
 	}
 	switch {
 	case lo.Verdict.Matched():
 		lo.Incomplete = e.problem
+		if stamped && len(e.claims.stamp) > 0 && !e.stampCounts && e.problem == "" {
+			lo.Verdict.Detail = "its time stamp does not count: no tsa trust store holds its authority's certificate, or the time stamp is not good"
+		}
 		lo.Verdict.Author = e.verified.CertificateChain[0].Subject.String()
 		lo.Verdict.RevocationNotChecked, lo.Verdict.RevocationLogged = e.notChecked, e.revoked
 		lo.Verdict.RevocationUntil = e.again
@@ -186,7 +218,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 	case e.problem != "" && e.reason != trust.Revoked:
 		lo.Problem = e.problem
 	default:
-		lo.Verdict.Reason = e.reason
+		lo.refuse(e.fault)
 		if e.reason == trust.Revoked || e.reason == trust.TimestampInvalid {
 			lo.Verdict.RevocationUntil = e.again
 		}
@@ -206,8 +238,9 @@ func (e *examination) recheck(c *revocationCheck) {
 // ground names its signers, those first that the chain found points at.
 func (e *examination) stamped(ctx context.Context, a *anchor) {
 	found := false
+	var together *run
 	if tsa := e.v.store.anchors.tsa; len(e.claims.stamp) > 0 && len(tsa) > 0 {
-		together := e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
+		together = e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
 			e.recheck(together.stamp)
@@ -237,8 +270,24 @@ func (e *examination) stamped(ctx context.Context, a *anchor) {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
 	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
-		e.reason = trust.TimestampInvalid
+		e.fault = e.stampFault(together)
 	}
+	e.stampCounts = e.stampCounts || found
+}
+
+// stampFault says why a countersignature that the policy wants is no ground. together
+// is the run with all TSA certificates, nil if there was none.
+func (e *examination) stampFault(together *run) fault {
+	switch {
+	case len(e.claims.stamp) == 0:
+		return faultf(trust.TimestampInvalid, "the statement %.80q wants a time stamp, and there is none", e.statement.name)
+	case together == nil:
+		return faultf(trust.TimestampInvalid, "no tsa trust store holds a certificate")
+	}
+	if res := together.result(trustpolicy.TypeAuthenticTimestamp); res != nil && res.Error != nil {
+		return faultf(trust.TimestampInvalid, "%s", libraryText(res.Error))
+	}
+	return fault{reason: trust.TimestampInvalid}
 }
 
 // likeliest sorts TSA certificates: the root of the chain that was found, those
@@ -258,24 +307,38 @@ func likeliest(tsa []*anchor, root *x509.Certificate) []*anchor {
 
 // authenticity returns "" when a run found the envelope intact and its signer
 // authentic under a, else why not.
-func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) trust.Reason {
+func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) fault {
 	switch {
 	case run.outcome == nil: // our own document was refused: nothing about the signature
 		e.problem = trust.IOError
-		return trust.NoTrustedKey
+		return fault{reason: trust.NoTrustedKey}
 	case run.failed(trustpolicy.TypeIntegrity):
 		return stranger(e.mediaType, e.blob) // for its reason; it is broken
 	case run.failed(trustpolicy.TypeAuthenticity):
 		// Either the chain or the identity: notation-go has one result for both.
 		// Nobody is asked about a signer that is not to be trusted anyway.
 		if anyone := e.run(ctx, a, nil, []string{"*"}, RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
-			return trust.IdentityNotTrusted
+			return e.identityFault(anyone)
 		}
-		return trust.NoTrustedKey
+		return fault{reason: trust.NoTrustedKey}
 	case run.err != nil: // the descriptor, or something that is not ours to name
-		return trust.SubjectMismatch
+		return faultf(trust.SubjectMismatch, "%s", libraryText(run.err))
 	}
-	return ""
+	return fault{}
+}
+
+// identityFault names the subject that is not among the identities of the statement.
+// The run has found its certificate authentic.
+func (e *examination) identityFault(run *run) fault {
+	if run.outcome.EnvelopeContent == nil || len(run.outcome.EnvelopeContent.SignerInfo.CertificateChain) == 0 {
+		return fault{reason: trust.IdentityNotTrusted}
+	}
+	leaf := run.outcome.EnvelopeContent.SignerInfo.CertificateChain[0]
+	more := ""
+	if why := unmatchable(leaf); why != "" {
+		more = "; notation matches such a subject with no identity but *, since " + why
+	}
+	return faultf(trust.IdentityNotTrusted, "the statement %.60q does not name the subject %.160q%s", e.statement.name, subjectText(leaf), more)
 }
 
 // accept reads the results of a run that found the signer authentic, and records
@@ -297,15 +360,15 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	}
 	if s.enforces(trustpolicy.TypeRevocation) && (run.failed(trustpolicy.TypeRevocation) || run.code.revoked || run.code.unknown) {
 		if e.recheck(run.code); run.code.revoked {
-			e.reason, e.refused = trust.Revoked, true
+			e.fault, e.refused = fault{reason: trust.Revoked}, true
 		} else {
 			e.problem = trust.RevocationUnknown
 		}
 		return false
 	}
 	info := &run.outcome.EnvelopeContent.SignerInfo
-	if needsPlugin(info) || !slices.ContainsFunc(info.CertificateChain, a.cert.Equal) {
-		e.reason = trust.PluginRequired
+	if plugin := needsPlugin(info); plugin != "" || !slices.ContainsFunc(info.CertificateChain, a.cert.Equal) {
+		e.fault = pluginFault(plugin)
 		return false
 	}
 	isX509 := info.SignedAttributes.SigningScheme == signature.SigningSchemeX509
@@ -313,7 +376,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	byDates := isX509 && stampEnforced && tsa == nil
 	if stampEnforced && !byDates && (run.failed(trustpolicy.TypeAuthenticTimestamp) || run.stamp.revoked || run.stamp.unknown) {
 		e.recheck(run.stamp)
-		if e.reason = trust.TimestampInvalid; run.stamp.unknown {
+		if e.fault = e.stampFault(run); run.stamp.unknown {
 			e.problem = trust.RevocationUnknown
 		}
 		return false
@@ -345,7 +408,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	if b.contain(run.began) && b.contain(now) {
 		if s.enforces(trustpolicy.TypeExpiry) && run.failed(trustpolicy.TypeExpiry) ||
 			stampEnforced && run.failed(trustpolicy.TypeAuthenticTimestamp) {
-			e.reason = trust.TimestampInvalid
+			e.fault = fault{reason: trust.TimestampInvalid}
 			return false
 		}
 	}

@@ -212,13 +212,13 @@ func TestNotationReasons(t *testing.T) {
 		}), "unsupported-algorithm"},
 		{"E signs, T's root in the chain", outer(eLeaf, func(e map[string]any) {
 			e["header"].(map[string]any)["x5c"] = [][]byte{eLeaf.Cert().Raw, root.Cert().Raw}
-		}), "malformed"},
+		}), "certificate-invalid"},
 		{"E signs, T's chain", outer(eLeaf, func(e map[string]any) {
 			e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw, root.Cert().Raw}
 		}), "malformed"},
 		{"N11 loop", outer(leaf, func(e map[string]any) {
 			e["header"].(map[string]any)["x5c"] = [][]byte{leaf.Cert().Raw, root.Cert().Raw, root.Cert().Raw}
-		}), "malformed"},
+		}), "certificate-invalid"},
 		{"signing agent in another case", outer(leaf, func(e map[string]any) {
 			h := e["header"].(map[string]any)
 			h["io.cncf.notary.SigningAgent"] = h["io.cncf.notary.signingAgent"]

@@ -34,7 +34,10 @@ func parsePolicy(b []byte) (*policyDoc, error) {
 	}
 	switch err := policyRules.Check(b); {
 	case errors.Is(err, strictjson.ErrSyntax):
-		return nil, unfinishedf("is not JSON")
+		if odd := oddText(b, wantPolicy); odd != "" {
+			return nil, unfinishedf("%s", odd)
+		}
+		return nil, unfinishedf("is %v", err)
 	case err != nil:
 		return nil, refusef("cannot be used (%v)", err)
 	}
@@ -42,7 +45,7 @@ func parsePolicy(b []byte) (*policyDoc, error) {
 	d.DisallowUnknownFields()
 	p := &policyDoc{}
 	if err := d.Decode(&p.doc); err != nil {
-		return nil, refusef("is not a trust policy that is understood in full (%v)", err)
+		return nil, refusef("is not a trust policy that is understood in full (%s)", strictjson.Explain(b, err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, refusef("has something after the document")

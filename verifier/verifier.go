@@ -17,7 +17,7 @@ import (
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 6
+const Epoch uint32 = 7
 
 // Limits, all applied before memory or cryptography is spent. Reaching one reads limit-exceeded.
 const (

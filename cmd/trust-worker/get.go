@@ -215,6 +215,11 @@ func explain(t *table, img *cache.Image) {
 		state += " (" + string(img.Reason()) + ")" // no signature has it
 	}
 	t.row("state", state)
+	if img.Foreign != "" {
+		e := img.Reason().Explain()
+		t.row("  means", e.What)
+		t.row("  to do", e.Do)
+	}
 	t.row("as of", t.when(img.AsOf))
 	for i := range img.SignatureInfo {
 		explainSignature(t, &img.SignatureInfo[i])
@@ -244,8 +249,12 @@ func explainSignature(t *table, sig *cache.Signature) {
 		word += " [" + string(n) + "]"
 	}
 	t.row("signature", fmt.Sprintf("%-8s  %s  layer %d of %s", sig.Tool, word, sig.Layer, sig.Digest))
-	if sig.Detail != "" {
-		t.row("  detail", sig.Detail)
+	if e := sig.Reason.Explain(); e != (trust.Explanation{}) {
+		t.row("  means", e.What)
+		if sig.Detail != "" {
+			t.row("  detail", sig.Detail)
+		}
+		t.row("  to do", e.Do)
 	}
 	if sig.Author != "" {
 		t.row("  author", authorLine(sig, t.whole))

@@ -64,7 +64,7 @@ type Rules struct {
 // Check returns nil, or an error that wraps one of the sentinels.
 func (r Rules) Check(b []byte) error {
 	if !json.Valid(b) {
-		return ErrSyntax
+		return syntax(b)
 	}
 	return r.CheckValid(b)
 }
@@ -73,7 +73,7 @@ func (r Rules) Check(b []byte) error {
 // not gone through a second time; it panics or errs on others.
 func (r Rules) CheckValid(b []byte) error {
 	if !utf8.Valid(b) {
-		return ErrSyntax
+		return encoding(b)
 	}
 	w := walker{rules: r, b: b}
 	if _, err := w.value(0, 0, false); err != nil {

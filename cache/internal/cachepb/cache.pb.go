@@ -120,6 +120,7 @@ type Verdict struct {
 	RevocationLogged     bool                   `protobuf:"varint,12,opt,name=revocation_logged,json=revocationLogged,proto3" json:"revocation_logged,omitempty"`
 	RevocationUntil      int64                  `protobuf:"varint,13,opt,name=revocation_until,json=revocationUntil,proto3" json:"revocation_until,omitempty"`
 	StoreType            uint32                 `protobuf:"varint,14,opt,name=store_type,json=storeType,proto3" json:"store_type,omitempty"` // the trust store type that a notation signature needs: 1 ca, 2 signingAuthority
+	Detail               string                 `protobuf:"bytes,1000,opt,name=detail,proto3" json:"detail,omitempty"`                       // more of the reason, for people
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -250,6 +251,13 @@ func (x *Verdict) GetStoreType() uint32 {
 		return x.StoreType
 	}
 	return 0
+}
+
+func (x *Verdict) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
 }
 
 // Child of an index.
@@ -1472,7 +1480,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\asigners\x18\x01 \x01(\fR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xda\x03\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xf3\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +
@@ -1490,7 +1498,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
 	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1d\n" +
 	"\n" +
-	"store_type\x18\x0e \x01(\rR\tstoreType\"\xaa\x01\n" +
+	"store_type\x18\x0e \x01(\rR\tstoreType\x12\x17\n" +
+	"\x06detail\x18\xe8\a \x01(\tR\x06detail\"\xaa\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +

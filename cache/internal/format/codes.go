@@ -19,7 +19,7 @@ var (
 		trust.PluginRequired, trust.KeylessNotSupported,
 		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
 		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
-		trust.PayloadTypeUnknown, trust.UnsupportedDigest,
+		trust.PayloadTypeUnknown, trust.UnsupportedDigest, trust.CertificateInvalid,
 	}
 	ToolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
 	StoreTypeCodes = []string{"", "ca", "signingAuthority"}

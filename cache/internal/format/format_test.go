@@ -24,7 +24,7 @@ func TestCodesAreStable(t *testing.T) {
 		"digest-mismatch", "malformed", "ambiguous", "no-policy", "policy-invalid", "policy-ambiguous", "policy-does-not-verify", "identity-not-trusted",
 		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "keyless-not-supported", "io-error", "blob-missing",
 		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed",
-		"payload-type-unknown", "unsupported-digest"}
+		"payload-type-unknown", "unsupported-digest", "certificate-invalid"}
 	if !reflect.DeepEqual(ReasonCodes, want) {
 		t.Errorf("%q", ReasonCodes)
 	}
