@@ -183,9 +183,12 @@ func (s *Snapshot) ImageWithin(repository string, d trust.Digest, b *Budget) (im
 func (s *Snapshot) Missing(repository string) (err error) {
 	format.Guard(&err, func() error {
 		for name := repository; s.anyUnlisted(); {
-			if _, unlisted, err := s.get(format.InUnlisted, []byte(name)); err != nil {
+			if why, unlisted, err := s.get(format.InUnlisted, []byte(name)); err != nil {
 				return err
 			} else if unlisted {
+				if text := whyUnlisted(why); text != "" {
+					return fmt.Errorf("%w: %s", ErrUnlisted, text)
+				}
 				return ErrUnlisted
 			}
 			i := strings.LastIndexByte(name, '/')
@@ -286,13 +289,21 @@ func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
 }
 
 // Unlisted calls fn, in order, with every repository, and directory above
-// repositories, that could not be listed. What is known of it reads unknown;
-// there may be more in it.
-func (s *Snapshot) Unlisted(fn func(name string) error) (err error) {
+// repositories, that could not be listed, and why, which may be empty. What is known
+// of it reads unknown; there may be more in it.
+func (s *Snapshot) Unlisted(fn func(name, why string) error) (err error) {
 	format.Guard(&err, func() error {
-		return s.each(format.InUnlisted, nil, func(key, _ []byte) error { return fn(string(key)) })
+		return s.each(format.InUnlisted, nil, func(key, value []byte) error { return fn(string(key), whyUnlisted(value)) })
 	})
 	return err
+}
+
+// whyUnlisted is the text of a value, which is 1 where there is none.
+func whyUnlisted(value []byte) string {
+	if len(value) < 2 {
+		return ""
+	}
+	return string(value)
 }
 
 // HasRepository reports whether the cache knows the repository.

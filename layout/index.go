@@ -57,8 +57,8 @@ func (p *Repository) readIndex(ctx context.Context) (b []byte, s Stamp, err erro
 			if wait = s.settlesAfter(start); whole && wait <= 0 {
 				return b, s, nil
 			}
-			if !whole {
-				err = errSyntax // perhaps written in place, and not done yet
+			if !whole { // perhaps written in place, and not done yet
+				err = notJSON(b)
 			}
 		}
 		if n == attempts-1 {
@@ -70,8 +70,9 @@ func (p *Repository) readIndex(ctx context.Context) (b []byte, s Stamp, err erro
 		case <-time.After(max(wait, time.Millisecond)):
 		}
 	}
+	var broken *syntaxError
 	switch {
-	case errors.Is(err, errSyntax):
+	case errors.As(err, &broken):
 		return nil, Stamp{}, &trust.ReasonError{Reason: trust.Malformed, Err: err}
 	case err != nil:
 		return nil, Stamp{}, &trust.ReasonError{Reason: trust.IOError, Err: err}
@@ -89,8 +90,20 @@ func (s Stamp) settlesAfter(start time.Time) time.Duration {
 	return 0
 }
 
+// syntaxError is what is wrong with an index.json that is not JSON.
+type syntaxError struct{ text string }
+
+func (e *syntaxError) Error() string { return indexFile + " " + e.text }
+
+func notJSON(b []byte) error {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return &syntaxError{"is empty"}
+	}
+	var raw json.RawMessage
+	return &syntaxError{"is not JSON, or cut short: " + strictjson.Explain(b, json.Unmarshal(b, &raw))}
+}
+
 var (
-	errSyntax         = errors.New("not JSON")
 	errNotIndex       = errors.New("not an index")
 	errAmbiguousIndex = errors.New("member manifests is given twice or in another case")
 )

@@ -9,6 +9,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
+	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -236,7 +237,16 @@ func (s *Scheduler) unlisted(name string, w *work, cause error) result {
 	yes, none := true, ""
 	s.counters.errors.Add(1)
 	s.log.Warn("repository cannot be read; its answers read unknown", "repository", name, "error", cause)
-	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Stamp: &none}}}}
+	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(cause), Stamp: &none}}}}
+}
+
+// why is what is said to people of a directory that cannot be read.
+func why(cause error) string {
+	text := cause.Error()
+	if re := (*trust.ReasonError)(nil); errors.As(cause, &re) {
+		text = re.Err.Error()
+	}
+	return inert.Text(text)
 }
 
 func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place store.Place, known bool, w *work) (result, error) {

@@ -150,7 +150,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 			continue
 		}
 		if !p.Unlisted {
-			if err := s.unlist(p.Name); err != nil {
+			if err := s.unlist(p.Name, cause); err != nil {
 				return err
 			}
 			s.log.Warn("repository cannot be listed; its answers read unknown", "repository", p.Name, "error", cause)
@@ -161,7 +161,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 		if dir.name == "" || known[dir.name] != nil {
 			continue // marked above, or all there is to mark
 		}
-		if err := s.unlist(dir.name); err != nil {
+		if err := s.unlist(dir.name, dir.err); err != nil {
 			return err
 		}
 		s.log.Warn("directory in storage cannot be listed; what is below it is not known", "directory", dir.name, "error", dir.err)
@@ -170,8 +170,8 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 }
 
 // unlist marks a place as one that could not be listed.
-func (s *Scheduler) unlist(name string) error {
+func (s *Scheduler) unlist(name string, cause error) error {
 	yes := true
-	_, err := s.cfg.Store.Commit(store.Batch{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes}})
+	_, err := s.cfg.Store.Commit(store.Batch{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(cause)}})
 	return err
 }

@@ -118,7 +118,7 @@ func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, _ identity) e
 		} else if err != nil {
 			return nil, err
 		}
-		return s.pages.Image(&page.Image{Now: s.cfg.Now(), Answers: answersOf(snap), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Image: img})
+		return s.pages.Image(&page.Image{Now: s.cfg.Now(), Answers: answersOf(snap), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Image: img, StateDir: shellQuote(s.cfg.StateDir)})
 	})
 }
 

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +60,7 @@ func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) 
 	}
 	signer, err := verifier.ValidateKey(u.name(), u.content)
 	if err != nil {
-		return refuse(http.StatusBadRequest, codeKey, "this is not a public key that cosign signatures can be verified with", "the body "+err.Error())
+		return refuse(http.StatusBadRequest, codeKey, "this is not a public key that cosign signatures can be verified with", howToSend(r, u.content, err))
 	}
 	u.signers = []trust.Signer{signer}
 	return s.store(w, r, &u)
@@ -77,13 +79,16 @@ func (s *Server) uploadCertificates(w http.ResponseWriter, r *http.Request, id i
 	}
 	u.signers, err = verifier.ValidateCertificates(storeType, name, u.name(), u.content)
 	if err != nil {
-		return refuse(http.StatusBadRequest, codeCertificate, "this is not a certificate that notation would accept as "+storeType, "the body "+err.Error())
+		return refuse(http.StatusBadRequest, codeCertificate, "this is not a certificate that notation would accept as "+storeType, howToSend(r, u.content, err))
 	}
 	return s.store(w, r, &u)
 }
 
 // body reads at most limit bytes.
 func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.HasPrefix(kind, "multipart/") {
+		return nil, errForm
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
 	switch {
@@ -92,9 +97,36 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the body did not come in full", "")
 	case len(bytes.TrimSpace(b)) == 0:
-		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the body is empty", "send the file itself: curl --data-binary @FILE")
+		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the body is empty", "send the file itself: "+rightCommand)
+	case formData.Match(b):
+		return nil, errForm
 	}
 	return b, nil
+}
+
+// rightCommand is how curl sends a file as it is.
+const rightCommand = "curl --data-binary @FILE"
+
+// errForm is the answer to a form, which curl -F sends. It is never stored: a key in
+// it would be one, but the text around it is not what anybody meant to keep.
+var errForm = refuse(http.StatusBadRequest, codeSizeInvalid, "the body is a form, and not the file itself", "curl -F sends forms; send the file itself: "+rightCommand)
+
+// formData is how a part of a form begins (RFC 7578).
+var formData = regexp.MustCompile(`(?i)\A\s*--[^\r\n]{1,70}\r?\ncontent-(disposition|type):`)
+
+// fileName is a body that is the name of a file: the @ before it is missing.
+var fileName = regexp.MustCompile(`\A[^\s<>{}"]{1,255}\z`)
+
+// howToSend says how a body came to be no file, if it shows; else why.
+func howToSend(r *http.Request, b []byte, why error) string {
+	name := strings.TrimSpace(string(b))
+	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); {
+	case len(name) < 80 && fileName.MatchString(name) && (path.Ext(name) != "" || strings.Contains(name, "/")):
+		return fmt.Sprintf("the body is the name of a file; put @ before it, so that curl sends its content: curl --data-binary %q", "@"+name)
+	case kind == "application/x-www-form-urlencoded" && strings.Contains(name, "-----BEGIN ") && !strings.Contains(name, "\n"):
+		return "curl --data takes the ends of lines away; send the file as it is: " + rightCommand
+	}
+	return "the body " + why.Error()
 }
 
 // storeOf reads the two parameters of zot's notation routes.
@@ -116,7 +148,8 @@ func (s *Server) storeOf(r *http.Request) (storeType, name string, err error) {
 		name = values.Get("truststoreName")
 	}
 	if name == "" {
-		return "", "", refuse(http.StatusBadRequest, codeStore, "truststoreName is mandatory", "name the trust store: ?truststoreType=ca&truststoreName=NAME")
+		return "", "", refuse(http.StatusBadRequest, codeStore, "truststoreName is mandatory",
+			"name the trust store, ?truststoreType="+url.QueryEscape(storeType)+"&truststoreName=NAME, or give uploads a default with --truststore-name (http.truststoreName)")
 	}
 	if err := verifier.ValidateStore(storeType, name); err != nil {
 		return "", "", refuse(http.StatusBadRequest, codeStore, "this trust store cannot be used", err.Error())

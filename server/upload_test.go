@@ -175,6 +175,42 @@ func TestUploadRefused(t *testing.T) {
 	}
 }
 
+// What people send by mistake is answered with the right command, and not stored.
+func TestUploadsThatAreNoFile(t *testing.T) {
+	w := start(t, openUploads)
+	key := signtest.NewKey(signtest.P256)
+	cert := signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{CommonName: "Root"}).Cert())
+	form := func(b []byte) []byte {
+		return []byte("--------------------------d74496d66958873e\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.pub\"\r\n" +
+			"Content-Type: application/octet-stream\r\n\r\n" + string(b) + "\r\n--------------------------d74496d66958873e--\r\n")
+	}
+	const urlencoded = "application/x-www-form-urlencoded"
+	for _, c := range []struct {
+		name, path, contentType string
+		body                    []byte
+		says                    string
+	}{
+		{"-F", pathCosign, "multipart/form-data; boundary=------------------------d74496d66958873e", form(key.PEM()), "curl -F sends forms; send the file itself: curl --data-binary @FILE"},
+		{"-F without its type", pathCosign, "application/octet-stream", form(key.PEM()), "curl -F sends forms"},
+		{"-F of a certificate", notationUpload, "multipart/form-data; boundary=x", form(cert), "curl -F sends forms"},
+		{"-F of a certificate without its type", notationUpload, "", form(cert), "curl -F sends forms"},
+		{"--data", pathCosign, urlencoded, []byte(strings.ReplaceAll(string(key.PEM()), "\n", "")), "curl --data takes the ends of lines away"},
+		{"--data of a certificate", notationUpload, urlencoded, []byte(strings.ReplaceAll(string(cert), "\n", "")), "curl --data takes the ends of lines away"},
+		{"no @", pathCosign, urlencoded, []byte("key.pub"), `put @ before it, so that curl sends its content: curl --data-binary "@key.pub"`},
+		{"no @, a path", notationUpload, urlencoded, []byte("/etc/certs/root"), `"@/etc/certs/root"`},
+		{"present zot", pathNotation + "?truststoreType=ca", urlencoded, cert, "?truststoreType=ca&truststoreName=NAME, or give uploads a default with --truststore-name (http.truststoreName)"},
+	} {
+		a := w.call("POST", c.path, c.body, "Content-Type", c.contentType)
+		a.want(t, http.StatusBadRequest)
+		if p := a.problem(t); !strings.Contains(p.Detail["reason"], c.says) {
+			t.Errorf("%s: %s", c.name, a.body)
+		}
+	}
+	if files := w.files(); len(files) != 0 {
+		t.Errorf("on disk: %v", files)
+	}
+}
+
 // Nothing of a tool that is off exists.
 func TestRoutesOfToolsThatAreOff(t *testing.T) {
 	w := start(t, func(c *Config) { openUploads(c); c.Notation = false })

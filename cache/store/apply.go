@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"trust-worker/cache/internal/cachepb"
@@ -169,11 +170,14 @@ func (a *application) close(done bool) error {
 		}
 		return errors.Join(a.tx.Bucket(privPlaceIDs).Delete(format.Number(p.Id)), places.Delete(name))
 	}
-	unlisted, unsettled := p.Unlisted, a.at.outdated
+	unlisted, why, unsettled := p.Unlisted, p.Why, a.at.outdated
 	since := p.Unlisted && !a.at.unlisted // it cannot be listed since a part before this
 	if u := a.b.Update; u != nil && done {
 		if !since {
 			setIf(&p.Unlisted, u.Unlisted)
+			if p.Why = ""; p.Unlisted {
+				p.Why = strings.ToValidUTF8(u.Why[:min(len(u.Why), maxWhy)], "")
+			}
 		}
 		if u.Unsettled != nil && (*u.Unsettled || p.UnsettledAt <= u.AsOf) {
 			p.Unsettled = *u.Unsettled
@@ -191,7 +195,7 @@ func (a *application) close(done bool) error {
 	if unsettled {
 		p.Unsettled, p.UnsettledAt = true, a.seq
 	}
-	if unlisted != p.Unlisted {
+	if unlisted != p.Unlisted || why != p.Why {
 		if err := a.changed(format.BucketRepositories, name); err != nil {
 			return err
 		}

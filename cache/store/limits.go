@@ -16,6 +16,8 @@ const (
 	// first by digest. If there are more the next one stands for them, as
 	// unknown/limit-exceeded.
 	MaxReferences = 50_000
+	// maxWhy is how many bytes are kept of why a repository could not be listed.
+	maxWhy = 300
 	// maxProblems is how many problems of single layers one row holds; the
 	// references after them have one for all of their layers.
 	maxProblems = 100_000

@@ -140,8 +140,10 @@ type Place struct {
 	Name string
 	// Stamp is the state of index.json that the rows are from; empty: none.
 	Stamp string
-	// Unlisted: it could not be listed lately; its answers read unknown.
+	// Unlisted: it could not be listed lately; its answers read unknown. Why says
+	// what the matter is.
 	Unlisted bool
+	Why      string
 	// Unsettled: a pass over its rows is due (survives restarts).
 	Unsettled bool
 	// Overflow: it has more unmatched signatures than the index takes.
@@ -178,6 +180,7 @@ type Batch struct {
 type PlaceUpdate struct {
 	Stamp       *string
 	Unlisted    *bool
+	Why         string // it is unlisted, for people; at most maxWhy bytes are kept
 	Unsettled   *bool
 	HasNotation *bool
 	// AsOf is the Sequence when what has settled the place began to read its rows: it

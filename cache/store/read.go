@@ -25,7 +25,7 @@ func placeName(tx *bbolt.Tx, id uint64) ([]byte, error) {
 }
 
 func decodePlace(name []byte, p *cachepb.Place) Place {
-	return Place{Name: string(name), Stamp: string(p.Stamp), Unlisted: p.Unlisted, Unsettled: p.Unsettled,
+	return Place{Name: string(name), Stamp: string(p.Stamp), Unlisted: p.Unlisted, Why: p.Why, Unsettled: p.Unsettled,
 		Overflow: p.Unfiled > 0, HasNotation: p.HasNotation}
 }
 

@@ -32,7 +32,7 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 		}
 		places = append(places, placed{p.Id, string(k)})
 		if p.Unlisted {
-			if err := put(format.BucketUnlisted, k, format.Seal(k, []byte{1})); err != nil {
+			if err := put(format.BucketUnlisted, k, format.Seal(k, whyUnlisted(&p))); err != nil {
 				return err
 			}
 		}
@@ -87,6 +87,14 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(format.BucketAuthors, k, bytes.Clone(v)) })
 }
 
+// whyUnlisted is the value of a repository that could not be listed.
+func whyUnlisted(p *cachepb.Place) []byte {
+	if p.Why == "" {
+		return []byte{1}
+	}
+	return []byte(p.Why)
+}
+
 func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyChoice, put format.PutFunc) error {
 	switch kind {
 	case format.BucketAuthors[0]:
@@ -105,7 +113,7 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 			listed = format.Seal(key, []byte{1})
 		}
 		if ok && p.Unlisted {
-			unlisted = format.Seal(key, []byte{1})
+			unlisted = format.Seal(key, whyUnlisted(&p))
 		}
 		if err := put(format.BucketUnlisted, key, unlisted); err != nil {
 			return err

@@ -12,7 +12,7 @@ import (
 )
 
 func newCacheCommand(s *settings) *cobra.Command {
-	c := &cobra.Command{Use: "cache", Short: "Check or rebuild the cache", Args: cobra.NoArgs,
+	c := &cobra.Command{Use: "cache", Short: "Check or rebuild the cache",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	c.AddCommand(newCacheCheckCommand(s), newCacheRebuildCommand(s))
 	return c
@@ -59,9 +59,10 @@ Beside a running daemon only the published files are read.`,
 func newCacheRebuildCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "rebuild",
-		Short: "Set the cache aside and make it anew by a full pass over storage",
-		Args:  cobra.NoArgs,
+		Use:         "rebuild",
+		Short:       "Set the cache aside and make it anew by a full pass over storage",
+		Annotations: map[string]string{allSettings: "yes"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.complete(cmd, true); err != nil {
 				return err
@@ -78,7 +79,7 @@ func newCacheRebuildCommand(s *settings) *cobra.Command {
 			if err := os.Remove(aside); err != nil && !errors.Is(err, os.ErrNotExist) {
 				log.Warn("cannot remove the old cache", "path", aside, "error", err)
 			}
-			return o.print(cmd.OutOrStdout(), summary, summary.text)
+			return s.printScan(cmd, &o, summary)
 		},
 	}
 	o.register(c)

@@ -58,27 +58,28 @@ type settings struct {
 
 // register declares the flags that commands share.
 func (s *settings) register(f *pflag.FlagSet) {
-	f.StringVar(&s.config, "config", "", "configuration file (YAML or JSON)")
-	f.StringVar(&s.zotConfig, "zot-config", "", "zot's configuration file: takes its storage roots and trust switches")
-	f.StringVar(&s.root, "root", "", "the registry's storage root")
-	f.StringVar(&s.state, "state", "", "state directory (default $STATE_DIRECTORY, else ROOT/_trust)")
-	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory of cosign public keys (default ROOT/_cosign)")
-	f.StringVar(&s.notationDir, "notation-dir", "", "directory of notation's trust store and policy (default ROOT/_notation)")
-	f.StringSliceVar(&s.registryNames, "registry-name", nil, "host by which trust policy scopes and references name this registry (repeatable; default: any in scopes, none in references)")
-	f.BoolVar(&s.enable, "trust", true, "verify at all (extensions.trust.enable)")
+	// A word in back quotes is what the help shows for the value.
+	f.StringVar(&s.config, "config", "", "read settings from `FILE`, YAML or JSON (default "+defaultConfig+" if it is there; none: read no file)")
+	f.StringVar(&s.zotConfig, "zot-config", "", "take storage and trust settings from zot's configuration `FILE`")
+	f.StringVar(&s.root, "root", "", "the registry's storage directory `DIR`")
+	f.StringVar(&s.state, "state", "", "directory `DIR` with the answers (default $STATE_DIRECTORY, else ROOT/_trust)")
+	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory `DIR` of cosign public keys (default ROOT/_cosign)")
+	f.StringVar(&s.notationDir, "notation-dir", "", "directory `DIR` of notation's trust store and trust policy (default ROOT/_notation)")
+	f.StringSliceVar(&s.registryNames, "registry-name", nil, "`HOST` of this registry, as trust policies and references such as r.example/app:1 name it (repeatable; default: any in trust policies, none in references)")
+	f.BoolVar(&s.enable, "trust", true, "verify signatures at all (extensions.trust.enable)")
 	f.BoolVar(&s.cosign, "cosign", true, "verify cosign signatures")
 	f.BoolVar(&s.notation, "notation", true, "verify notation signatures")
-	f.StringVar(&s.revocation, "revocation", "online", "revocation of notation certificates: online, offline or ignore")
-	f.DurationVar(&s.lease, "lease", store.DefaultLease, "how long readers believe answers that are not confirmed")
-	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "time between passes over storage")
-	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "time between passes that re-read signatures (negative: never)")
-	f.IntVar(&s.workers, "workers", 0, "turns that run at once (default one for each processor)")
-	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "write the default policy to _notation/trustpolicy.json while no other policy is there")
+	f.StringVar(&s.revocation, "revocation", "online", "`MODE` of revocation checks for notation certificates: online, offline or ignore")
+	f.DurationVar(&s.lease, "lease", store.DefaultLease, "`TIME` for which readers believe answers that the daemon has not confirmed")
+	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "`TIME` between passes over storage")
+	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "`TIME` between passes that read and hash all signatures again (negative: never)")
+	f.IntVar(&s.workers, "workers", 0, "`NUMBER` of repositories that are worked on at once (default one for each processor)")
+	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "write the default trust policy to _notation/trustpolicy.json while no other policy is there")
 	f.BoolVar(&s.zotPolicy, "zot-policy", false, "take the trustpolicy.json that zot writes at its starts for the default policy (implied by --zot-config)")
-	f.BoolVar(&s.watch, "watch", true, "watch directories for changes, besides the passes")
-	f.Int64Var(&s.maxFiled, "max-unmatched", 100_000, "unmatched index rows of one repository")
-	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
+	f.BoolVar(&s.watch, "watch", true, "watch directories for changes; without, only the passes see them")
+	f.Int64Var(&s.maxFiled, "max-unmatched", 100_000, "`NUMBER` of index rows that a repository may have for signatures that no trusted key verifies")
+	f.StringVar(&s.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 }
 
 // complete fills in what the flags left, in the order of precedence, and
@@ -108,6 +109,8 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 	if err != nil {
 		return err
 	}
+	found := s.findConfig()
+	byHand := explicit["root"]
 	for _, source := range []struct {
 		path   string
 		strict bool
@@ -118,6 +121,10 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		values, err := readConfig(source.path, source.strict, flags)
 		if err != nil {
 			return err
+		}
+		if found && source.strict && byHand { // another storage than that file's: its answers are elsewhere too
+			delete(values.flags, "state")
+			values.subPaths = nil
 		}
 		names := make([]string, 0, len(values.flags))
 		for name := range values.flags {
@@ -140,6 +147,24 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		s.webhooks = append(s.webhooks, values.webhooks...)
 	}
 	return s.check(needRoot)
+}
+
+// defaultConfig is the configuration file that is read without being named.
+var defaultConfig = "/etc/trust-worker/config.yaml"
+
+// findConfig settles which configuration file is read: the one that is named, none for
+// the name "none", else the default one if it is there. It reports whether it is that.
+func (s *settings) findConfig() (found bool) {
+	switch s.config {
+	case "none":
+		s.config = ""
+	case "":
+		if _, err := os.Stat(defaultConfig); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			s.config = defaultConfig
+			return true
+		}
+	}
+	return false
 }
 
 func envName(flag string) string {

@@ -14,8 +14,7 @@ import (
 )
 
 func newConfigCommand(s *settings) *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Check the configuration, or print its schema", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := &cobra.Command{Use: "config", Short: "Check the configuration, or print its schema"}
 	c.AddCommand(newConfigCheckCommand(s), newConfigSchemaCommand(s))
 	return c
 }
@@ -31,8 +30,9 @@ type setting struct {
 func newConfigCheckCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "check",
-		Short: "Check flags, environment and configuration file as serve would, and show what they come to",
+		Use:         "check",
+		Short:       "Check flags, environment and configuration file as serve would, and show what they come to",
+		Annotations: map[string]string{allSettings: "yes"},
 		Long: `Check flags, environment and configuration file as serve would, and show what they
 come to: each setting, its value, and where that is from. Nothing is written and
 nothing listens. Mistakes are named with file, line and column; exit code 2.`,
@@ -156,7 +156,8 @@ func (k *configKey) schemaOf(flags *pflag.FlagSet) map[string]any {
 		return out
 	}
 	flag := flags.Lookup(k.flag)
-	out["description"] = upper(flag.Usage) + ". " + k.doc
+	_, usage := pflag.UnquoteUsage(flag)
+	out["description"] = upper(usage) + ". " + k.doc
 	switch flag.Value.Type() {
 	case "bool":
 		out["type"], out["default"] = "boolean", flag.DefValue == "true"

@@ -124,6 +124,9 @@ file, the file over the default. The environment variable of ` + "`--scan-interv
 Unknown keys, wrong types and contradictions are errors that name file, line and column; ` + "`trust-worker config check --config FILE`" + ` finds them, and shows what
 all settings come to and from where. ` + "`trust-worker config schema`" + ` prints the JSON Schema, for editors.
 
+Without ` + "`--config`" + `, ` + "`/etc/trust-worker/config.yaml`" + ` is read if it is there; ` + "`--config none`" + ` leaves it alone. With a ` + "`--root`" + ` given by hand (or ` + "`TRUST_WORKER_ROOT`" + `) that file's
+` + "`trustWorker.state`" + ` and ` + "`storage.subPaths`" + ` are not taken: they belong to another storage. ` + "`demo`" + ` never reads it.
+
 ` + "`--zot-config FILE`" + ` takes the storage roots and the trust switches (marked *zot*) from zot's own configuration and leaves the rest of it alone.
 
 `)
@@ -131,7 +134,8 @@ all settings come to and from where. ` + "`trust-worker config schema`" + ` prin
 		fmt.Fprintf(&b, "## `%s`\n\n", k.path)
 		var facts []string
 		if f := flags.Lookup(k.flag); k.flag != "" {
-			fmt.Fprintf(&b, "%s.\n\n", upper(f.Usage))
+			_, usage := pflag.UnquoteUsage(f)
+			fmt.Fprintf(&b, "%s.\n\n", upper(usage))
 			facts = append(facts, "`--"+f.Name+"`", typeNames[f.Value.Type()])
 			if def := f.DefValue; def != "" && def != "[]" && def != "0" {
 				facts = append(facts, "default `"+def+"`")

@@ -138,6 +138,9 @@ func (f *configFile) asZot(doc map[string]any) error {
 	if err := localStorage(storage); err != nil {
 		return f.errorf("storage.storageDriver", "%v", err)
 	}
+	if _, set := f.values.flags["truststore-name"]; !set { // what present zot does with an upload that names none
+		f.values.flags["truststore-name"] = configValue{text: "default", at: f.path}
+	}
 	extensions, _ := doc["extensions"].(map[string]any)
 	if _, ok := extensions["trust"]; !ok {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ func newGetCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "get REPO:TAG | REPO@DIGEST | REPO:TAG@DIGEST | DIGEST",
 		Short: "Say what the cache knows of an image, read as any other process would",
+		Example: `  trust-worker get team/app:1.0 --root /var/lib/registry
+  trust-worker get team/app@sha256:… -o json
+  trust-worker get team/app:1.0 --wait 30s && deploy      # once it is decided`,
 		Long: `Say what the cache knows of an image, read as any other process would.
 
 Of a tag and a digest the digest decides. A name that begins with a registry's
@@ -84,15 +88,20 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 	return c
 }
 
-// unlistedRemedy is what to do about storage that cannot be listed.
-const unlistedRemedy = "run the daemon as a user who may read storage; its log and trust-worker status say more"
+// unlistedRemedy is what to do about storage that cannot be listed, by why.
+func unlistedRemedy(why ...string) string {
+	if slices.ContainsFunc(why, func(w string) bool { return strings.Contains(w, "permission denied") }) {
+		return "run the daemon as a user who may read storage"
+	}
+	return "mend it; it is read again by itself"
+}
 
 // answerError gives the exit code of an answer that is none.
 func answerError(err error, ref imageref.Ref) error {
 	name := ref.String()
 	switch {
 	case errors.Is(err, cache.ErrUnlisted):
-		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: unknown (io-error): %w; %s", name, err, unlistedRemedy)}
+		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: unknown (io-error): %w; %s", name, err, unlistedRemedy(err.Error()))}
 	case errors.Is(err, cache.ErrPartial):
 		return &codeError{trust.ExitUndecided, fmt.Errorf("%s: pending (new): %w", name, err)}
 	case errors.Is(err, cache.ErrNotFound):

@@ -22,9 +22,10 @@ type keysAnswer struct {
 func newKeysCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "keys",
-		Short: "Show the trust store as loaded, and every file refused, with the reason",
-		Args:  cobra.NoArgs,
+		Use:     "keys",
+		Short:   "Show the trust store as loaded, and every file refused, with the reason",
+		Example: `  trust-worker keys --root /var/lib/registry`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.complete(cmd, true); err != nil {
 				return err

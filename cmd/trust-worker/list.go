@@ -25,7 +25,10 @@ func newListCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [REPO]",
 		Short: "List every image with its state",
-		Args:  cobra.MaximumNArgs(1),
+		Example: `  trust-worker list --root /var/lib/registry
+  trust-worker list team/app --status untrusted
+  trust-worker list --signer team.pub -o json`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := wanted.check(); err != nil {
 				return err
@@ -171,19 +174,19 @@ func incomplete(stderr io.Writer, snap *cache.Snapshot, only string) error {
 	}
 	const enough = 20
 	for _, name := range names[:min(len(names), enough)] {
-		fmt.Fprintf(stderr, "trust-worker: %s could not be listed or read\n", inert.Text(name))
+		fmt.Fprintf(stderr, "trust-worker: could not be listed or read: %s\n", inert.Text(name))
 	}
 	if n := len(names) - enough; n > 0 {
 		fmt.Fprintf(stderr, "trust-worker: … nor could %d more\n", n)
 	}
-	return &codeError{trust.ExitUndecided, errors.New("there may be images that are not known; " + unlistedRemedy)}
+	return &codeError{trust.ExitUndecided, errors.New("there may be images that are not known; " + unlistedRemedy(names...))}
 }
 
-// unlisted returns the directories that could not be listed, those below them
-// left out: all, or only those at and below one.
+// unlisted returns the directories that could not be listed, each with why, those
+// below them left out: all, or only those at and below one.
 func unlisted(snap *cache.Snapshot, only string) (names []string, err error) {
 	all := map[string]bool{}
-	err = snap.Unlisted(func(name string) error {
+	err = snap.Unlisted(func(name, why string) error {
 		all[name] = true
 		for above := path.Dir(name); above != "."; above = path.Dir(above) {
 			if all[above] { // it comes first
@@ -191,6 +194,9 @@ func unlisted(snap *cache.Snapshot, only string) (names []string, err error) {
 			}
 		}
 		if only == "" || name == only || strings.HasPrefix(name, only+"/") {
+			if why != "" {
+				name += " (" + why + ")"
+			}
 			names = append(names, name)
 		}
 		return nil

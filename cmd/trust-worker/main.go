@@ -94,6 +94,9 @@ func messageOf(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	}
+	if advice := permissionAdvice(err); advice != "" {
+		return err.Error() + "; " + advice
+	}
 	return err.Error()
 }
 

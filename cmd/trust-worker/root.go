@@ -19,9 +19,14 @@ func newRootCommand() *cobra.Command {
 notation signature in it against the keys and certificates in _cosign and
 _notation, and keeps the answers in a cache that other processes read.`,
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
+		Example: `  trust-worker demo                                  # a sample registry, to look at
+  trust-worker scan --root /var/lib/registry         # one pass over storage
+  trust-worker list --root /var/lib/registry         # every image with its state
+  trust-worker get team/app:1.0 --root /var/lib/registry
+  trust-worker serve --root /var/lib/registry        # the daemon`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetUsageTemplate(usageTemplate)
 	s.register(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
@@ -36,10 +41,12 @@ _notation, and keeps the answers in a cache that other processes read.`,
 // wrapArgs makes wrong arguments usage errors; a command that only has others
 // below it shows its help.
 func wrapArgs(c *cobra.Command) {
-	if !c.Runnable() {
-		c.Args, c.RunE = cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	}
-	if args := c.Args; args != nil {
+	if c.HasSubCommands() {
+		c.Args = noSuchCommand
+		if !c.Runnable() {
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	} else if args := c.Args; args != nil {
 		c.Args = func(cmd *cobra.Command, a []string) error {
 			if err := args(cmd, a); err != nil {
 				return usageError{fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,9 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
+	"trust-worker/internal/inert"
+	"trust-worker/internal/phrase"
+	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
 )
@@ -30,6 +34,9 @@ type scanSummary struct {
 	Unknown      int     `json:"unknown"`
 	Errors       int64   `json:"errors"`
 	Seconds      float64 `json:"seconds"`
+
+	states   map[string]int // images by state
+	unlisted []string       // directories of storage that could not be read
 }
 
 func newScanCommand(s *settings) *cobra.Command {
@@ -37,6 +44,9 @@ func newScanCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "scan",
 		Short: "Do one full pass over storage, print a summary, and exit",
+		Example: `  trust-worker scan --root /var/lib/registry
+  trust-worker scan --root /mnt/registry --state /tmp/state   # storage that is only read`,
+		Annotations: map[string]string{allSettings: "yes"},
 		Long: `Do one full pass over storage, print a summary, and exit.
 
 What an earlier pass could not decide is tried again.
@@ -53,7 +63,7 @@ a maximum age.`,
 			if err != nil {
 				return err
 			}
-			return o.print(cmd.OutOrStdout(), summary, summary.text)
+			return s.printScan(cmd, &o, summary)
 		},
 	}
 	o.register(c)
@@ -61,16 +71,39 @@ a maximum age.`,
 }
 
 func (sum *scanSummary) text(t *table) {
-	t.row("repositories", fmt.Sprint(sum.Repositories))
-	t.row("images", fmt.Sprint(sum.Images))
-	t.row("signatures", fmt.Sprint(sum.Signatures))
-	t.row("verified now", fmt.Sprint(sum.Verified))
-	t.row("trusted", fmt.Sprint(sum.Trusted))
-	t.row("untrusted", fmt.Sprint(sum.Untrusted))
-	t.row("expired", fmt.Sprint(sum.Expired))
-	t.row("unknown", fmt.Sprint(sum.Unknown))
-	t.row("errors", fmt.Sprint(sum.Errors))
-	t.row("seconds", fmt.Sprintf("%.2f", sum.Seconds))
+	count := func(total int, of map[string]int) string {
+		text, separator := phrase.Number(total), ": "
+		for _, state := range imageStates {
+			if n := of[state]; n > 0 {
+				text += separator + phrase.Number(n) + " " + state
+				separator = ", "
+			}
+		}
+		return text
+	}
+	t.row("repositories", phrase.Number(sum.Repositories))
+	t.row("images", count(sum.Images, sum.states))
+	t.row("signatures", count(sum.Signatures, map[string]int{string(trust.Trusted): sum.Trusted, string(trust.Untrusted): sum.Untrusted,
+		string(trust.Expired): sum.Expired, string(trust.Unknown): sum.Unknown}))
+	t.row("verified now", phrase.Count(int(sum.Verified), "signature", "signatures"))
+	t.row("errors", phrase.Number(sum.Errors))
+	t.row("time", fmt.Sprintf("%.2f s", sum.Seconds))
+}
+
+// printScan prints what a pass came to. What it could not read of storage ends the
+// command with 1, since that was not scanned.
+func (s *settings) printScan(cmd *cobra.Command, o *output, sum *scanSummary) error {
+	if err := o.print(cmd.OutOrStdout(), sum, sum.text); err != nil {
+		return err
+	}
+	if len(sum.unlisted) > 0 {
+		return fmt.Errorf("%s could not be read, and is not scanned: %s; %s", phrase.Count(len(sum.unlisted), "directory of storage", "directories of storage"),
+			strings.Join(sum.unlisted[:min(len(sum.unlisted), 20)], ", "), unlistedRemedy(sum.unlisted...))
+	}
+	if sum.Repositories == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "trust-worker: there is no repository below %s%s\n", inert.Text(s.root), layout.Instead(s.root))
+	}
+	return nil
 }
 
 // scan does one pass. When it meets damage in the cache, that is set aside, and the
@@ -138,11 +171,15 @@ func (s *settings) summarize() (*scanSummary, error) {
 		return nil, err
 	}
 	defer snap.Close()
-	sum := &scanSummary{}
+	sum := &scanSummary{states: map[string]int{}}
+	if sum.unlisted, err = unlisted(snap, ""); err != nil {
+		return nil, err
+	}
 	err = snap.Repositories(func(name string) error {
 		sum.Repositories++
 		return snap.Each(name, func(img cache.Image) error {
 			sum.Images++
+			sum.states[img.State()]++
 			for status, n := range img.Statuses() {
 				sum.Signatures += n
 				switch status {
@@ -190,7 +227,7 @@ func showProgress(stderr io.Writer, sched *scheduler.Scheduler) (done func()) {
 	return func() {
 		close(stop)
 		<-stopped
-		bar.Abort(false)
+		bar.Abort(true) // it is gone from the terminal before the summary comes
 		p.Wait()
 	}
 }

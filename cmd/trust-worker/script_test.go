@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	defaultConfig = filepath.Join(os.Getenv("WORK"), "etc", "config.yaml") // a script's own, and never this machine's
 	testscript.Main(m, map[string]func(){"trust-worker": main})
 }
 

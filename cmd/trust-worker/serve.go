@@ -33,6 +33,10 @@ func newServeCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
+		Example: `  trust-worker serve --root /var/lib/registry
+  trust-worker serve --root /var/lib/registry --listen 127.0.0.1:8428   # with the status page
+  trust-worker serve --config /etc/trust-worker/config.yaml`,
+		Annotations: map[string]string{allSettings: "yes"},
 		Long: `Run the daemon: verify what is in storage, follow changes of storage and of the
 trust directories, and publish the answers.
 

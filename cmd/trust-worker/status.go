@@ -42,9 +42,10 @@ type statusAnswer struct {
 func newStatusCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Show the daemon's condition: alive, lease, generation, watch mode, refused files",
-		Args:  cobra.NoArgs,
+		Use:     "status",
+		Short:   "Show the daemon's condition: alive, lease, generation, watch mode, refused files",
+		Example: `  trust-worker status --root /var/lib/registry`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.complete(cmd, false); err != nil {
 				return err

@@ -17,8 +17,9 @@ import (
 func newVerifyCommand(s *settings) *cobra.Command {
 	var o output
 	c := &cobra.Command{
-		Use:   "verify REPO:TAG | REPO@DIGEST | REPO:TAG@DIGEST",
-		Short: "Verify now, straight from storage: no daemon, no cache",
+		Use:     "verify REPO:TAG | REPO@DIGEST | REPO:TAG@DIGEST",
+		Short:   "Verify now, straight from storage: no daemon, no cache",
+		Example: `  trust-worker verify team/app:1.0 --root /var/lib/registry`,
 		Long: `Verify now, straight from storage: no daemon, no cache. Of the state directory
 the trust memory alone is read: whether an operator's trust policy was in force.
 

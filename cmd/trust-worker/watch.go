@@ -27,6 +27,8 @@ func newWatchCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Show trust changes as they come: keys, images that turn trusted or cease to be, expiry",
+		Example: `  trust-worker watch --root /var/lib/registry
+  trust-worker watch -o json | jq .`,
 		Long: `Show trust changes as they come, until interrupted: keys and certificates that
 are added and removed, images that turn trusted or cease to be and why, what
 expires, and when answers cannot be believed. It reads the journal in the state

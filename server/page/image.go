@@ -18,6 +18,8 @@ type Image struct {
 	Daemon  scheduler.Status
 	Store   *verifier.TrustStore // nil: not loaded yet
 	Image   cache.Image
+	// StateDir is the state directory as a shell takes it.
+	StateDir string
 }
 
 type image struct {
@@ -73,7 +75,7 @@ func (p *Pages) Image(i *Image) ([]byte, error) {
 	v := image{Health: newHealth(i.Now, i.Answers, i.Daemon), Repo: Text(img.RepoName), Tag: Text(img.Tag), RepoURL: Filter{Repo: img.RepoName}.url(""),
 		Digest: Text(img.DigestText()), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
 		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.DigestText()}).String(),
-		Command: Text("trust-worker get " + img.RepoName + "@" + img.DigestText())}
+		Command: Text("trust-worker get " + img.RepoName + "@" + img.DigestText() + " --state " + i.StateDir)}
 	v.Omitted = img.SignaturesOmitted
 	files := filesOf(i.Store)
 	for n := range img.SignatureInfo {

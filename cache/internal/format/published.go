@@ -45,7 +45,7 @@ const (
 //	digests       digest (32 bytes) repository       → 1
 //	repositories  repository                         → 1
 //	authors       hash of the text (16 bytes)        → text
-//	unlisted      repository                         → 1
+//	unlisted      repository                         → why, for people, or 1
 //	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
 //
 // unlisted holds the repositories, and directories above repositories, that could
