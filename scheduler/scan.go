@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"trust-worker/cache"
@@ -237,16 +238,16 @@ func (s *Scheduler) unlisted(name string, w *work, cause error) result {
 	yes, none := true, ""
 	s.counters.errors.Add(1)
 	s.log.Warn("repository cannot be read; its answers read unknown", "repository", name, "error", cause)
-	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(cause), Stamp: &none}}}}
+	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(name, cause), Stamp: &none}}}}
 }
 
 // why is what is said to people of a directory that cannot be read.
-func why(cause error) string {
+func why(name string, cause error) string {
 	text := cause.Error()
 	if re := (*trust.ReasonError)(nil); errors.As(cause, &re) {
 		text = re.Err.Error()
 	}
-	return inert.Text(text)
+	return inert.Text(strings.TrimPrefix(text, "read index of "+name+": "))
 }
 
 func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place store.Place, known bool, w *work) (result, error) {

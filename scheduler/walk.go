@@ -172,6 +172,6 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 // unlist marks a place as one that could not be listed.
 func (s *Scheduler) unlist(name string, cause error) error {
 	yes := true
-	_, err := s.cfg.Store.Commit(store.Batch{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(cause)}})
+	_, err := s.cfg.Store.Commit(store.Batch{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(name, cause)}})
 	return err
 }
