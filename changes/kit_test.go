@@ -1,6 +1,7 @@
 package changes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type world struct {
 	o       *Observer
 	now     time.Time
 	last    Position
+	log     bytes.Buffer // of the observer
 }
 
 func newWorld(t *testing.T) *world {
@@ -67,7 +69,7 @@ func check(t *testing.T, err error) {
 // observe begins as a new process does.
 func (w *world) observe() {
 	w.journal = OpenJournal(w.dir, slog.New(slog.DiscardHandler))
-	w.o = NewObserver(w.reader, w.journal, slog.New(slog.DiscardHandler), func() time.Time { return w.now })
+	w.o = NewObserver(w.reader, w.journal, slog.New(slog.NewTextHandler(&w.log, nil)), func() time.Time { return w.now })
 }
 
 // restart ends the observer, in order or not, and begins another.

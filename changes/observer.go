@@ -44,6 +44,7 @@ type Observer struct {
 	maxDates  int
 	lastLook  time.Duration
 
+	losses *losses
 	totals atomic.Pointer[Totals]
 }
 
@@ -54,7 +55,7 @@ func NewObserver(reader *cache.Reader, journal *Journal, log *slog.Logger, now f
 	if now == nil {
 		now = time.Now
 	}
-	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates, lastLook: lastLook}
+	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates, lastLook: lastLook, losses: newLosses(log)}
 	o.dates = newDates(o.maxDates)
 	snap, err := reader.Snapshot()
 	if err != nil {
@@ -249,6 +250,7 @@ func (o *Observer) addAt(snap *cache.Snapshot, list []Change) {
 	}
 	if len(list) > 0 {
 		o.journal.Add(list...)
+		o.losses.tell(list)
 	}
 }
 

@@ -391,3 +391,71 @@ func TestTortureFollowerKnows(t *testing.T) {
 }
 
 func list(m map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(m)), "\n") }
+
+// Each image that is trusted no more has a line in the log; with very many, a total.
+func TestLossesAreLogged(t *testing.T) {
+	w := newWorld(t)
+	lines := func() (lines []string) {
+		for line := range strings.Lines(w.log.String()) {
+			_, line, _ = strings.Cut(line, "level=")
+			lines = append(lines, strings.TrimSpace(line))
+		}
+		w.log.Reset()
+		return lines
+	}
+	w.trust(a, b)
+	w.put("app", image{name: "1", signers: []trust.Signer{a, b}}, image{name: "2", signers: []trust.Signer{a}})
+	w.look()
+	if got := lines(); len(got) != 0 {
+		t.Errorf("logged %q", got)
+	}
+	w.trust(b) // 1 is trusted still
+	w.look()
+	if got := lines(); len(got) != 1 || !strings.HasPrefix(got[0], `WARN msg="image is no longer trusted" repository=app tag=2 digest=`+digest("app2").String()+" state=untrusted reason=signer-removed tool=cosign signer="+a.Fingerprint.String()) {
+		t.Errorf("logged %q", got)
+	}
+	w.put("app") // gone
+	w.look()
+	if got := lines(); len(got) != 1 || !strings.Contains(got[0], "repository=app digest="+digest("app1").String()+` state="gone from storage"`) {
+		t.Errorf("logged %q", got)
+	}
+	var images []image
+	for i := range 40 {
+		images = append(images, image{name: fmt.Sprint(i), signers: []trust.Signer{b}})
+	}
+	w.put("many", images...)
+	w.look()
+	w.trust()
+	w.look()
+	if got := lines(); len(got) != 1 || !strings.Contains(got[0], `"images are no longer trusted"`) || !strings.Contains(got[0], "images=40") {
+		t.Errorf("logged %q", got)
+	}
+	// One by one, faster than anybody reads.
+	w.trust(b)
+	w.look()
+	lines()
+	named, more := 0, 0
+	for i := range lossesBurst + 20 {
+		w.put("fast", image{name: fmt.Sprint(i), signers: []trust.Signer{b}})
+		w.look()
+	}
+	w.now = w.now.Add(time.Minute)
+	w.put("fast")
+	w.look()
+	for _, line := range lines() {
+		switch {
+		case strings.Contains(line, `"image is no longer trusted"`):
+			named++
+		case strings.Contains(line, `"more images are no longer trusted`):
+			var n int
+			_, after, _ := strings.Cut(line, "images=")
+			if _, err := fmt.Sscan(after, &n); err != nil {
+				t.Fatal(err)
+			}
+			more += n
+		}
+	}
+	if named < lossesBurst-5 || named > lossesBurst || named+more != lossesBurst+20 {
+		t.Errorf("%d named, %d more", named, more)
+	}
+}

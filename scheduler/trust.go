@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"trust-worker/cache"
@@ -99,8 +98,8 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load trust directories: %w", err)
 	}
-	s.logRefused(loaded.Refused())
 	was := s.loaded.Load()
+	s.logFiles(was, loaded)
 	changed := s.publishOwed || !loaded.Same(was)
 	if changed {
 		s.publishOwed = true
@@ -209,31 +208,4 @@ func (s *Scheduler) mirrorPolicy() {
 		s.log.Info("wrote the default trust policy", "path", path)
 	}
 	s.mirrorSaid = said
-}
-
-// logPolicy tells when another trust policy rules, or something else is wrong with it,
-// also when what is trusted stays the same. trustMu is held.
-func (s *Scheduler) logPolicy(p verifier.PolicySummary) {
-	said := p.String()
-	switch {
-	case said == s.policySaid:
-	case p.Source == verifier.PolicyInvalid:
-		s.log.Warn("no trust policy can be used; no notation signature is trusted", "problem", p.Problem)
-	case p.Problem != "" || len(p.Lacking) > 0:
-		s.log.Warn("the trust policy is in force, but not as it should be", "policy", said)
-	case s.policySaid != "":
-		s.log.Info("another trust policy rules", "policy", said)
-	}
-	s.policySaid = said
-}
-
-// logRefused tells of each refusal once, also when what is trusted stays the same.
-// trustMu is held.
-func (s *Scheduler) logRefused(refused []verifier.Refusal) {
-	for _, r := range refused {
-		if !slices.Contains(s.refused, r) {
-			s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
-		}
-	}
-	s.refused = refused
 }
