@@ -107,7 +107,11 @@ type unlisted struct {
 func (l *listing) visit(root string, v layout.Visit) error {
 	switch {
 	case v.Refused != "":
-		l.refused = append(l.refused, v.Dir+": "+v.Refused)
+		said := v.Dir + ": " + v.Refused
+		if v.Refused == layout.RefusedName {
+			said += " (lower-case letters and digits, with . _ or - between them)"
+		}
+		l.refused = append(l.refused, said)
 	case v.Err != nil:
 		l.unlisted = append(l.unlisted, unlisted{v.Name, v.Err})
 	case v.IsRepository:

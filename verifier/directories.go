@@ -140,6 +140,31 @@ func (p *pass) shown(t *tree, parts ...string) string {
 	return filepath.Join(append([]string{t.label}, parts...)...)
 }
 
+// misplaced refuses what was meant for a trust store and is not read: a store type that
+// is not below x509, and certificates in another directory. items are those of shown.
+func (p *pass) misplaced(t *tree, shown string, items []item) error {
+	for _, it := range items {
+		switch {
+		case shown == "truststore" && slices.Contains(truststore.Types, truststore.Type(it.name)):
+			p.refuse(p.shown(t, shown, it.name), refusef("is not read; trust stores are below truststore/x509: move it to truststore/x509/%s", it.name))
+		case shown == "" && it.name != "truststore" && !slices.Contains(notationsOwn, it.name) && t.isDir(it.path):
+			below, _, err := t.list(it.path)
+			if errors.Is(err, errSwapped) {
+				return err
+			}
+			if err == nil && slices.ContainsFunc(below, func(b item) bool { return isCertificate(b.name) }) {
+				p.refuse(p.shown(t, it.name), refusef("holds certificates and is not read; move them to truststore/x509/ca/NAME"))
+			}
+		}
+	}
+	return nil
+}
+
+// notationsOwn are directories that notation itself keeps beside its trust store.
+var notationsOwn = []string{"localkeys", "plugins"}
+
+func isCertificate(name string) bool { return slices.Contains(certificateNames, filepath.Ext(name)) }
+
 // certificateNames end names of files that were meant for a store.
 var certificateNames = []string{".crt", ".cer", ".pem", ".der"}
 
@@ -153,8 +178,11 @@ func (p *pass) subdirectories(t *tree, names ...string) ([]item, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := p.misplaced(t, shown, items); err != nil {
+			return nil, err
+		}
 		for _, it := range items {
-			if slices.Contains(certificateNames, filepath.Ext(it.name)) {
+			if isCertificate(it.name) {
 				p.refuse(p.shown(t, shown, it.name), refusef("is not in a named store; move it to truststore/x509/ca/NAME"))
 			}
 		}

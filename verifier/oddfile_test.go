@@ -148,3 +148,29 @@ func TestWhereAPolicyBreaks(t *testing.T) {
 		}
 	}
 }
+
+// Certificates in the wrong place are named, with the right one.
+func TestMisplacedCertificates(t *testing.T) {
+	cert := signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert())
+	for file, refused := range map[string]string{
+		"_notation/truststore/ca/acme/root.pem": "_notation/truststore/ca",
+		"_notation/certificates/root.crt":       "_notation/certificates",
+		"_notation/root.pem":                    "_notation/root.pem",
+		"_notation/truststore/x509/ca/root.pem": "_notation/truststore/x509/ca/root.pem",
+		"_notation/localkeys/root.crt":          "",
+	} {
+		d := newDirs(t)
+		d.write(file, cert)
+		ts := d.load()
+		var paths []string
+		for _, r := range ts.Refused() {
+			if !strings.Contains(r.Reason, "move ") {
+				t.Errorf("%s: %s", file, r.Reason)
+			}
+			paths = append(paths, r.Path)
+		}
+		if strings.Join(paths, " ") != refused || len(ts.Loaded()) > 0 {
+			t.Errorf("%s: refused %q, loaded %v", file, paths, ts.Loaded())
+		}
+	}
+}

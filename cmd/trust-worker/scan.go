@@ -37,6 +37,7 @@ type scanSummary struct {
 
 	states   map[string]int // images by state
 	unlisted []string       // directories of storage that could not be read
+	refused  []string       // directories of storage that were not entered, each with why
 }
 
 func newScanCommand(s *settings) *cobra.Command {
@@ -96,6 +97,12 @@ func (s *settings) printScan(cmd *cobra.Command, o *output, sum *scanSummary) er
 	if err := o.print(cmd.OutOrStdout(), sum, sum.text); err != nil {
 		return err
 	}
+	for _, dir := range sum.refused[:min(len(sum.refused), 20)] {
+		fmt.Fprintf(cmd.ErrOrStderr(), "trust-worker: not entered: %s\n", inert.Text(dir))
+	}
+	if n := len(sum.refused) - 20; n > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "trust-worker: … nor were %d more directories\n", n)
+	}
 	if len(sum.unlisted) > 0 {
 		return fmt.Errorf("%s could not be read, and is not scanned: %s; %s", phrase.Count(len(sum.unlisted), "directory of storage", "directories of storage"),
 			strings.Join(sum.unlisted[:min(len(sum.unlisted), 20)], ", "), unlistedRemedy(sum.unlisted...))
@@ -115,9 +122,9 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, anew bool) (*scan
 		return nil, err
 	}
 	s.anew = anew
-	var work scheduler.Work
+	var after scheduler.Status
 	pass := func(store *store.Store) (err error) {
-		work, err = s.pass(ctx, stderr, store, log)
+		after, err = s.pass(ctx, stderr, store, log)
 		return err
 	}
 	if err = s.onStore(log, -1, pass); errors.Is(err, cache.ErrDamaged) && ctx.Err() == nil {
@@ -130,33 +137,34 @@ func (s *settings) scan(ctx context.Context, stderr io.Writer, anew bool) (*scan
 	if err != nil {
 		return nil, err
 	}
-	sum.Verified, sum.Errors, sum.Seconds = work.Calls, work.Errors, time.Since(start).Seconds()
+	sum.Verified, sum.Errors, sum.Seconds = after.Work.Calls, after.Work.Errors, time.Since(start).Seconds()
+	sum.refused = after.RefusedDirs
 	return sum, nil
 }
 
 // pass is one pass over storage with an open cache.
-func (s *settings) pass(ctx context.Context, stderr io.Writer, store *store.Store, log *slog.Logger) (work scheduler.Work, err error) {
+func (s *settings) pass(ctx context.Context, stderr io.Writer, store *store.Store, log *slog.Logger) (after scheduler.Status, err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
-		return work, err
+		return after, err
 	}
 	defer closeAll()
 	loader, err := s.loader(log)
 	if err != nil {
-		return work, err
+		return after, err
 	}
 	sched, err := scheduler.New(s.scheduler(store, roots, loader, log))
 	if err != nil {
-		return work, err
+		return after, err
 	}
 	told, err := s.observe(log)
 	if err != nil {
-		return work, err
+		return after, err
 	}
 	done := showProgress(stderr, sched)
 	err = sched.Scan(ctx, true)
 	done()
-	return sched.Work(), errors.Join(err, told.close())
+	return sched.Status(), errors.Join(err, told.close())
 }
 
 // summarize counts what is published, as any reader sees it.
