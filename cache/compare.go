@@ -341,6 +341,9 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 			is.layers.add(sig.Status, sig.Reason)
 			is.signers = append(is.signers, s.verdict.distinct()...)
 			next = s.verdict.next(next, s.now.Unix())
+			if until := s.trustedUntil(repository, sig); !until.IsZero() {
+				is.ends = append(is.ends, until.Unix()/secondsPerDay)
+			}
 			key := told{tool: sig.Tool, signer: sig.SignerFingerprint, reason: sig.Reason}
 			if sig.ValidFrom != nil {
 				key.from = sig.ValidFrom.Unix()

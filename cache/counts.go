@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"time"
+
 	"trust-worker/trust"
 )
 
@@ -18,11 +20,27 @@ type Counts struct {
 	// Signers counts the signatures that rest on each signer: have a ground that
 	// names it, whether or not that ground holds now.
 	Signers map[trust.SignerID]int64 `json:"-"`
+	// Ends counts the trusted signatures that dates will end, by the day: Unix
+	// seconds / 86,400.
+	Ends map[int64]int64 `json:"-"`
+}
+
+const secondsPerDay = 86_400
+
+// EndingBy returns how many trusted signatures dates will have ended when the day of t
+// (UTC) is over.
+func (c *Counts) EndingBy(t time.Time) (n int64) {
+	for day, many := range c.Ends {
+		if day <= t.Unix()/secondsPerDay {
+			n += many
+		}
+	}
+	return n
 }
 
 // NewCounts returns counts of nothing.
 func NewCounts() *Counts {
-	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Signers: map[trust.SignerID]int64{}}
+	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Signers: map[trust.SignerID]int64{}, Ends: map[int64]int64{}}
 }
 
 // Plus returns c and n times o.
@@ -34,6 +52,8 @@ func (c *Counts) Plus(n int64, o *Counts) *Counts {
 	add(sum.Signatures, n, o.Signatures)
 	add(sum.Signers, 1, c.Signers)
 	add(sum.Signers, n, o.Signers)
+	add(sum.Ends, 1, c.Ends)
+	add(sum.Ends, n, o.Ends)
 	return sum
 }
 
@@ -82,6 +102,7 @@ type counted struct {
 	state   string
 	layers  omissions
 	signers []trust.SignerID // once for each signature that rests on one
+	ends    []int64          // the day of each that is trusted and that dates end
 }
 
 func (i *counted) addTo(c *Counts) {
@@ -96,6 +117,9 @@ func (i *counted) addTo(c *Counts) {
 	}
 	for _, id := range i.signers {
 		c.Signers[id]++
+	}
+	for _, day := range i.ends {
+		c.Ends[day]++
 	}
 }
 

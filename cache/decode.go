@@ -168,6 +168,8 @@ func (r *verdictRecord) ground(b []byte) error {
 			g.Until = int64(v)
 		case num == 4 && typ == protowire.VarintType:
 			g.Limit = format.DecodeReason(uint32(v))
+		case num == 1000 && typ == protowire.VarintType:
+			g.Ends = int64(v)
 		case num < format.Informs: // a later version demands something more: it holds never
 			understood = false
 		}

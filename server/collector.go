@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +88,9 @@ func (e *emitter) cache() {
 	counts, _ := e.s.counts(snap)
 	if counts == nil {
 		return
+	}
+	for _, days := range []int{0, 1, 7, 30} {
+		e.value("signatures_expiring", float64(counts.EndingBy(e.s.cfg.Now().AddDate(0, 0, days))), strconv.Itoa(days))
 	}
 	for _, state := range states {
 		e.value("images", float64(counts.Images[state]), state)

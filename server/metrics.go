@@ -73,6 +73,7 @@ var daemonMetrics = []metric{
 	{"lease_seconds", gauge, "How long answers are believed without confirmation; 0 for ever.", nil},
 	{"problem", gauge, "1 while something keeps the answers from being kept up to date.", nil},
 	{"cache_bytes", gauge, "Bytes of the private store, and of what is published.", []string{"part"}},
+	{"signatures_expiring", gauge, "Trusted signatures that dates will have ended after so many days (UTC, 0: today).", []string{"days"}},
 	{"images", gauge, "Images by state; absent until everything has been counted once after a start.", []string{"state"}},
 	{"signatures", gauge, "Signatures by status; absent as those are.", []string{"status"}},
 	{"repositories", gauge, "Repositories found by the last pass over storage.", nil},

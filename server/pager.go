@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/trust"
@@ -54,6 +55,7 @@ type lists interface {
 	TagsAfter(repository, tag string, fn func(tag string, d trust.Digest) error) error
 	DigestsFrom(repository string, first trust.Digest, fn func(d trust.Digest, alone bool) error) error
 	Image(repository string, d trust.Digest) (cache.Image, error)
+	Expirations(repository string, d trust.Digest) ([]cache.Expiration, time.Time, error)
 }
 
 // signaturesPerRead is how many signatures of an image cost as much as reading it.
@@ -161,7 +163,15 @@ func (p *pager) image(at cursor, d trust.Digest) error {
 	}
 	img.Tag = at.tag
 	p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead
-	if p.filter.wants(&img) {
+	wanted := p.filter.wants(&img)
+	if by := p.filter.expiring; wanted && !by.IsZero() {
+		list, _, err := p.snap.Expirations(at.repo, d)
+		if err != nil {
+			return err
+		}
+		wanted = len(list) > 0 && list[0].Until.Before(by)
+	}
+	if wanted {
 		p.page.Images = append(p.page.Images, img)
 		p.bytes += img.Size()
 	}

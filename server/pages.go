@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/trust"
@@ -32,7 +33,7 @@ const (
 
 func (s *Server) restImages(w http.ResponseWriter, r *http.Request, _ identity) error {
 	q := r.URL.Query()
-	filter, err := parseFilter(q)
+	filter, err := parseFilter(q, s.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -69,12 +70,14 @@ type imageFilter struct {
 	reason trust.Reason // of some signature
 	signer trust.Digest // by whom some signature is, as far as that is shown
 	query  nameQuery
+	// expiring: dates end some trusted signature of it by then; zero: whether or not.
+	expiring time.Time
 	// untagged: after the tags of a repository, also its images that no tag
 	// and no index names.
 	untagged bool
 }
 
-func parseFilter(q url.Values) (f imageFilter, err error) {
+func parseFilter(q url.Values, now time.Time) (f imageFilter, err error) {
 	f.reason = trust.Reason(q.Get("reason"))
 	if f.state, err = parseState(q.Get("state")); err != nil {
 		return f, err
@@ -83,6 +86,13 @@ func parseFilter(q url.Values) (f imageFilter, err error) {
 		if f.signer, err = trust.ParseDigest(v); err != nil {
 			return f, refuse(http.StatusBadRequest, codeInvalid, "the signer's fingerprint cannot be read", err.Error())
 		}
+	}
+	if v := q.Get("expiring"); v != "" {
+		within, err := time.ParseDuration(v)
+		if err != nil || within < 0 {
+			return f, refuse(http.StatusBadRequest, codeInvalid, "the time within which signatures expire cannot be read", "give it as 168h")
+		}
+		f.expiring = now.Add(within)
 	}
 	return f, nil
 }

@@ -157,19 +157,38 @@ func TestIdleConnectionsHoldNothingUp(t *testing.T) {
 	}
 }
 
+// inWork is how many connections have a request in work.
+func inWork(p *pool) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, of := range p.by {
+		for c := range of {
+			if c.active {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Bodies that are begun and never end hold nobody up: not those that are read, of which
 // one client has half of the places, nor those that are refused unread.
 func TestBodiesThatNeverEnd(t *testing.T) {
 	const most = 16
 	w := start(t, func(c *Config) { c.Limits.MaxConns = most; c.Limits.ReadTimeout = time.Hour })
 	address := w.srv.Addresses()[0].String()
+	waiting := 0
 	for n := range 3 * most {
 		c := dial(t, address)
 		path := []string{"/v2/_zot/ext/search", "/livez", "/api/v1/images"}[n%3]
 		_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", path)
 		check(t, err)
 		if n%3 == 0 && n < 3*most/2 {
-			continue // it is waited for
+			waiting++ // it is waited for, once its place is taken
+			for inWork(w.srv.pool) < waiting {
+				time.Sleep(time.Millisecond)
+			}
+			continue
 		}
 		check(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
@@ -278,6 +279,44 @@ func TestImageFilters(t *testing.T) {
 		t.Errorf("no such reason: %v", got)
 	}
 	w.get(pathAPI+"/images?signer=x").want(t, 400)
+}
+
+// Images with signatures that dates end soon are found, counted, and shown.
+func TestExpiringSignatures(t *testing.T) {
+	w := start(t, nil)
+	key := signtest.NewKey(signtest.P256)
+	w.put("_cosign/a.pub", key.PEM())
+	until := func(d time.Duration) claim {
+		c := byKey(key)
+		c.until = time.Now().Add(d).Unix()
+		return c
+	}
+	const day = 24 * time.Hour
+	w.image("team/soon", "1", until(3*day))
+	w.image("team/later", "1", until(20*day))
+	w.image("team/over", "1", until(-day))
+	w.image("team/never", "1", byKey(key))
+	for query, want := range map[string]string{"168h": "team/soon", "720h": "team/later team/soon", "1h": ""} {
+		var list struct{ Images []cache.Image }
+		check(t, json.Unmarshal([]byte(w.get(pathAPI+"/images?expiring="+query).body), &list))
+		var names []string
+		for _, img := range list.Images {
+			names = append(names, img.RepoName)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("within %s: %q, want %q", query, got, want)
+		}
+	}
+	w.get(pathAPI+"/images?expiring=soon").want(t, 400, "give it as 168h")
+	check(t, w.o.Look(t.Context()))
+	metrics := w.get("/metrics").body
+	for days, n := range map[int]int{0: 0, 1: 0, 7: 1, 30: 2} {
+		if line := fmt.Sprintf(`trust_worker_signatures_expiring{days="%d"} %d`, days, n); !strings.Contains(metrics, line) {
+			t.Errorf("no %s", line)
+		}
+	}
+	w.get("/ui/").want(t, 200, "1 trusted signature expires", "expiring=168h")
+	w.get("/ui/?expiring=168h").want(t, 200, "team/soon", "with a signature that expires within")
 }
 
 func TestETag(t *testing.T) {

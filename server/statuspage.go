@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -74,11 +75,12 @@ func answersOf(snap *cache.Snapshot) page.Answers {
 // overviewPage shows the daemon's condition also when there are no answers.
 func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity) error {
 	q := r.URL.Query()
-	filter := page.Filter{Query: strings.TrimSpace(q.Get("q")), State: q.Get("state"), Repo: q.Get("repo")}
-	if _, err := parseState(filter.State); err != nil {
+	filter := page.Filter{Query: strings.TrimSpace(q.Get("q")), State: q.Get("state"), Repo: q.Get("repo"), Expiring: q.Get("expiring")}
+	wanted, err := parseFilter(url.Values{"state": {filter.State}, "expiring": {filter.Expiring}}, s.cfg.Now())
+	if err != nil {
 		return err
 	}
-	wanted := imageFilter{state: filter.State, query: newNameQuery(filter.Query), untagged: true}
+	wanted.query, wanted.untagged = newNameQuery(filter.Query), true
 	after, err := parseCursor(q.Get("after"))
 	if err != nil {
 		return err
@@ -93,7 +95,7 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 		}
 		o.Images, o.Next, o.Looked = p.page.Images, p.page.Next, p.read
 		if counts, _ := s.counts(snap); counts != nil {
-			o.Counts = counts.Images
+			o.Counts, o.Expiring = counts.Images, counts.EndingBy(o.Now.Add(page.ExpiringWithin))
 		}
 		return s.pages.Overview(&o)
 	})

@@ -134,6 +134,9 @@ type Ground struct {
 	// Limit is what the ground reads once Until is reached:
 	// SignatureExpired, CertificateExpired or RevocationUnknown.
 	Limit Reason
+	// Ends is when it would end by dates if Limit is RevocationUnknown, whose
+	// answers are renewed; 0: never.
+	Ends int64
 }
 
 // Verdict is what is known of one signature (one layer of a cosign signature

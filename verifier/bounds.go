@@ -24,6 +24,7 @@ func firstExpiry(chain []*x509.Certificate) int64 {
 type bounds struct {
 	from, until int64
 	limit       trust.Reason
+	ends        int64 // by dates, where the answer of a revocation service ends before
 }
 
 // unixBound is t in seconds, never 0, which would be no bound. Fractions are cut
@@ -43,6 +44,9 @@ func (b *bounds) begin(t time.Time) {
 
 func (b *bounds) end(t time.Time, limit trust.Reason) {
 	if u := unixBound(t); !t.IsZero() && (b.until == 0 || u < b.until) {
+		if limit == trust.RevocationUnknown && b.limit != trust.RevocationUnknown {
+			b.ends = b.until
+		}
 		b.until, b.limit = u, limit
 	}
 }

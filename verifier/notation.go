@@ -433,7 +433,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	for _, signer := range a.signers() {
 		for _, stamp := range stamps {
 			e.lo.Verdict.Grounds = append(e.lo.Verdict.Grounds, trust.Ground{
-				Signers: append([]trust.SignerID{signer.ID()}, stamp...), From: b.from, Until: b.until, Limit: b.limit})
+				Signers: append([]trust.SignerID{signer.ID()}, stamp...), From: b.from, Until: b.until, Limit: b.limit, Ends: b.ends})
 		}
 	}
 	return true

@@ -145,12 +145,15 @@ func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// notarize DIR REPO:TAG CHAIN [expired]: as notation does.
+// notarize DIR REPO:TAG CHAIN [expired|3days]: as notation does; it may expire.
 func cmdNotarize(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, args, 3, 4, "notarize DIR REPO:TAG CHAIN [expired]")
+	usage(ts, neg, args, 3, 4, "notarize DIR REPO:TAG CHAIN [expired|3days]")
 	s := shopOf(ts)
 	o := signtest.NotationOptions{}
-	if len(args) == 4 {
+	switch {
+	case len(args) == 4 && args[3] == "3days":
+		o.Expiry = time.Now().AddDate(0, 0, 3)
+	case len(args) == 4:
 		o.Time, o.Expiry = time.Now().AddDate(0, -2, 0), time.Now().AddDate(0, -1, 0)
 	}
 	s.dir(ts, args[0]).SignNotation(s.image(ts, args[0], args[1]), s.chain(args[2]), o)

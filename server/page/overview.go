@@ -21,6 +21,8 @@ type Overview struct {
 	Store   *verifier.TrustStore // nil: not loaded yet
 	// Counts are the images of the whole registry by state; nil: not counted.
 	Counts map[string]int64
+	// Expiring is how many trusted signatures dates will end within ExpiringWithin.
+	Expiring int64
 	// Changes are the newest, oldest first.
 	Changes []changes.Change
 	Filter  Filter
@@ -41,6 +43,8 @@ type overview struct {
 	Changes  []change
 	Filter   Filter
 	Clear    string // without any filter
+	Expiring int
+	Ending   string // the list of images with signatures that expire soon
 	AllRepos string // without the repository
 	Rows     []row
 	First    string // the list from its beginning; empty: this is it
@@ -104,8 +108,12 @@ func (p *Pages) Overview(o *Overview) ([]byte, error) {
 	return p.render("overview.html", frame{Title: "Images", Tab: "images", Live: true, Body: v})
 }
 
+// ExpiringWithin is how soon an expiry is said on the overview.
+const ExpiringWithin = 7 * 24 * time.Hour
+
 func (v *overview) count(o *Overview) {
 	v.Counted = o.Counts != nil
+	v.Expiring, v.Ending = int(o.Expiring), Filter{Expiring: ExpiringWithin.String()}.url("")
 	all := int64(0)
 	for _, n := range o.Counts {
 		all += n

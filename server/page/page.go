@@ -81,7 +81,7 @@ func imageURL(repo, tag, digest string) string {
 }
 
 // Filter says which images a list has; it is in the address.
-type Filter struct{ Query, State, Repo string }
+type Filter struct{ Query, State, Repo, Expiring string }
 
 // Any reports whether it leaves any out.
 func (f Filter) Any() bool { return f != Filter{} }
@@ -91,10 +91,13 @@ func (f Filter) QueryText() Text { return Text(f.Query) }
 func (f Filter) StateText() Text { return Text(f.State) }
 func (f Filter) RepoText() Text  { return Text(f.Repo) }
 
+// ExpiringText is the hours within which signatures expire.
+func (f Filter) ExpiringText() Text { return Text(f.Expiring) }
+
 // url is the list under f, from a place on.
 func (f Filter) url(after string) string {
 	q := url.Values{}
-	for name, value := range map[string]string{"q": f.Query, "state": f.State, "repo": f.Repo, "after": after} {
+	for name, value := range map[string]string{"q": f.Query, "state": f.State, "repo": f.Repo, "expiring": f.Expiring, "after": after} {
 		if value != "" {
 			q.Set(name, value)
 		}

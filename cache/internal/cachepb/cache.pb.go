@@ -40,7 +40,8 @@ type Ground struct {
 	Signers       []byte                 `protobuf:"bytes,1,opt,name=signers,proto3" json:"signers,omitempty"` // 16 bytes each
 	From          int64                  `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	Until         int64                  `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
-	Limit         uint32                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"` // reason code once until is reached
+	Limit         uint32                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`  // reason code once until is reached
+	Ends          int64                  `protobuf:"varint,1000,opt,name=ends,proto3" json:"ends,omitempty"` // when it ends by dates, where until is a revocation service's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -99,6 +100,13 @@ func (x *Ground) GetUntil() int64 {
 func (x *Ground) GetLimit() uint32 {
 	if x != nil {
 		return x.Limit
+	}
+	return 0
+}
+
+func (x *Ground) GetEnds() int64 {
+	if x != nil {
+		return x.Ends
 	}
 	return 0
 }
@@ -1483,12 +1491,13 @@ var File_cache_internal_cachepb_cache_proto protoreflect.FileDescriptor
 
 const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
-	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"b\n" +
+	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"w\n" +
 	"\x06Ground\x12\x18\n" +
 	"\asigners\x18\x01 \x01(\fR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xf3\x03\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x13\n" +
+	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xf3\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +

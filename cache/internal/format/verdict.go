@@ -59,7 +59,7 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 		v.Author = author(p.Author)
 	}
 	for _, g := range p.Grounds {
-		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit)}
+		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit), Ends: g.Ends}
 		if !Demands(g) {
 			ground.Signers = DecodeSigners(nil, g.Signers)
 		}
@@ -94,7 +94,7 @@ func EncodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (
 		}
 	}
 	for _, g := range v.Grounds {
-		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: EncodeCode(ReasonCodes, g.Limit)}
+		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: EncodeCode(ReasonCodes, g.Limit), Ends: g.Ends}
 		for _, s := range g.Signers {
 			pg.Signers = append(pg.Signers, s[:]...)
 		}
