@@ -186,7 +186,7 @@ func (s *Snapshot) Missing(repository string) (err error) {
 			if why, unlisted, err := s.get(format.InUnlisted, []byte(name)); err != nil {
 				return err
 			} else if unlisted {
-				if text := whyUnlisted(why); text != "" {
+				if text := storedText(why); text != "" {
 					return fmt.Errorf("%w: %s", ErrUnlisted, text)
 				}
 				return ErrUnlisted
@@ -293,17 +293,28 @@ func (s *Snapshot) Repositories(fn func(name string) error) (err error) {
 // of it reads unknown; there may be more in it.
 func (s *Snapshot) Unlisted(fn func(name, why string) error) (err error) {
 	format.Guard(&err, func() error {
-		return s.each(format.InUnlisted, nil, func(key, value []byte) error { return fn(string(key), whyUnlisted(value)) })
+		return s.each(format.InUnlisted, nil, func(key, value []byte) error { return fn(string(key), storedText(value)) })
 	})
 	return err
 }
 
-// whyUnlisted is the text of a value, which is 1 where there is none.
-func whyUnlisted(value []byte) string {
-	if len(value) < 2 {
+// storedText is the text of a value, which is 1 where there is none.
+func storedText(value []byte) string {
+	if string(value) == "\x01" {
 		return ""
 	}
 	return string(value)
+}
+
+// Newest returns the tag of the image that was written last in a repository; "" if that
+// is not known, or no tag names an image.
+func (s *Snapshot) Newest(repository string) (tag string, err error) {
+	format.Guard(&err, func() error {
+		value, _, err := s.get(format.InRepositories, []byte(repository))
+		tag = storedText(value)
+		return err
+	})
+	return tag, err
 }
 
 // HasRepository reports whether the cache knows the repository.

@@ -18,6 +18,9 @@ type Contents struct {
 	Stamp Stamp
 	// Tags are the ordinary ones. A tag that names two digests is absent.
 	Tags map[string]trust.Digest
+	// Newest is the tag of the image that was written last, which index.json has
+	// last; "" if no tag names an image.
+	Newest string
 	// Images are the manifests and indexes that are images, the children of
 	// indexes included, tagged or not.
 	Images map[trust.Digest]*Image

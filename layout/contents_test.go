@@ -246,3 +246,24 @@ func TestKnownDigestsAreNotOpened(t *testing.T) {
 		t.Errorf("opened %d, signatures %v", c.Opened, c.Signatures[a])
 	}
 }
+
+// The newest image is the last in index.json that a tag names, whatever the tags are
+// called; signatures and artifacts that come after it are none.
+func TestNewest(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	r.index()
+	if got := r.contents().Newest; got != "" {
+		t.Errorf("of nothing: %q", got)
+	}
+	a := r.push(image("a"), "z-first")
+	r.push(image("b"), "a-second")
+	r.push(simple("s"), sigTag(a))
+	r.push(image("c"))
+	if got := r.contents().Newest; got != "a-second" {
+		t.Errorf("newest is %q", got)
+	}
+	r.push(image("d"), "z-first") // names two digests now
+	if got := r.contents().Newest; got != "a-second" {
+		t.Errorf("newest is %q", got)
+	}
+}

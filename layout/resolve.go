@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"trust-worker/trust"
 )
@@ -53,9 +54,20 @@ func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error)
 	}
 	r.compare()
 	r.images()
+	r.newest()
 	r.signatures()
 	r.others()
 	return r.c, nil
+}
+
+// newest finds the tag that was written last. zot appends to index.json what is pushed.
+func (r *resolver) newest() {
+	for _, e := range slices.Backward(r.entries) {
+		if d, ok := r.c.Tags[e.tag]; ok && e.use == tagOrdinary && r.c.Images[d] != nil {
+			r.c.Newest = e.tag
+			return
+		}
+	}
 }
 
 // node is what is known of one digest in this repository.

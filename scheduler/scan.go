@@ -315,7 +315,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 
 // scanned makes the batch of a whole repository.
 func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work) result {
-	no, stamp := false, ""
+	no, stamp, newest := false, "", c.Newest
 	if c.Stamp != (layout.Stamp{}) && !c.Incomplete {
 		stamp = c.Stamp.String()
 	}
@@ -328,7 +328,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 		again: w,
 		batches: []store.Batch{{
 			Place: name, Kinds: kinds, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
-			Update: &store.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, AsOf: plan.asOf},
+			Update: &store.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, Newest: &newest, AsOf: plan.asOf},
 		}},
 		then: func(outdated bool) {
 			poke(s.wakeup)

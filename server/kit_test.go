@@ -312,9 +312,14 @@ func (w *world) claims(row *store.Row, name string, claims []claim) (facts []sto
 
 func (w *world) commit(repo string, tags map[string]trust.Digest, rows []store.Row, facts []store.Fact) {
 	w.t.Helper()
-	stamp := "stamp"
+	stamp, newest := "stamp", ""
+	for tag := range tags { // written last: the first by name, so that an order by names shows
+		if newest == "" || tag < newest {
+			newest = tag
+		}
+	}
 	_, err := w.d.store.Commit(store.Batch{Place: repo, SetTags: true, Complete: true, Tags: tags,
-		Update: &store.PlaceUpdate{Stamp: &stamp}, Rows: rows, Facts: facts})
+		Update: &store.PlaceUpdate{Stamp: &stamp, Newest: &newest}, Rows: rows, Facts: facts})
 	check(w.t, err)
 	check(w.t, w.d.store.Publish(context.Background()))
 }

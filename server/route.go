@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"strings"
 )
 
 // The paths that zot has.
@@ -81,7 +82,12 @@ func (s *Server) nowhere(w http.ResponseWriter, r *http.Request, mux *http.Serve
 		s.fail(w, r, refuse(rec.status, codeUnsupported, "this cannot be done here", "choose "+allow))
 		return
 	}
-	s.fail(w, r, refuse(http.StatusNotFound, codeNameUnknown, "there is nothing here", ""))
+	message, reason := "there is nothing here", ""
+	if strings.HasPrefix(r.URL.Path, "/v2/") { // zli asks for tags, referrers and the catalogue
+		message, reason = "this is the registry's own API, which the registry serves and trust-worker does not",
+			"ask the registry itself (zot, for example); of zot's API these are here: "+pathSearch+", "+pathCosign+", "+pathNotation+", "+pathDiscover
+	}
+	s.fail(w, r, refuse(http.StatusNotFound, codeNameUnknown, message, reason))
 }
 
 // statusOnly is a ResponseWriter that keeps the status and the header.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -302,4 +303,44 @@ func TestSearchWithoutCache(t *testing.T) {
 	w := sample(t)
 	check(t, os.Remove(filepath.Join(w.state, "published", "CURRENT")))
 	w.ask(`{ImageList(repo:""){Results{Tag}}}`).want(t, http.StatusServiceUnavailable, codeNoCache)
+}
+
+// A filter on what is not known of an image hides none: only children of an index say
+// what they are for.
+func TestSearchFilters(t *testing.T) {
+	w := sample(t)
+	found := func(query, filter string) string {
+		var got struct {
+			Data struct {
+				GlobalSearch struct {
+					Images []struct{ Tag string }
+					Repos  []struct{ Name string }
+				}
+			}
+		}
+		check(t, json.Unmarshal([]byte(w.ask(`{GlobalSearch(query:"`+query+`", filter:{`+filter+`}){Images{Tag} Repos{Name}}}`).body), &got))
+		var names []string
+		for _, img := range got.Data.GlobalSearch.Images {
+			names = append(names, img.Tag)
+		}
+		for _, repo := range got.Data.GlobalSearch.Repos {
+			names = append(names, repo.Name)
+		}
+		slices.Sort(names)
+		return strings.Join(names, " ")
+	}
+	all := found("", "")
+	if !strings.Contains(all, "library/multi") || !strings.Contains(all, "team/app") {
+		t.Fatalf("found %s", all)
+	}
+	for _, filter := range []string{`Os:["linux"]`, `Os:["windows"]`, `Os:["Linux"], Arch:["arm64/v8"]`} {
+		if got := found("", filter); got != all {
+			t.Errorf("%s: %s, want %s", filter, got, all)
+		}
+	}
+	for filter, want := range map[string]string{`Os:["linux"]`: "1.0 1.0-amd64", `Os:["windows"]`: "1.0-amd64", `Arch:["s390x"]`: "1.0-amd64"} {
+		if got := found("library/multi:", filter); got != want {
+			t.Errorf("%s: %s, want %s", filter, got, want)
+		}
+	}
 }

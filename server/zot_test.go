@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,4 +55,14 @@ func TestZotEvents(t *testing.T) {
 func TestZotEventsOff(t *testing.T) {
 	w := start(t, openUploads)
 	w.call("POST", pathAPI+"/events/zot", nil).want(t, 404)
+}
+
+// What zot's client asks of the registry's own API is answered with who serves it.
+func TestRegistryAPI(t *testing.T) {
+	w := start(t, nil)
+	for _, path := range []string{"/v2/", "/v2/_catalog", "/v2/team/app/tags/list", "/v2/team/app/manifests/1.0", "/v2/team/app/referrers/" + digestOf("x").String()} {
+		w.get(path).want(t, http.StatusNotFound, "this is the registry's own API", "ask the registry itself", pathSearch)
+	}
+	a := w.get("/else")
+	a.want(t, http.StatusNotFound, "there is nothing here")
 }

@@ -170,7 +170,7 @@ func (a *application) close(done bool) error {
 		}
 		return errors.Join(a.tx.Bucket(privPlaceIDs).Delete(format.Number(p.Id)), places.Delete(name))
 	}
-	unlisted, why, unsettled := p.Unlisted, p.Why, a.at.outdated
+	unlisted, why, newest, unsettled := p.Unlisted, p.Why, p.Newest, a.at.outdated
 	since := p.Unlisted && !a.at.unlisted // it cannot be listed since a part before this
 	if u := a.b.Update; u != nil && done {
 		if !since {
@@ -184,6 +184,7 @@ func (a *application) close(done bool) error {
 		}
 		unsettled = unsettled || u.Unsettled != nil && *u.Unsettled
 		setIf(&p.HasNotation, u.HasNotation)
+		setIf(&p.Newest, u.Newest)
 		if u.Stamp != nil && !since {
 			p.Stamp = []byte(*u.Stamp)
 		}
@@ -195,7 +196,7 @@ func (a *application) close(done bool) error {
 	if unsettled {
 		p.Unsettled, p.UnsettledAt = true, a.seq
 	}
-	if unlisted != p.Unlisted || why != p.Why {
+	if unlisted != p.Unlisted || why != p.Why || newest != p.Newest {
 		if err := a.changed(format.BucketRepositories, name); err != nil {
 			return err
 		}

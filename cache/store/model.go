@@ -178,9 +178,11 @@ type Batch struct {
 
 // PlaceUpdate changes a place's own fields; nil pointers leave them.
 type PlaceUpdate struct {
-	Stamp       *string
-	Unlisted    *bool
-	Why         string // it is unlisted, for people; at most maxWhy bytes are kept
+	Stamp    *string
+	Unlisted *bool
+	Why      string // it is unlisted, for people; at most maxWhy bytes are kept
+	// Newest is the tag of the image that was written last.
+	Newest      *string
 	Unsettled   *bool
 	HasNotation *bool
 	// AsOf is the Sequence when what has settled the place began to read its rows: it

@@ -32,11 +32,11 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 		}
 		places = append(places, placed{p.Id, string(k)})
 		if p.Unlisted {
-			if err := put(format.BucketUnlisted, k, format.Seal(k, whyUnlisted(&p))); err != nil {
+			if err := put(format.BucketUnlisted, k, format.Seal(k, textOr1(p.Why))); err != nil {
 				return err
 			}
 		}
-		return put(format.BucketRepositories, k, format.Seal(k, []byte{1}))
+		return put(format.BucketRepositories, k, format.Seal(k, textOr1(p.Newest)))
 	})
 	if err != nil {
 		return err
@@ -87,12 +87,12 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(format.BucketAuthors, k, bytes.Clone(v)) })
 }
 
-// whyUnlisted is the value of a repository that could not be listed.
-func whyUnlisted(p *cachepb.Place) []byte {
-	if p.Why == "" {
+// textOr1 is a value that is there, with or without a text.
+func textOr1(text string) []byte {
+	if text == "" {
 		return []byte{1}
 	}
-	return []byte(p.Why)
+	return []byte(text)
 }
 
 func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyChoice, put format.PutFunc) error {
@@ -110,10 +110,10 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 		}
 		listed, unlisted := tombstone, tombstone
 		if ok {
-			listed = format.Seal(key, []byte{1})
+			listed = format.Seal(key, textOr1(p.Newest))
 		}
 		if ok && p.Unlisted {
-			unlisted = format.Seal(key, whyUnlisted(&p))
+			unlisted = format.Seal(key, textOr1(p.Why))
 		}
 		if err := put(format.BucketUnlisted, key, unlisted); err != nil {
 			return err

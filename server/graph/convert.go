@@ -12,7 +12,7 @@ func some[T any](v T) *T { return &v }
 // summaryOf is an image in zot's form.
 func summaryOf(img *cache.Image) *ImageSummary {
 	s := &ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.DigestText()), MediaType: some(img.MediaType),
-		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: referrersOf(img.SignatureInfo),
+		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: []*Referrer{},
 		IsDeletable: some(false)}
 	for i := range img.Manifests {
 		s.Manifests = append(s.Manifests, manifestOf(&img.Manifests[i]))
@@ -29,7 +29,7 @@ const (
 
 func manifestOf(m *cache.Manifest) *ManifestSummary {
 	return &ManifestSummary{Digest: some(m.DigestText()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
-		Platform: platformOf(m.Platform), Referrers: referrersOf(m.SignatureInfo)}
+		Platform: platformOf(m.Platform), Referrers: []*Referrer{}}
 }
 
 // platformOf splits "linux/arm64/v8"; zot puts the variant into the architecture.
@@ -62,33 +62,6 @@ func byTool(sigs []cache.Signature) func(yield func(int) bool) {
 			}
 		}
 	}
-}
-
-// artifactTypes are those that the tools give to their signatures.
-var artifactTypes = map[trust.Format]string{
-	trust.SimpleSigning: "application/vnd.dev.cosign.artifact.sig.v1+json",
-	trust.Bundle:        "application/vnd.dev.sigstore.bundle.v0.3+json",
-	trust.JWS:           "application/vnd.cncf.notary.signature",
-	trust.COSE:          "application/vnd.cncf.notary.signature",
-}
-
-// referrersOf lists the signature manifests, each once.
-func referrersOf(sigs []cache.Signature) []*Referrer {
-	out := []*Referrer{}
-	seen := map[trust.Digest]bool{}
-	for i := range byTool(sigs) {
-		sig := &sigs[i]
-		if seen[sig.Digest] {
-			continue
-		}
-		seen[sig.Digest] = true
-		r := &Referrer{Digest: some(sig.Digest.String()), MediaType: some("application/vnd.oci.image.manifest.v1+json"), Annotations: []*Annotation{}}
-		if t := artifactTypes[sig.Format]; t != "" {
-			r.ArtifactType = some(t)
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // repoOf is a repository in zot's form. newest may be nil.

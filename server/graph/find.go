@@ -109,13 +109,16 @@ func words(list []*string) (out []string) {
 	return out
 }
 
+// runsOn reports whether an image is for one of the systems and architectures. What a
+// manifest is for stands in an index alone, or in the config, which is not read: one
+// that is not known is not left out, as zot's filters could not find it otherwise.
 func runsOn(img *cache.Image, systems, archs []string) bool {
 	if len(systems) == 0 && len(archs) == 0 {
 		return true
 	}
 	return slices.ContainsFunc(img.Manifests, func(m cache.Manifest) bool {
 		p := platformOf(strings.ToLower(m.Platform))
-		return p != nil && (len(systems) == 0 || slices.Contains(systems, *p.Os)) &&
+		return p == nil || (len(systems) == 0 || slices.Contains(systems, *p.Os)) &&
 			(len(archs) == 0 || slices.Contains(archs, *p.Arch))
 	})
 }

@@ -195,7 +195,7 @@ func (r *request) withDigest(part string) ([]ref, error) {
 	}
 	var found []ref
 	for _, x := range all {
-		match := strings.Contains(x.digest.String(), part)
+		match := matches(x.digest.String(), part)
 		if !match {
 			if err := r.look(); err != nil {
 				return nil, err
@@ -204,13 +204,18 @@ func (r *request) withDigest(part string) ([]ref, error) {
 			if err != nil && !errors.Is(err, cache.ErrNotFound) {
 				return nil, err
 			}
-			match = err == nil && slices.ContainsFunc(img.Manifests, func(m cache.Manifest) bool { return strings.Contains(m.Digest.String(), part) })
+			match = err == nil && slices.ContainsFunc(img.Manifests, func(m cache.Manifest) bool { return matches(m.DigestText(), part) })
 		}
 		if match {
 			found = append(found, x)
 		}
 	}
 	return found, nil
+}
+
+// matches reports whether a digest contains the part that is searched for.
+func matches(digest, part string) bool {
+	return strings.Contains(digest, strings.ToLower(strings.TrimSpace(part)))
 }
 
 // candidates are the tags that withDigest looks at: for a whole digest those of

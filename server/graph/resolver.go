@@ -44,7 +44,16 @@ func (query) ImageListForDigest(ctx context.Context, id string, p *PageInput) (*
 		if err != nil {
 			return nil, err
 		}
-		return r.images(refs, p)
+		out, err := r.images(refs, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, img := range out.Results { // of an index only what matches, as in zot
+			if !matches(*img.Digest, id) {
+				img.Manifests = slices.DeleteFunc(img.Manifests, func(m *ManifestSummary) bool { return !matches(*m.Digest, id) })
+			}
+		}
+		return out, nil
 	})
 }
 
@@ -82,7 +91,7 @@ func (r *request) repos(names []string, p *PageInput) ([]*RepoSummary, *PageInfo
 		if err != nil {
 			return nil, nil, err
 		}
-		newest, err := r.newest(refs)
+		newest, err := r.newest(name, refs)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -91,17 +100,18 @@ func (r *request) repos(names []string, p *PageInput) ([]*RepoSummary, *PageInfo
 	return out, info, nil
 }
 
-// newest is the image with the tag latest, else with the last tag by name: when
-// an image was made is not known here.
-func (r *request) newest(refs []ref) (*cache.Image, error) {
-	if len(refs) == 0 {
+// newest is the image that was written last, nil if there is none. When an image was
+// built, which is what zot goes by, is not known here.
+func (r *request) newest(repo string, refs []ref) (*cache.Image, error) {
+	tag, err := r.snap.Newest(repo)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(refs, func(x ref) bool { return x.tag == tag })
+	if i < 0 {
 		return nil, nil
 	}
-	x := refs[len(refs)-1]
-	if i := slices.IndexFunc(refs, func(x ref) bool { return x.tag == "latest" }); i >= 0 {
-		x = refs[i]
-	}
-	img, err := r.image(x)
+	img, err := r.image(refs[i])
 	if errors.Is(err, cache.ErrNotFound) {
 		return nil, nil
 	}
@@ -119,7 +129,7 @@ func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, erro
 		if err != nil {
 			return nil, err
 		}
-		newest, err := r.newest(refs)
+		newest, err := r.newest(repo, refs)
 		if err != nil {
 			return nil, err
 		}
@@ -131,23 +141,18 @@ func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, erro
 	})
 }
 
-func (query) Referrers(ctx context.Context, repo, digest string, types []string) ([]*Referrer, error) {
+func (query) Referrers(ctx context.Context, repo, digest string, _ []string) ([]*Referrer, error) {
 	return within(ctx, func(r *request) ([]*Referrer, error) {
 		d, err := trust.ParseDigest(digest)
 		if err != nil {
 			return nil, clientError("the digest is not of the form sha256: and 64 hex digits")
 		}
-		img, err := r.image(ref{repo: repo, digest: d})
-		if errors.Is(err, cache.ErrNotFound) {
-			return []*Referrer{}, nil // as zot: nothing refers to it
-		}
-		if err != nil {
+		// What refers to it but its signatures is not known here, and zot counts no
+		// signature among the referrers.
+		if _, err := r.image(ref{repo: repo, digest: d}); err != nil && !errors.Is(err, cache.ErrNotFound) {
 			return nil, err
 		}
-		wanted := slices.DeleteFunc(slices.Clone(types), func(t string) bool { return t == "" })
-		return slices.DeleteFunc(referrersOf(img.SignatureInfo), func(x *Referrer) bool {
-			return len(wanted) > 0 && !slices.Contains(wanted, deref(x.ArtifactType))
-		}), nil
+		return []*Referrer{}, nil
 	})
 }
 

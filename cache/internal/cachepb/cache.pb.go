@@ -1390,6 +1390,7 @@ type Place struct {
 	Unfiled       int64                  `protobuf:"varint,8,opt,name=unfiled,proto3" json:"unfiled,omitempty"`                            // facts that the index has no room for
 	UnsettledAt   uint64                 `protobuf:"varint,9,opt,name=unsettled_at,json=unsettledAt,proto3" json:"unsettled_at,omitempty"` // the sequence of the commit that last said so
 	Why           string                 `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`                                    // it is unlisted, for people
+	Newest        string                 `protobuf:"bytes,11,opt,name=newest,proto3" json:"newest,omitempty"`                              // tag of the image that was written last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1483,6 +1484,13 @@ func (x *Place) GetUnsettledAt() uint64 {
 func (x *Place) GetWhy() string {
 	if x != nil {
 		return x.Why
+	}
+	return ""
+}
+
+func (x *Place) GetNewest() string {
+	if x != nil {
+		return x.Newest
 	}
 	return ""
 }
@@ -1629,7 +1637,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\asubject\x18\x04 \x01(\fR\asubject\x127\n" +
 	"\bchildren\x18\x05 \x03(\v2\x1b.trustworker.cache.v1.ChildR\bchildren\x12\x1c\n" +
 	"\tambiguous\x18\x06 \x01(\bR\tambiguous\x12\x18\n" +
-	"\askipped\x18\a \x01(\x03R\askipped\"\xf5\x01\n" +
+	"\askipped\x18\a \x01(\x03R\askipped\"\x8d\x02\n" +
 	"\x05Place\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\fR\x05stamp\x12\x1a\n" +
@@ -1640,7 +1648,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\aunfiled\x18\b \x01(\x03R\aunfiled\x12!\n" +
 	"\funsettled_at\x18\t \x01(\x04R\vunsettledAt\x12\x10\n" +
 	"\x03why\x18\n" +
-	" \x01(\tR\x03whyJ\x04\b\x05\x10\x06B%Z#trust-worker/cache/internal/cachepbb\x06proto3"
+	" \x01(\tR\x03why\x12\x16\n" +
+	"\x06newest\x18\v \x01(\tR\x06newestJ\x04\b\x05\x10\x06B%Z#trust-worker/cache/internal/cachepbb\x06proto3"
 
 var (
 	file_cache_internal_cachepb_cache_proto_rawDescOnce sync.Once

@@ -43,7 +43,7 @@ const (
 //	images        repository NUL digest (32 bytes)   → Image
 //	tags          repository NUL tag                 → digest (32 bytes)
 //	digests       digest (32 bytes) repository       → 1
-//	repositories  repository                         → 1
+//	repositories  repository                         → tag of the image that was written last, or 1
 //	authors       hash of the text (16 bytes)        → text
 //	unlisted      repository                         → why, for people, or 1
 //	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
