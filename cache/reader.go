@@ -126,7 +126,7 @@ func (r *Reader) acquire() (*generation, error) {
 			return nil, format.ErrNoCache // also when one is open: it was withdrawn
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", format.ErrNoCache, err)
+			return nil, fmt.Errorf("%w: %w", format.ErrNoCache, &fs.PathError{Op: "read", Path: r.link, Err: err})
 		}
 		if g, err := r.reuse(buf[:n]); g != nil || err != nil {
 			return g, err

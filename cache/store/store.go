@@ -206,7 +206,7 @@ func (s *Store) open() error {
 // file system that is not mounted must not be made elsewhere silently.
 func makeDir(dir string, mode fs.FileMode) error {
 	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make state directory: %w (choose another with --state)", err)
+		return fmt.Errorf("make state directory: %w", err)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func TestPermissionAdvice(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := userName(uint32(os.Getuid()))
-	if got := permissionAdvice(denied); got != "the user "+owner+" may read "+filepath.Dir(path)+": sudo -u "+owner+" trust-worker …" {
+	if got := permissionAdvice(denied); got != filepath.Dir(path)+" belongs to the user "+owner+": sudo -u "+owner+" trust-worker …" {
 		t.Error(got)
 	}
 	for _, err := range []error{nil, errors.New("x"), &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}} {
@@ -35,6 +35,9 @@ func TestPermissionAdvice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := permissionAdvice(denied); !strings.Contains(got, "the group 54321 may read") || !strings.Contains(got, "sudo usermod -aG 54321 $USER") {
+		t.Error(got)
+	}
+	if got := permissionAdvice(&writeDenied{denied}); strings.Contains(got, "usermod") || !strings.HasSuffix(got, "--state") {
 		t.Error(got)
 	}
 	if got := messageOf(denied); !strings.Contains(got, "usermod") {

@@ -325,7 +325,7 @@ func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, e
 	}})
 	s.anew = s.anew && err != nil // once
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w; run as a user that may write there, or choose another --state", err)
+		return nil, &writeDenied{err}
 	}
 	return store, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -110,6 +111,8 @@ func answerError(err error, ref imageref.Ref) error {
 			hint = "; a digest is given with all its digits: --no-trunc shows them"
 		}
 		return &codeError{trust.ExitNotFound, fmt.Errorf("%s is not in the cache%s", name, hint)}
+	case errors.Is(err, fs.ErrPermission):
+		return &codeError{trust.ExitUndecided, fmt.Errorf("unknown (no-cache): %w", err)}
 	case errors.Is(err, cache.ErrNoCache):
 		return &codeError{trust.ExitUndecided, fmt.Errorf("unknown (no-cache): %w; is the daemon running?", err)}
 	case errors.Is(err, cache.ErrDamaged):

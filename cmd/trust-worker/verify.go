@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -42,6 +44,9 @@ Exit codes are those of get.`,
 			}
 			if errors.Is(err, cache.ErrNotFound) {
 				return &codeError{trust.ExitNotFound, errors.New(args[0] + " is not in storage")}
+			}
+			if errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("%s: %w", args[0], &fs.PathError{Op: "read", Path: filepath.Join(s.root, ref.Name, "index.json"), Err: fs.ErrPermission})
 			}
 			if err != nil {
 				return err
