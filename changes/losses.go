@@ -37,7 +37,11 @@ func (l *losses) tell(list []Change) {
 		case !c.Kind.Lost() || c.Kind == SignerRemoved:
 		case c.Count > 0:
 			if c.Turned > 0 {
-				l.log.Warn("images are no longer trusted", append(l.signer(c), "images", c.Turned, "why", string(c.Kind))...)
+				attrs := []any{"images", c.Turned}
+				if c.Repository != "" {
+					attrs = append(attrs, "repository", c.Repository)
+				}
+				l.log.Warn("images are no longer trusted", append(attrs, l.why(c)...)...)
 			}
 		case c.Repository == "" || c.Was != string(trust.Trusted) || c.State == string(trust.Trusted) || told[image]:
 		case !l.limit.AllowN(c.Time, 1):
@@ -55,20 +59,23 @@ func (l *losses) tell(list []Change) {
 			} else {
 				attrs = append(attrs, "state", c.State)
 			}
-			if c.Reason != "" {
-				attrs = append(attrs, "reason", string(c.Reason))
-			}
-			l.log.Warn("image is no longer trusted", append(attrs, l.signer(c)...)...)
+			l.log.Warn("image is no longer trusted", append(attrs, l.why(c)...)...)
 		}
 	}
-	if l.more > 0 && len(list) > 0 && l.limit.AllowN(list[0].Time, 1) {
+	if l.more > 0 { // at most once for each look
 		l.log.Warn("more images are no longer trusted; the journal of changes names them", "images", l.more)
 		l.more = 0
 	}
 }
 
-func (l *losses) signer(c *Change) []any {
-	attrs := []any{"tool", string(c.Tool), "signer", c.Signer.String()}
+// why is the reason and the signer of a change, as far as it has them.
+func (l *losses) why(c *Change) (attrs []any) {
+	if c.Reason != "" {
+		attrs = append(attrs, "reason", string(c.Reason))
+	}
+	if c.Tool != "" {
+		attrs = append(attrs, "tool", string(c.Tool), "signer", c.Signer.String())
+	}
 	if c.Store != "" {
 		attrs = append(attrs, "store", c.Store)
 	}

@@ -42,6 +42,9 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 		return // the first load; the line about what is in force has the numbers
 	}
 	before, after := heldBy(was), heldBy(is)
+	isAt := func(path string) func(verifier.Refusal) bool {
+		return func(r verifier.Refusal) bool { return r.Path == path }
+	}
 	isRefused := func(path string) func(verifier.Refusal) bool {
 		return func(r verifier.Refusal) bool { return r.Path == path && !r.Grace }
 	}
@@ -51,8 +54,11 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 			return
 		}
 		attrs := []any{"path", path}
-		for _, signer := range signers {
+		for _, signer := range signers[:min(len(signers), 10)] {
 			attrs = append(attrs, "signer", signer.Fingerprint.String())
+		}
+		if more := len(signers) - 10; more > 0 {
+			attrs = append(attrs, "more", more)
 		}
 		s.log.Log(context.Background(), level, message, attrs...)
 	}
@@ -70,10 +76,15 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 			line(slog.LevelInfo, "trust file replaced", path, now)
 		}
 	}
+	for _, r := range refused {
+		if _, loaded := after[r.Path]; !loaded && !slices.ContainsFunc(s.refused, isAt(r.Path)) && before[r.Path] == nil {
+			line(slog.LevelInfo, "trust file removed; it was refused", r.Path, nil)
+		}
+	}
 	for _, path := range slices.Sorted(maps.Keys(after)) {
-		switch _, known := before[path]; {
-		case known && slices.ContainsFunc(refused, func(r verifier.Refusal) bool { return r.Path == path }) &&
-			!slices.ContainsFunc(s.refused, func(r verifier.Refusal) bool { return r.Path == path }):
+		switch was, known := before[path]; {
+		case known && !slices.Equal(was, after[path]): // said above
+		case known && slices.ContainsFunc(refused, isAt(path)) && !slices.ContainsFunc(s.refused, isAt(path)):
 			line(slog.LevelInfo, "trust file mended", path, nil) // within its grace
 		case known:
 		case slices.ContainsFunc(refused, isRefused(path)):

@@ -79,4 +79,10 @@ func TestTrustFilesInTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(`INFO msg="trust file removed" path=_cosign/second.pub signer=` + printB)
+	put("bad.pub", []byte("hello"))
+	says(`WARN msg="trust file refused" path=_cosign/bad.pub`)
+	if err := os.Remove(filepath.Join(dir, "bad.pub")); err != nil {
+		t.Fatal(err)
+	}
+	says(`INFO msg="trust file removed; it was refused" path=_cosign/bad.pub`)
 }

@@ -153,7 +153,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 			s.agenda.add(i, bulk, func(w *work) { w.scan = true }) // the turn finds it gone
 			continue
 		}
-		if !p.Unlisted {
+		if !p.Unlisted || p.Why != why(p.Name, cause) {
 			if err := s.unlist(p.Name, cause); err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"trust-worker/cache"
 	"trust-worker/trust"
@@ -55,7 +54,7 @@ type lists interface {
 	TagsAfter(repository, tag string, fn func(tag string, d trust.Digest) error) error
 	DigestsFrom(repository string, first trust.Digest, fn func(d trust.Digest, alone bool) error) error
 	Image(repository string, d trust.Digest) (cache.Image, error)
-	Expirations(repository string, d trust.Digest) ([]cache.Expiration, time.Time, error)
+	Expirations(repository string, d trust.Digest) (cache.Expirations, error)
 }
 
 // signaturesPerRead is how many signatures of an image cost as much as reading it.
@@ -165,11 +164,12 @@ func (p *pager) image(at cursor, d trust.Digest) error {
 	p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead
 	wanted := p.filter.wants(&img)
 	if by := p.filter.expiring; wanted && !by.IsZero() {
-		list, _, err := p.snap.Expirations(at.repo, d)
+		p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead // again
+		e, err := p.snap.Expirations(at.repo, d)
 		if err != nil {
 			return err
 		}
-		wanted = len(list) > 0 && list[0].Until.Before(by)
+		wanted = len(e.First) > 0 && e.First[0].Until.Before(by)
 	}
 	if wanted {
 		p.page.Images = append(p.page.Images, img)

@@ -263,14 +263,8 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	best := refuse(SignerRemoved)
 	for i := range v.Grounds {
 		g := &v.Grounds[i]
-		if !f.signersInForce(repository, t, g) {
+		if !f.usable(repository, t, g) {
 			continue
-		}
-		if slices.ContainsFunc(g.Signers, func(id SignerID) bool {
-			_, lacks := f.lacks(repository, t, f.signers[id].Signer.StoreType, SignerRemoved)
-			return lacks
-		}) {
-			continue // notation verify fails then, whatever its other stores hold
 		}
 		d := f.describe(t, v, g)
 		if reason := g.outside(now.Unix()); reason != "" {
@@ -326,6 +320,16 @@ func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
 		d.Until = time.Unix(g.Until, 0).UTC()
 	}
 	return d
+}
+
+// usable reports whether all that a ground asks for is in force, its dates apart: its
+// signers, and no trust store of their types that the statement names and that is
+// missing, since notation verify fails then, whatever its other stores hold.
+func (f *InForce) usable(repository string, t Tool, g *Ground) bool {
+	return f.signersInForce(repository, t, g) && !slices.ContainsFunc(g.Signers, func(id SignerID) bool {
+		_, lacks := f.lacks(repository, t, f.signers[id].Signer.StoreType, SignerRemoved)
+		return lacks
+	})
 }
 
 // signersInForce reports whether every signer of g is held by its directory

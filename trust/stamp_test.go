@@ -34,7 +34,7 @@ func TestTheTimeStampThatWouldCount(t *testing.T) {
 	}{
 		{"named", terms([]string{"ca:acme", "tsa:t"}, false), []Ground{plain, stamped}, "", Trusted, ""},
 		{"not named", terms([]string{"ca:acme"}, false), []Ground{plain, stamped}, "", Expired, `would count if the statement "a" named the trust store tsa:t`},
-		{"left", terms([]string{"ca:acme"}, true), []Ground{plain, stamped}, "", Expired, "would count if the trust store tsa:t still held"},
+		{"left and not named", terms([]string{"ca:acme"}, true), []Ground{plain, stamped}, "", Expired, `named the trust store tsa:t, and that still held`},
 		{"over by itself", terms([]string{"ca:acme"}, false), []Ground{plain, over}, "", Expired, ""},
 		{"no good", terms([]string{"ca:acme"}, false), []Ground{plain}, "its time stamp does not count", Expired, "its time stamp does not count"},
 		{"no good, and still valid", terms([]string{"ca:acme"}, false), []Ground{{Signers: plain.Signers}}, "its time stamp does not count", Trusted, ""},

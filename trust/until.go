@@ -13,7 +13,7 @@ func (f *InForce) TrustedUntil(repository string, t Tool, v *Verdict, now time.T
 		for i := range v.Grounds {
 			g := &v.Grounds[i]
 			end := g.dates()
-			if g.From != 0 && g.From > at || end != 0 && end <= at || !f.signersInForce(repository, t, g) {
+			if g.From != 0 && g.From > at || end != 0 && end <= at || !f.usable(repository, t, g) {
 				continue
 			}
 			if end == 0 {

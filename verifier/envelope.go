@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/cose"
@@ -226,24 +227,31 @@ func (c *claims) target() (ocispec.Descriptor, fault) {
 // or one that it marks critical and that only a plugin could process; "" if there is
 // none. Plugins are never run, and notation-go passes over the latter in silence.
 func needsPlugin(info *signature.SignerInfo) string {
+	found := "" // they come in no order
 	for _, a := range info.SignedAttributes.ExtendedAttributes {
-		if a.Critical || a.Key == nverifier.HeaderVerificationPlugin {
-			return cmp.Or(fmt.Sprint(a.Key), "critical attribute without a name")
+		switch name := cmp.Or(fmt.Sprint(a.Key), "critical attribute without a name"); {
+		case a.Key == nverifier.HeaderVerificationPlugin:
+			return nverifier.HeaderVerificationPlugin
+		case a.Critical && (found == "" || name < found):
+			found = name
 		}
 	}
-	return ""
+	return found
 }
 
 // integrityFault says why notation-core-go refuses an envelope with err: for an
-// algorithm, for a certificate of its chain, or else since it is malformed. chain is
-// nil where that is not known; it may cost the chain's verification.
-func integrityFault(err error, chain []*x509.Certificate) fault {
+// algorithm, for a certificate of its chain, or else since it is malformed. info is
+// nil where it is not known; with it this may cost the chain's verification. What
+// notation-core-go says of headers is not kept: it goes through maps, and the text
+// differs from one time to the next.
+func integrityFault(err error, info *signature.SignerInfo) fault {
 	if ua := (*signature.UnsupportedSignatureAlgoError)(nil); errors.As(err, &ua) {
 		return faultf(trust.UnsupportedAlgorithm, "%s", libraryText(err))
 	}
-	if len(chain) == 0 {
-		return faultf(trust.Malformed, "the envelope: %s", libraryText(err))
+	if info == nil || len(info.CertificateChain) == 0 {
+		return faultf(trust.Malformed, "the envelope cannot be read, or lacks a header that notation needs")
 	}
+	chain := info.CertificateChain
 	switch p := chain[0].PublicKey.(type) {
 	case *rsa.PublicKey:
 		switch bits := p.Size() * 8; {
@@ -265,8 +273,15 @@ func integrityFault(err error, chain []*x509.Certificate) fault {
 			return faultf(trust.UnsupportedAlgorithm, "the certificate %.120q is signed with %s", subjectText(c), c.SignatureAlgorithm)
 		}
 	}
-	if err := nx509.ValidateCodeSigningCertChain(chain, nil); err != nil {
+	var at *time.Time // that scheme asks for it (signature-specification, "Signing Scheme")
+	if info.SignedAttributes.SigningScheme == signature.SigningSchemeX509SigningAuthority {
+		at = &info.SignedAttributes.SigningTime
+	}
+	if err := nx509.ValidateCodeSigningCertChain(chain, at); err != nil {
 		return faultf(trust.CertificateInvalid, "%s", libraryText(err))
 	}
-	return faultf(trust.Malformed, "the envelope: %s", libraryText(err))
+	if broken := (*signature.SignatureIntegrityError)(nil); errors.As(err, &broken) {
+		return faultf(trust.Malformed, "the signature does not verify under the certificate that came with it")
+	}
+	return faultf(trust.Malformed, "notation refuses the envelope's headers")
 }

@@ -120,11 +120,11 @@ func stranger(mediaType string, blob []byte) fault {
 	if _, err = env.Verify(); err == nil {
 		return fault{reason: trust.NoTrustedKey}
 	}
-	var chain []*x509.Certificate
-	if content, err := parseOnly(env).Content(); err == nil {
-		chain = content.SignerInfo.CertificateChain
+	content, parseErr := parseOnly(env).Content()
+	if parseErr != nil {
+		return integrityFault(err, nil)
 	}
-	return integrityFault(err, chain)
+	return integrityFault(err, &content.SignerInfo)
 }
 
 func (s *Subject) descriptor() ocispec.Descriptor {
@@ -280,7 +280,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor) {
 func (e *examination) stampFault(together *run) fault {
 	switch {
 	case len(e.claims.stamp) == 0:
-		return faultf(trust.TimestampInvalid, "the statement %.80q wants a time stamp, and there is none", e.statement.name)
+		return faultf(trust.TimestampInvalid, "the trust policy wants a time stamp, and there is none")
 	case together == nil:
 		return faultf(trust.TimestampInvalid, "no tsa trust store holds a certificate")
 	}
@@ -338,7 +338,7 @@ func (e *examination) identityFault(run *run) fault {
 	if why := unmatchable(leaf); why != "" {
 		more = "; notation matches such a subject with no identity but *, since " + why
 	}
-	return faultf(trust.IdentityNotTrusted, "the statement %.60q does not name the subject %.160q%s", e.statement.name, subjectText(leaf), more)
+	return faultf(trust.IdentityNotTrusted, "the trust policy does not name the subject %.160q%s", subjectText(leaf), more)
 }
 
 // accept reads the results of a run that found the signer authentic, and records

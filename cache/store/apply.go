@@ -175,8 +175,12 @@ func (a *application) close(done bool) error {
 	if u := a.b.Update; u != nil && done {
 		if !since {
 			setIf(&p.Unlisted, u.Unlisted)
-			if p.Why = ""; p.Unlisted {
+			switch {
+			case u.Unlisted == nil:
+			case p.Unlisted:
 				p.Why = strings.ToValidUTF8(u.Why[:min(len(u.Why), maxWhy)], "")
+			default:
+				p.Why = ""
 			}
 		}
 		if u.Unsettled != nil && (*u.Unsettled || p.UnsettledAt <= u.AsOf) {

@@ -40,7 +40,14 @@ func recountAll(snap *cache.Snapshot, at time.Time, published map[string]string)
 			if !snap.InForce().Enabled(format.DecodeCode(format.ToolCodes, sig.Tool)) {
 				continue
 			}
-			for _, v := range sig.Verdicts {
+			for layer, v := range sig.Verdicts {
+				if slices.ContainsFunc(d.After, func(s cache.Signature) bool {
+					return s.IsTrusted && s.Layer == layer && string(s.Digest[:]) == string(sig.Digest)
+				}) {
+					if end := endOf(snap.InForce(), d.Repository, format.DecodeCode(format.ToolCodes, sig.Tool), v, at); end != 0 {
+						c.Ends[end/86_400]++
+					}
+				}
 				rests := map[trust.SignerID]bool{}
 				for _, g := range v.Grounds {
 					for _, id := range format.DecodeSigners(nil, g.Signers) {
@@ -54,6 +61,23 @@ func recountAll(snap *cache.Snapshot, at time.Time, published map[string]string)
 		}
 		return nil
 	})
+}
+
+// endOf is the first date at which a verdict that is trusted at a time is so no more, 0 if
+// there is none: by asking at each of its dates.
+func endOf(f *trust.InForce, repository string, tool trust.Tool, p *cachepb.Verdict, at time.Time) int64 {
+	v := format.DecodeVerdict(p, func([]byte) string { return "" })
+	var dates []int64
+	for _, g := range v.Grounds {
+		dates = append(dates, g.From, g.Until)
+	}
+	slices.Sort(dates)
+	for _, date := range dates {
+		if date > at.Unix() && f.Decide(repository, tool, &v, time.Unix(date, 0)).Status != trust.Trusted {
+			return date
+		}
+	}
+	return 0
 }
 
 // What is published is what rendering all of the private store gives, and whoever adds

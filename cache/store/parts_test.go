@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,5 +184,40 @@ func TestASignerBetweenTwoParts(t *testing.T) {
 	}
 	if facts[true] == 0 || facts[false] == 0 {
 		t.Errorf("facts kept and left out: %v", facts)
+	}
+}
+
+// Why a repository could not be listed stays until it can be, whatever else is said of
+// it, and readers see it.
+func TestWhyItCouldNotBeListed(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	setTrust(t, s, inForce(keyA))
+	yes, no := true, false
+	seen := func() string {
+		t.Helper()
+		if err := s.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := s.Place("app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Why
+	}
+	mustCommit(t, s, Batch{Place: "app", Update: &PlaceUpdate{Unlisted: &yes, Why: "permission denied"}})
+	if got := seen(); got != "permission denied" {
+		t.Errorf("why: %q", got)
+	}
+	mustCommit(t, s, Batch{Place: "app", Update: &PlaceUpdate{Unsettled: &yes}})
+	if got := seen(); got != "permission denied" {
+		t.Errorf("after another update: %q", got)
+	}
+	mustCommit(t, s, Batch{Place: "app", Update: &PlaceUpdate{Unlisted: &yes, Why: strings.Repeat("x", 1000)}})
+	if got := seen(); len(got) != maxWhy {
+		t.Errorf("%d bytes are kept", len(got))
+	}
+	mustCommit(t, s, Batch{Place: "app", Update: &PlaceUpdate{Unlisted: &no}})
+	if got := seen(); got != "" {
+		t.Errorf("listed again: %q", got)
 	}
 }

@@ -109,7 +109,7 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 	if err != nil {
 		return err
 	}
-	found := s.findConfig()
+	found := s.findConfig(explicit["zot-config"])
 	byHand := explicit["root"]
 	for _, source := range []struct {
 		path   string
@@ -122,8 +122,11 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 		if err != nil {
 			return err
 		}
-		if found && source.strict && byHand { // another storage than that file's: its answers are elsewhere too
-			delete(values.flags, "state")
+		if found && source.strict && byHand && !sameDirectory(s.root, values.flags["root"].text) {
+			// Another storage than that file's: its answers and its keys are elsewhere too.
+			for _, name := range []string{"state", "cosign-dir", "notation-dir"} {
+				delete(values.flags, name)
+			}
 			values.subPaths = nil
 		}
 		names := make([]string, 0, len(values.flags))
@@ -153,18 +156,31 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 var defaultConfig = "/etc/trust-worker/config.yaml"
 
 // findConfig settles which configuration file is read: the one that is named, none for
-// the name "none", else the default one if it is there. It reports whether it is that.
-func (s *settings) findConfig() (found bool) {
-	switch s.config {
-	case "none":
+// the name "none", else the default one if it is there and zot's own file is not named
+// instead. It reports whether it is the default one.
+func (s *settings) findConfig(zots bool) (found bool) {
+	switch {
+	case s.config == "none":
 		s.config = ""
-	case "":
+	case s.config == "" && !zots:
 		if _, err := os.Stat(defaultConfig); err == nil || !errors.Is(err, fs.ErrNotExist) {
 			s.config = defaultConfig
 			return true
 		}
 	}
 	return false
+}
+
+// sameDirectory reports whether two names lead to one directory.
+func sameDirectory(a, b string) bool {
+	fa, errA := os.Stat(a)
+	fb, errB := os.Stat(b)
+	if errA != nil || errB != nil {
+		absA, _ := filepath.Abs(a)
+		absB, _ := filepath.Abs(b)
+		return a != "" && b != "" && absA == absB
+	}
+	return os.SameFile(fa, fb)
 }
 
 func envName(flag string) string {

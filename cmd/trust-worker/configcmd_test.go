@@ -124,8 +124,8 @@ file, the file over the default. The environment variable of ` + "`--scan-interv
 Unknown keys, wrong types and contradictions are errors that name file, line and column; ` + "`trust-worker config check --config FILE`" + ` finds them, and shows what
 all settings come to and from where. ` + "`trust-worker config schema`" + ` prints the JSON Schema, for editors.
 
-Without ` + "`--config`" + `, ` + "`/etc/trust-worker/config.yaml`" + ` is read if it is there; ` + "`--config none`" + ` leaves it alone. With a ` + "`--root`" + ` given by hand (or ` + "`TRUST_WORKER_ROOT`" + `) that file's
-` + "`trustWorker.state`" + ` and ` + "`storage.subPaths`" + ` are not taken: they belong to another storage. ` + "`demo`" + ` never reads it.
+Without ` + "`--config`" + `, ` + "`/etc/trust-worker/config.yaml`" + ` is read if it is there; ` + "`--config none`" + ` leaves it alone. With a ` + "`--root`" + ` given by hand (or ` + "`TRUST_WORKER_ROOT`" + `) that is not the file's, the
+file's state directory, trust directories and ` + "`storage.subPaths`" + ` are not taken: they belong to another storage. The file is not read beside ` + "`--zot-config`" + `, nor by ` + "`demo`" + `.
 
 ` + "`--zot-config FILE`" + ` takes the storage roots and the trust switches (marked *zot*) from zot's own configuration and leaves the rest of it alone.
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -47,7 +49,9 @@ type configFile struct {
 // keys; zot's own is read for what concerns us, and no more.
 func readConfig(path string, strict bool, flags *pflag.FlagSet) (*configValues, error) {
 	b, err := os.ReadFile(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrPermission) && path == defaultConfig {
+		return nil, usageError{fmt.Errorf("read configuration: %w (--config none does without it)", err)}
+	} else if err != nil {
 		return nil, usageError{fmt.Errorf("read configuration: %w", err)}
 	}
 	f := &configFile{path: path, strict: strict, flags: flags, values: &configValues{flags: map[string]configValue{}}}

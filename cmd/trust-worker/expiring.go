@@ -25,6 +25,8 @@ type expiringAnswer struct {
 	// Omitted is how many more signatures there are, which end later than these.
 	Omitted      int                   `json:",omitempty"`
 	Certificates []expiringCertificate // of the trust stores
+
+	lacking error // what the answer may lack
 }
 
 type expiringSignature struct {
@@ -69,7 +71,10 @@ them, where the trust directories can be read.`,
 			if err != nil {
 				return err
 			}
-			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
+			if err := o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) }); err != nil {
+				return err
+			}
+			return a.lacking
 		},
 	}
 	o.register(c)
@@ -83,6 +88,9 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 		return nil, answerError(err, imageref.Ref{})
 	}
 	defer snap.Close()
+	if snap.Stale() {
+		return nil, &codeError{trust.ExitUndecided, errors.New("unknown (stale): the daemon has not confirmed the answers within the lease; start it")}
+	}
 	now := time.Now()
 	a := &expiringAnswer{Within: days(within).text(), AsOf: snap.AsOf(), Signatures: []expiringSignature{}, Certificates: []expiringCertificate{}}
 	err = snap.Repositories(func(name string) error {
@@ -94,11 +102,11 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 			return err
 		}
 		return snap.DigestsFrom(name, trust.Digest{}, func(d trust.Digest, _ bool) error {
-			list, until, err := snap.Expirations(name, d)
+			all, err := snap.Expirations(name, d)
 			if err != nil {
 				return err
 			}
-			for _, e := range list {
+			for _, e := range all.First {
 				if e.Until.After(now.Add(within)) {
 					break
 				}
@@ -106,8 +114,8 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 				if one.Tags == nil {
 					one.Tags = []string{}
 				}
-				if !until.IsZero() {
-					one.ImageUntil = &until
+				if !all.Until.IsZero() {
+					one.ImageUntil = &all.Until
 				}
 				a.add(one)
 			}
@@ -118,7 +126,11 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 		return nil, err
 	}
 	a.first(maxExpiring)
-	return a, s.expiringCertificates(cmd, a, now.Add(within))
+	if err := s.expiringCertificates(cmd, a, now.Add(within)); err != nil {
+		return nil, err
+	}
+	a.lacking = incomplete(cmd.ErrOrStderr(), snap, "")
+	return a, nil
 }
 
 func (a *expiringAnswer) add(one expiringSignature) {
