@@ -119,8 +119,8 @@ func TestConfigurationPage(t *testing.T) {
 
 This page is made from the program's own table of keys: ` + "`go test ./cmd/trust-worker -run ConfigurationPage -update`" + `.
 
-Each setting is a flag, an environment variable and a key of the configuration file (YAML or JSON); a flag wins over the environment, the environment over the
-file, the file over the default. The environment variable of ` + "`--scan-interval`" + ` is ` + "`TRUST_WORKER_SCAN_INTERVAL`" + `, and so on. Keys that zot has are named as in zot.
+Nearly every setting is a flag, an environment variable and a key of the configuration file (YAML or JSON). A flag wins over the environment, the environment over the
+file, the file over the default. Keys without a flag below are in the file alone. A complete file is [packaging/config.yaml](../packaging/config.yaml). The environment variable of ` + "`--scan-interval`" + ` is ` + "`TRUST_WORKER_SCAN_INTERVAL`" + `, and so on. Keys that zot has are named as in zot.
 Unknown keys, wrong types and contradictions are errors that name file, line and column; ` + "`trust-worker config check --config FILE`" + ` finds them, and shows what
 all settings come to and from where. ` + "`trust-worker config schema`" + ` prints the JSON Schema, for editors.
 
