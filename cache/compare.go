@@ -36,14 +36,14 @@ type Difference struct {
 
 // Compare calls fn with every image that may read differently in s at the time
 // to than it did in old at the time from: those whose records differ or whose
-// repository could be listed in only one of the two; all images if the trust in
-// force differs or all is set. A nil old had no image.
+// repository could be listed in only one of the two. If the trust in force differs,
+// it also calls fn with unchanged records that the difference may concern; if all is
+// set, with all images. A nil old had no image.
 //
-// Lease and staleness are left aside, since they say what may be believed and
-// not what has changed: what fn is given is no answer to be acted on. Unchanged
-// records cost a comparison of bytes, and nothing at all in the layers that both
-// snapshots rest on. When signers alone came or went, the records that rest
-// on none of them cost being skimmed.
+// Compare ignores lease and staleness: what fn is given is no answer to act on.
+// Unchanged records cost a comparison of bytes, and nothing in layers that both
+// snapshots share. If only signers came or went, records that name none of them are
+// skimmed.
 func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(*Difference) error) (err error) {
 	c := newComparison(old, s, from, to)
 	format.Guard(&err, func() error {
@@ -56,7 +56,7 @@ func (s *Snapshot) Compare(old *Snapshot, from, to time.Time, all bool, fn func(
 		}
 		if !sameTrust(old.InForce().Terms(), s.InForce().Terms()) {
 			if old.g.ID == s.g.ID && from.Equal(to) {
-				c.moot, c.elsewhere = moot(old.InForce(), s.InForce()), moved
+				c.signers, c.elsewhere = movedSigners(old.InForce(), s.InForce()), moved
 			}
 			return c.images(nil, true, nil, fn)
 		}
@@ -91,9 +91,9 @@ func (s *Snapshot) Now() time.Time { return s.now }
 // comparison is two snapshots with their clocks set, their leases out of force.
 type comparison struct {
 	was, is *Snapshot
-	// moot, if not nil, are the only signers that could make an
-	// unchanged record read differently, but in the repositories elsewhere.
-	moot      map[trust.SignerID]bool
+	// signers, if not nil, are the only ones that can make an unchanged record
+	// read differently, except in the repositories elsewhere.
+	signers   map[trust.SignerID]bool
 	elsewhere []string
 }
 
@@ -107,9 +107,9 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 	return comparison{was: at(old, from), is: at(s, to)}
 }
 
-// moot returns the signers that are in force in one of two alone, if nothing else in
+// movedSigners returns the signers that are in force in one of two alone, if nothing else in
 // them can make an answer read differently; else nil.
-func moot(x, y *trust.InForce) map[trust.SignerID]bool {
+func movedSigners(x, y *trust.InForce) map[trust.SignerID]bool {
 	if !format.EqualTerms(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
 		return nil
 	}
@@ -139,7 +139,7 @@ func storesHeld(f *trust.InForce) []string {
 
 // mayDiffer reports whether an unchanged record may read differently.
 func (c comparison) mayDiffer(key, sealed []byte) bool {
-	if c.moot == nil || names(key, sealed, c.moot) {
+	if c.signers == nil || names(key, sealed, c.signers) {
 		return true
 	}
 	repository, _, _ := bytes.Cut(key, []byte{0})

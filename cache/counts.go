@@ -6,12 +6,12 @@ import (
 	"trust-worker/trust"
 )
 
-// Counts are numbers of images and of signatures by state. The zero value is none of
-// any; [Snapshot.Count] makes them of everything, and what follows the changes of
-// answers keeps them by [Difference.Count].
+// Counts are numbers of images and of signatures by state. [Snapshot.Count] counts
+// everything; a program that follows the publications keeps its counts up to date with
+// [Difference.Count].
 type Counts struct {
-	// Images counts what Images shows: each image of a repository once, unless
-	// it is untagged and some index's child. Keys: trusted, expired,
+	// Images counts each image of a repository once, whatever its tags, but not an
+	// untagged child of an index. Keys: trusted, expired,
 	// untrusted, unknown, pending, unsigned; absent is none.
 	Images map[string]int64
 	// Signatures counts the entries of SignatureInfo over all images,

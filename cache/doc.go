@@ -18,8 +18,9 @@
 //	    Damage reads as an error, never as an answer.
 //	C7. A Reader takes no lock that the daemon waits for, and its import graph has
 //	    neither cosign nor notation-go.
-//	C8. Differences between publications ([Snapshot.Compare]), and at the dates that
-//	    they name, add up to the counts that a recount of all answers finds.
+//	C8. A program that adds up the differences between publications
+//	    ([Snapshot.Compare]), and those at each [Difference.Next], has the counts
+//	    that a recount of all answers finds.
 //
 // Package cache/store is the daemon's side and has the other invariants.
 package cache

@@ -10,7 +10,7 @@ import (
 // FormatVersion is the published format. Readers refuse another.
 const FormatVersion = format.FormatVersion
 
-// Nothing can be read: the answer about everything is unknown.
+// Answers cannot be read: they are unknown. ErrDamaged may concern one value alone.
 var (
 	// ErrNoCache: nothing is published. No daemon has run here, or the publication
 	// was withdrawn because it could not be kept true.

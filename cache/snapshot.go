@@ -236,9 +236,8 @@ func (s *Snapshot) Digest(d trust.Digest) (images []Image, err error) {
 	return images, err
 }
 
-// Signature returns the answers about one signature of a manifest, one for
-// each of its layers, in every repository that holds it: the key of the cache
-// is (manifest digest, signature digest).
+// Signature returns the answers about one signature manifest of an image in a
+// repository, one for each of its layers.
 func (s *Snapshot) Signature(repository string, manifest, signature trust.Digest) ([]Signature, error) {
 	var l *Listing
 	var err error

@@ -143,7 +143,7 @@ func TestAnyDamagedPageHeals(t *testing.T) {
 		if got := timeless(open(t, state).all()); !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v: %d answers, want %d; %s", d, len(got), len(want), said)
 		}
-		lines := strings.Count(said, "set aside and rebuilt")
+		lines := strings.Count(said, "set aside; it is rebuilt")
 		if healed += min(lines, 1); lines > 1 || d.command == "rebuild" && lines != 1 {
 			t.Errorf("%+v: said %d times:\n%s", d, lines, said)
 		}

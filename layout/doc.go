@@ -17,15 +17,15 @@
 //	    than its limit. Nothing stored makes the package block or use memory
 //	    out of proportion to the limits.
 //	L3. Every blob is hashed before a byte of it is looked at.
-//	L4. What a digest is, is read from the bytes it names; what a descriptor or
-//	    an annotation elsewhere says of it can at most make it ambiguous.
+//	L4. The kind of a manifest is read from its own bytes. A descriptor or an
+//	    annotation elsewhere that says otherwise can at most make it ambiguous.
 //	L5. The carriers of signatures add up; none masks another. A pair (subject,
 //	    signature manifest) is one Reference.
 //	L6. One bad descriptor, manifest or blob costs only itself, and is named in
 //	    Contents.Problems. Only an index.json that cannot be read as a whole
 //	    is an error, and then there are no Contents at all.
-//	L7. The result depends on the bytes stored, never on their order in time,
-//	    nor on what known remembered.
+//	L7. The result depends on the stored bytes alone: neither on the order of
+//	    events, nor on what an earlier call learned.
 //	L8. Types in this package have no method that writes.
 //	L9. A Stamp belongs to the very bytes that were read. When index.json was
 //	    changing too fast to tell, it is the zero Stamp, which no file has.

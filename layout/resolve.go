@@ -9,8 +9,8 @@ import (
 	"trust-worker/trust"
 )
 
-// resolver turns one index.json into Contents, in six passes over a graph of
-// digests: entry, discover, compare, images, signatures, others. The graph has no
+// resolver turns one index.json into Contents, in passes over a graph of
+// digests: see resolve. The graph has no
 // cycles, since an index holds its children's hashes; it may be deep, wide, or
 // have one child under a million parents, which is what the limits are for.
 type resolver struct {

@@ -36,7 +36,7 @@ func (s *Scheduler) over(r *result) {
 
 // maxBatch is how many rows and facts one transaction takes on: keys are spread over
 // the whole store, and the more come at once the more of them share a page. A
-// repository that has more is written in parts, see [cache.Store.CommitSome].
+// repository that has more is written in parts, see [store.Store.CommitSome].
 const maxBatch = 4000
 
 func (r *result) size() int {

@@ -1,31 +1,35 @@
 // Package scheduler decides what is looked at, and when: it keeps the cache in
 // step with storage and with the trust directories.
 //
-// Three loops feed one queue: the trust loop (reload, publish, confirm), the
-// scanner (walk, stat, compare), and the timer over retries. The queue holds
-// repositories and signers, never signatures; a worker takes one, does a
-// bounded turn of it, hands the results to the committer and puts the item
-// back at the end when there is more. All cryptography and all reading of
-// storage happen in workers, outside any transaction; one committer writes
-// what they found in batches.
+// The trust loop (trust.go) loads the trust directories, publishes what differs and
+// renews the lease; followLoop then queues the passes that a change makes necessary. The
+// scanner (scan.go, walk.go) lists storage and queues repositories that changed. A timer
+// queues retries. The queue (queue.go) holds repositories and signers, never signatures:
+// a worker takes one, does a bounded turn of it, hands the results to the committer, and
+// puts the item back at the end if there is more. Workers do all cryptography and read
+// all manifests and blobs, outside any transaction.
 //
 // Invariants:
 //
 //	S1. A loss of trust is published before anything else is done about it,
 //	    and waits for no verification, scan, delta or base.
-//	S2. Nothing undecided is stored as a fact. It belongs to the place, is
-//	    retried with back-off, and reads unknown meanwhile.
+//	S2. A signature that could not be decided has no fact. The row of its
+//	    repository says why; it is tried again with back-off, and reads unknown
+//	    meanwhile.
 //	S3. A repository's turn verifies at most turnSize signature manifests, so
 //	    one delays another by no more than that for each turn; a signer's
 //	    turn, at most passSize.
-//	S4. Work that is owed survives a crash: a repository is marked unsettled
-//	    and a signer unapplied until the commit that ends their work.
+//	S4. Pending work survives a crash: a repository is marked "unsettled", and a
+//	    signer has no checkpoint "applied", until the commit that ends the work.
 //	S5. Changes to one repository's rows are made one turn at a time.
-//	S6. What cannot be listed removes nothing: its answers read unknown. What
-//	    is listed and gone leaves the answers at once.
+//	S6. If a directory cannot be listed, the answers below it read unknown and
+//	    none is removed. An image that is gone from a listing leaves the answers
+//	    at once.
 //	S7. A signature that replaces another under the same tag is verified
 //	    before the replacement shows, so that trust does not flicker.
-//	S8. What crashes the verifier twice is left alone, and reads unknown.
+//	S8. A signature that crashes the verifier twice is not verified again, and
+//	    reads unknown.
 //
-// The package writes to the cache only.
+// The package writes to the state directory, and the default trust policy to the
+// directory of notation, if that is wanted.
 package scheduler

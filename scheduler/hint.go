@@ -1,9 +1,8 @@
 package scheduler
 
-// LookAt owes a look at one repository: something outside says that it may have
-// changed. It is a hint and no more. A repository whose index.json is unchanged
-// costs a stat, and the name of none that is known or that a pass would find is
-// dropped: whoever gives hints can change no answer and make no place.
+// LookAt queues a scan of one repository: something outside says that it may have
+// changed. It is only a hint. If index.json is unchanged, the scan is one stat. A name
+// that is neither known nor a repository in storage is ignored: hints change no answer.
 func (s *Scheduler) LookAt(name string) {
 	root := s.serving(name)
 	if root == nil {

@@ -17,12 +17,12 @@ import (
 	"trust-worker/verifier/revocation"
 )
 
-// VerifyNow verifies one image straight from storage and decides, without a
-// daemon or a cache: the answer that a settled cache gives. The image is named
-// by tag, or by digest when tag is empty. The error wraps fs.ErrNotExist when
+// VerifyNow verifies one image straight from storage and decides, without a daemon or a
+// cache. Its answer is the one that the daemon gives when it has verified everything.
+// The image is named by tag, or by digest when tag is empty. The error wraps fs.ErrNotExist when
 // there is no such repository, cache.ErrNotFound when it has no such image.
-// checker, which nobody else may run, is asked about revocation in the mode
-// online; the answers, or their absence at the deadline, are waited for.
+// checker is asked about revocation in the mode online. VerifyNow runs it (the caller
+// must not), and waits for its answers or their deadline.
 func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
 	if checker == nil {
 		return verifyNow(ctx, storage, loaded, nil, repository, tag, d)

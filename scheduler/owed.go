@@ -11,21 +11,24 @@ import (
 	"trust-worker/verifier"
 )
 
-// What a change of trust, an epoch or an earlier run owes, across crashes.
+// Work that a change of trust, of the verifier's epoch or an earlier run makes
+// necessary, and the checkpoints in the store by which it survives a crash.
 
-// Marks in the store. Each says that work is done, so that what is owed can be
-// told after a crash by what has no mark.
+// markApplied is the checkpoint of a signer whose pass is complete: every signature that
+// it could have made has been tried. A signer in force without one needs a pass.
 func markApplied(s trust.SignerID) string { return "applied " + hex.EncodeToString(s[:]) }
 
-// markGone says that a signer has left and that its pass is still owed. It comes
-// with the end of markApplied: should the signer be back before that pass was
-// made, it is a new one.
+// markGone is the checkpoint of a signer that has left and whose signatures are still to
+// be tried with the other signers. The transaction that sets it clears markApplied: a
+// signer that returns before then counts as new.
 func markGone(s trust.SignerID) string { return "gone " + hex.EncodeToString(s[:]) }
 
+// markPair is the checkpoint of a curve and hash for which every unmatched signature has
+// been indexed.
 func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
 
-// markOff says that a tool was switched off when repositories were settled: its
-// signatures among them were passed over.
+// markOff says that a tool was switched off while repositories were verified, so that
+// its signatures there were skipped.
 func markOff(t trust.Tool) string { return "off " + string(t) }
 
 // parseMark reads the signer in a mark of a kind.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/hex"
 	"sync"
 	"time"
 
@@ -12,6 +13,14 @@ import (
 type item struct {
 	repository string
 	signer     trust.SignerID
+}
+
+// String names the item for the log.
+func (i item) String() string {
+	if i.isRepository() {
+		return "repository " + i.repository
+	}
+	return "signer " + hex.EncodeToString(i.signer[:])
 }
 
 func (i item) isRepository() bool { return i.repository != "" }

@@ -426,7 +426,7 @@ func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {
 	}
 	d := s.agenda.failed(i)
 	s.counters.errors.Add(1)
-	s.log.Error("turn failed; will retry", "repository", i.repository, "error", err, "in", d)
+	s.log.Error("turn failed; will retry", "item", i.String(), "error", err, "in", d)
 	again := *w
 	time.AfterFunc(d, func() {
 		if ctx.Err() == nil {

@@ -17,9 +17,9 @@ import (
 // rowsAtOnce is how many rows a settling turn reads from the store at a time.
 const rowsAtOnce = 256
 
-// settleTurn goes through a repository's rows from w.after on and verifies up
-// to turnSize references that need it. When it reaches the end the repository
-// is settled.
+// settleTurn goes through a repository's rows from w.at on and verifies the references
+// that need it, as far as the turn's allowance goes. At the end of the rows nothing is
+// left to verify in the repository: it is settled.
 func (s *Scheduler) settleTurn(ctx context.Context, name string, w *work) (result, error) {
 	i := item{repository: name}
 	p, err := s.open(name)

@@ -30,7 +30,7 @@ type pass struct {
 	pairs []verifier.CurveHash
 }
 
-// Kinds of hint in the index: cache.HintSigner, and the verifier's above it.
+// Kinds of hint in the index: store.HintSigner, and the verifier's above it.
 func hintSigner(s trust.SignerID) store.Hint { return hint(store.HintSigner, s[:8]) }
 
 func hint(kind uint8, value []byte) store.Hint {

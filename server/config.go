@@ -128,7 +128,7 @@ type Limits struct {
 	IdleTimeout       time.Duration // 60 s
 	DrainTimeout      time.Duration // 5 s at shutdown
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConns          int           // 1024 on each listener
+	MaxConns          int           // 1024 on all listeners together
 	MaxQueryBytes     int64         // 64 KiB of GraphQL
 	MaxReads          int           // 16 searches at once
 	MaxStreams        int           // 64 streams of changes at once,

@@ -1,4 +1,4 @@
-// Package server is the daemon's HTTP face: zot's uploads of trust material,
+// Package server is the daemon's HTTP server: zot's uploads of trust material,
 // zot's GraphQL search, a REST API, a gate for proxies, health and metrics.
 //
 // It decides nothing. Answers are read through a [cache.Reader], as any other
@@ -8,11 +8,11 @@
 // Invariants:
 //
 //	H1. Nothing changes the trust directories but a request whose caller has
-//	    the right to write. Reads and writes are separate rights; no failure
-//	    to establish who is asking yields either.
-//	H2. Nothing is written that a load would refuse, and nothing is written
-//	    outside the two trust directories. Private keys are never stored,
-//	    echoed or logged.
+//	    the right to write. Reads and writes are separate rights. A caller
+//	    whose identity cannot be established has neither.
+//	H2. Nothing is written that a load would refuse. Uploads are written to the
+//	    two trust directories alone; the token for them, to the state
+//	    directory. Private keys are never stored, echoed or logged.
 //	H3. A file that an upload writes is there in full or not at all, and when
 //	    the upload has answered 200 it is durable and published.
 //	H4. A removal answers 200 only when what is published no longer holds the

@@ -36,7 +36,7 @@ type Server struct {
 	pool             *pool         // of connections
 	requests         *shares       // but for health
 	reads            *shares       // what is done under a snapshot
-	checks           *shares       // the gate\'s, which wait for no search
+	checks           *shares       // for /api/v1/check, which waits for no search
 	streams          *shares       // of changes
 	stopping         chan struct{} // closed when streams have to end
 	stopOnce         sync.Once

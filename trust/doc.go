@@ -2,10 +2,10 @@
 // policies, grounds, verdicts, statuses and reasons — and the one decision
 // that is made with it.
 //
-// A verdict is a fact: which signers a signature was found to verify under,
-// and between which dates. Facts are expensive, named by digest, and lasting.
-// Whether an image is trusted is a decision: a join of its verdicts with what
-// is in force now. It is cheap, and made each time it is read:
+// A verdict is a fact: the signers under which a signature verified, and between which
+// dates. Facts are expensive, named by digest, and lasting. Whether an image is trusted
+// is a decision: a join of its verdicts with the signers and policies in force. It is
+// cheap, and made each time an answer is read. Of the tools that are on:
 //
 //	trusted  ⇔  some ground holds now:  every signer it names is in force
 //	            ∧  its policy is in force for this repository

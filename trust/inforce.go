@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Meaning is what of a notation trust policy statement decides whether a
-// signature verifies. Names, scopes and the list of stores are not part of it:
-// they are applied when an answer is read.
+// Meaning is the part of a notation trust policy statement that decides whether a
+// signature verifies. Names, scopes and the list of stores are not part of it: they are
+// applied when an answer is read.
 type Meaning struct {
 	// Enforcement maps each check (integrity, authenticity,
 	// authenticTimestamp, expiry, revocation) to enforce, log or skip.
@@ -53,7 +53,7 @@ type Statement struct {
 	Verifies bool
 }
 
-// Material is one signer in force.
+// Material is one signer, in force or no longer, with the file that holds or held it.
 type Material struct {
 	Signer Signer
 	// File is the file that holds it, the first by name if several do, relative to
@@ -68,8 +68,8 @@ type Material struct {
 type Terms struct {
 	Cosign, Notation bool // the tools that are switched on
 	Materials        []Material
-	// Left are signers that were in force and are not: they trust nothing, and say
-	// who it was on whom a signature rests that reads SignerRemoved.
+	// Left are signers that were in force and are no longer. They make nothing
+	// trusted; answers that read SignerRemoved name them.
 	Left       []Material
 	Statements []Statement
 	// PolicyProblem is PolicyInvalid when the operator's policy cannot be
@@ -369,8 +369,9 @@ func (g *Ground) outside(now int64) Reason {
 	return ""
 }
 
-// saysMore reports whether a, which is outside its dates, tells more than b of why
-// a signature is not trusted: of two to come the first, else the one that ends last.
+// saysMore reports whether a, which is outside its dates, explains better than b why a
+// signature is not trusted. Of two grounds that begin in the future it is the earlier
+// one, else the one that ended last.
 func saysMore(a, b Decision) bool {
 	if a.Reason == NotYetValid && b.Reason == NotYetValid {
 		return a.From.Before(b.From)

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Signers that were in force and are not: they trust nothing, and an answer names them.
+// What answers say of signers that are not in force.
 
-// whoLeft says on whom a verdict rests that is not in force, as far as that is known.
+// whoLeft names a signer of the verdict's grounds that is not in force; "" if none is
+// known.
 func (f *InForce) whoLeft(repository string, v *Verdict) string {
 	for i := range v.Grounds {
 		for _, id := range v.Grounds[i].Signers {

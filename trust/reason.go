@@ -12,7 +12,7 @@ const (
 	Trusted   Status = "trusted"   // a ground holds
 	Expired   Status = "expired"   // authenticated signer, outside its enforced dates
 	Untrusted Status = "untrusted" // decided
-	Unknown   Status = "unknown"   // could not be decided; retried with back-off
+	Unknown   Status = "unknown"   // could not be decided; nearly always tried again
 	Pending   Status = "pending"   // not yet looked at under the trust in force
 )
 

@@ -2,10 +2,10 @@ package trust
 
 import "time"
 
-// TrustedUntil returns until when a verdict that reads Trusted now goes on to do so by
-// its dates alone, as long as the trust in force stays as it is. The zero time: for
-// ever, as far as dates say; also for what does not read Trusted. When the answer of a
-// revocation service ends is no such date: it is asked again.
+// TrustedUntil returns when a verdict that reads Trusted now stops doing so by its dates
+// alone, if the trust in force stays as it is. It returns the zero time if no date ends
+// it, and for a verdict that does not read Trusted. The end of a revocation service's
+// answer does not count, since the service is asked again before.
 func (f *InForce) TrustedUntil(repository string, t Tool, v *Verdict, now time.Time) time.Time {
 	at := now.Unix()
 	for moved := true; moved; { // a ground may take over where another ends
@@ -28,7 +28,7 @@ func (f *InForce) TrustedUntil(repository string, t Tool, v *Verdict, now time.T
 	return time.Unix(at, 0).UTC()
 }
 
-// dates is when the ground ends by what it enforces of dates, 0 for never.
+// dates is when an enforced date ends the ground; 0: none does.
 func (g *Ground) dates() int64 {
 	if g.Limit == RevocationUnknown {
 		return g.Ends

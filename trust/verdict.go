@@ -31,8 +31,8 @@ const (
 )
 
 // Digest is a SHA-256 value. Its text form is "sha256:" and 64 lower-case hex
-// digits (OCI image-spec v1.1, descriptor, section Digests). Other algorithms
-// are not supported: zot stores nothing else.
+// digits (OCI image-spec v1.1, descriptor, section Digests). What storage names by
+// another algorithm is listed and not verified; see ForeignDigest.
 type Digest [sha256.Size]byte
 
 // ErrDigest is returned for text that is not exactly a SHA-256 digest.
@@ -139,10 +139,10 @@ type Ground struct {
 	Ends int64
 }
 
-// Verdict is what is known of one signature (one layer of a cosign signature
-// manifest, or a notation envelope) over one subject: either grounds, or the
-// reason why there are none. It is a fact about bytes named by digest and does
-// not change with the clock or the trust directories.
+// Verdict is the result of verifying one signature (one layer of a cosign signature
+// manifest, or a notation envelope) over one subject: grounds, or the reason why there
+// are none. It does not change with the clock. Without a ground it is made again when a
+// signer comes that may have made the signature.
 type Verdict struct {
 	Format Format
 	// Reason says why there is no ground; it is empty when there is one. An
@@ -167,8 +167,8 @@ type Verdict struct {
 	// LoggedExpiry is the signature's own expiry (Unix seconds) where the
 	// policy only logs it; 0 otherwise.
 	LoggedExpiry int64
-	// RevocationNotChecked is set when revocation applied and was not asked,
-	// or gave no answer, under a policy that only logs it.
+	// RevocationNotChecked is set when revocation services were not asked (the mode
+	// ignore), or gave no answer under a policy that only logs revocation.
 	RevocationNotChecked bool
 	// RevocationLogged is set when a certificate is revoked and the policy only
 	// logs that.

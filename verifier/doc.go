@@ -3,11 +3,10 @@
 // facts; whether an image is trusted is decided by package trust, which joins
 // facts with what is in force.
 //
-// Loading (loader.go, pass.go, directories.go, policyfiles.go, ruling.go,
-// material.go, keys.go, weak.go, certificates.go, policy.go) is tolerant: one bad
-// file costs that file. Verifying
-// (cosign.go, bundle.go, notation.go) is not: the checks that need no cryptography
-// come first, and cosign or notation-go decides.
+// Loading begins in loader.go and pass.go. It is tolerant: a bad file is refused by
+// itself. Verifying begins in verifier.go and layers.go, and goes on in cosign.go,
+// bundle.go and notation.go. It is not tolerant: the checks that need no cryptography
+// come first, and then cosign or notation-go decides.
 //
 // Invariants:
 //
@@ -48,5 +47,5 @@
 //	V13. No message quotes the content of a file of trust material.
 //
 // The package does not find signatures (package layout), store verdicts (package
-// cache) or decide what to verify when (package scheduler).
+// cache/store) or decide what to verify when (package scheduler).
 package verifier

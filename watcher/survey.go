@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// maxDepth of directories below a trust directory. The deepest that is in
-	// use has three (truststore/x509/<type>/<name> is four); more is a mistake
-	// or a mount loop, and must not be followed down to the path limit.
+	// maxDepth of directories below a trust directory. The deepest that is in use
+	// is truststore/x509/<type>/<name>, four levels. Many more are a mistake or a
+	// mount loop, which must not be followed down to the path limit.
 	maxDepth = 16
 	// maxLinks on the way to a trust directory: as in Linux's path resolution.
 	maxLinks = 40

@@ -6,11 +6,11 @@
 // A batch of the scheduler goes this way:
 //
 //	commit.go, apply.go      into the private database, large ones in parts
-//	index.go                 which future signers matter to which fact
+//	index.go                 the candidate index: which signers a fact may concern
 //	unpublished.go           what is committed and not published
 //	publish.go, render.go    a part of that as a delta, or everything as a base
 //	fold.go                  deltas that have grown become one
-//	trust.go                 beside all that: who is in force
+//	trust.go                 beside these: the signers and policies in force
 //
 // What it holds, besides the invariants of package cache:
 //
@@ -18,11 +18,11 @@
 //	    that a base, a delta, a fold or a transaction is made under; if it cannot
 //	    be written, CURRENT is withdrawn, which needs no space, and answers read
 //	    unknown.
-//	C4. A damaged private database is set aside and rebuilt under a new id.
+//	C9. A damaged private database is set aside and rebuilt under a new id.
 //	C5. Signers, policies and authors are named by hashes that every cache computes
 //	    the same.
-//	C6. What is true (facts, by digest) is kept apart from what is where (rows,
-//	    by repository). A missing blob belongs to a place.
+//	C6. Facts, by digest, are kept apart from rows, which say what a repository
+//	    holds. A missing blob is a matter of the row.
 //
 // The package decides nothing about signatures and reads no registry storage.
 package store

@@ -16,9 +16,9 @@ import (
 	"trust-worker/cache/internal/format"
 )
 
-// Folding: layers that have grown become one, beside publications. As in a
-// log-structured merge tree, a layer is written again only when what lies above it has
-// come to half of its size.
+// Folding: layers that have grown are merged into one, beside publications. As in a
+// log-structured merge tree, a layer is written again when the layers above it have
+// reached half of its size, or when there are too many layers.
 
 // fewBytes are not worth being folded, unless they are in many layers.
 const fewBytes = 1 << 20

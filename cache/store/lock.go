@@ -28,7 +28,7 @@ func (e *LockedError) Error() string {
 }
 
 // holderPID returns the pid written in the lock file of a state directory, or
-// 0. It does not say that the process is alive; see [Alive].
+// 0. It does not say that the process is alive; see [cache.Alive].
 func holderPID(dir string) int {
 	b, err := os.ReadFile(filepath.Join(dir, format.LockName))
 	if err != nil {

@@ -152,7 +152,8 @@ type Place struct {
 	HasNotation bool
 }
 
-// Batch is one atomic change to the private store.
+// Batch is a change to the private store: one transaction, or several if it is large
+// (see [Store.CommitSome]).
 type Batch struct {
 	Place  string // the repository; empty: facts only
 	Remove bool   // the repository is gone

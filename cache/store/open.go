@@ -290,10 +290,10 @@ func newID() (uint64, error) {
 func (s *Store) setAside(level slog.Level, why string) error {
 	s.rebuilt = why
 	path := s.privatePath()
-	s.opts.Log.Log(context.Background(), level, "private cache set aside and rebuilt", "reason", why, "kept", path+".damaged")
 	if err := os.Rename(path, path+".damaged"); err != nil {
 		return fmt.Errorf("set damaged cache aside: %w", err)
 	}
+	s.opts.Log.Log(context.Background(), level, "private cache set aside; it is rebuilt", "reason", why, "kept", path+".damaged")
 	return nil
 }
 
@@ -335,7 +335,7 @@ func (s *Store) update(fn func(*bbolt.Tx) error) (err error) {
 	return err
 }
 
-// abandon is recoverDamage for the private database.
+// abandon is format.Guard for the private database.
 func (s *Store) abandon(err *error) {
 	if p := recover(); p != nil {
 		s.abandoned.Store(true)

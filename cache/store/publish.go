@@ -20,17 +20,17 @@ import (
 
 // publisher owns what is published.
 //
-// mu guards cur, terms and every write below the published directory. A trust
-// file and CURRENT are written under it in a few milliseconds; a base or a
-// delta is written to a file of its own first, without it, and no transaction is
-// waited for under it, so that a removal waits for none of them.
+// mu guards cur and terms, and the writing of trust files and of CURRENT, which takes a
+// few milliseconds. A base or a delta is written to a new file without mu, and nothing
+// waits for a transaction under it: a removal waits for none of these.
 type publisher struct {
 	mu      sync.Mutex
 	cur     format.Current
 	terms   *trust.InForce // what is published, or to be published with the first base
 	signers remembered
-	// inForce is what was last recorded: what everything is rendered under. It may be behind terms for as long as a transaction takes; readers join
-	// with what is published.
+	// inForce is what was last recorded in the private store; values are rendered
+	// under it. It may be behind terms for as long as a transaction takes. Readers
+	// decide by what is published.
 	inForce   atomic.Pointer[trust.InForce]
 	at        int64     // when the trust file in force was written, Unix nanoseconds
 	looked    time.Time // when the look began that gave terms, or last confirmed them

@@ -29,14 +29,14 @@ var (
 	privPlaceIDs = []byte("placeids") // place → name
 	privRows     = []byte("rows")     // place, digest → Row
 	privTags     = []byte("tags")     // place, tag → digest
-	privDigests  = []byte("digests")  // digest, place → 1
+	privDigests  = []byte("digests")  // digest, place → the repository's name
 	privKinds    = []byte("kinds")    // digest → Kind
 	privFacts    = []byte("facts")    // subject, signature[, context (16)] → Fact
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
 	privOrphans  = []byte("orphans")  // fact key → Unix seconds since it has no place
 	privDue      = []byte("due")      // Unix seconds, place, subject → 1: a retry
-	privMarks    = []byte("marks")    // the scheduler's name → 1: work that is done
+	privMarks    = []byte("marks")    // the scheduler's checkpoints, by name → 1
 	privChanged  = []byte("changed")  // sequence, bucket (1), published key → nothing: to be published
 
 	privateBuckets = [][]byte{privMeta, privSigners, privAuthors, privPlaces, privPlaceIDs,
@@ -49,8 +49,8 @@ const (
 	metaID         = "id"
 	metaGeneration = "generation" // what CURRENT named at the last commit, or as changes were forgotten
 	metaTrust      = "trust"      // the trust generation: counts changes of the set of signers
-	metaInForce    = "inforce"    // signersSum of the signers in force
-	metaPolicies   = "policies"   // policiesSum of the statements in force
+	metaInForce    = "inforce"    // format.SignersSum of the signers in force
+	metaPolicies   = "policies"   // format.PoliciesSum of the statements in force
 	metaSequence   = "sequence"   // counts commits
 	metaSlow       = "slow"       // Unix seconds of the last slow pass that came to its end
 	metaWhole      = "whole"      // 1: storage was read to its end
@@ -74,8 +74,6 @@ type Options struct {
 	// without confirmation. 0 means DefaultLease, negative means for ever
 	// (a one-shot scan).
 	Lease time.Duration
-	// Epoch is the verifier's; facts of another are looked at again.
-	Epoch uint32
 	// MaxFiled bounds the candidate rows of one repository; 0 means 100,000.
 	MaxFiled int64
 	Log      *slog.Logger

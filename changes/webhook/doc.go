@@ -6,10 +6,10 @@
 //	webhook-timestamp: Unix seconds of the attempt
 //	webhook-signature: v1,base64(HMAC-SHA256(secret, id + "." + timestamp + "." + body))
 //
-// A receiver gets the changes in order, each at least once. The journal is the
-// queue, so that a receiver that is down costs nothing and loses nothing until
-// it is more than the journal behind: then it gets a reset, and what it missed
-// is counted. The place of each receiver survives a restart.
+// A receiver gets the changes in order, each at least once. A change that it refuses
+// maxRefusals times is given up and counted. The journal is the queue: a receiver that
+// is down for longer than the journal goes back gets a reset, and the number of changes
+// that it missed is counted. Each receiver's position survives a restart.
 //
 // No answer waits for a webhook, and nothing is read from one but its status.
 package webhook

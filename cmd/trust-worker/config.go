@@ -28,8 +28,8 @@ import (
 )
 
 // settings are what every command may be told. A value comes from the flag,
-// else from TRUST_WORKER_<NAME>, else from the configuration file, else from
-// the default: the flags are the one list, the others only set them.
+// else from TRUST_WORKER_<NAME>, else from the configuration file, else from the
+// default: these only set flags. subPaths and webhooks are in the file alone.
 type settings struct {
 	config, zotConfig string
 
@@ -72,8 +72,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.revocation, "revocation", "online", "`MODE` of revocation checks for notation certificates: online, offline or ignore")
 	f.DurationVar(&s.lease, "lease", store.DefaultLease, "`TIME` for which readers believe answers that the daemon has not confirmed")
 	f.DurationVar(&s.scanInterval, "scan-interval", time.Minute, "`TIME` between passes over storage")
-	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "`TIME` between passes that read and hash all signatures again (negative: never)")
-	f.IntVar(&s.workers, "workers", 0, "`NUMBER` of repositories that are worked on at once (default one for each processor)")
+	f.DurationVar(&s.slowInterval, "slow-interval", 24*time.Hour, "`TIME` between passes that read and hash all signatures, and the images that they sign, again (negative: never)")
+	f.IntVar(&s.workers, "workers", 0, "`NUMBER` of repositories that are worked on at once (default one for each processor, at least two)")
 	f.BoolVar(&s.mirrorPolicy, "mirror-policy", true, "write the default trust policy to _notation/trustpolicy.json while no other policy is there")
 	f.BoolVar(&s.zotPolicy, "zot-policy", false, "take the trustpolicy.json that zot writes at its starts for the default policy (implied by --zot-config)")
 	f.BoolVar(&s.watch, "watch", true, "watch directories for changes; without, only the passes see them")

@@ -48,7 +48,8 @@ directory below the temporary one and removed at the end, unless --keep.`,
 	return c
 }
 
-// layOutSample makes the sample: every state once, by both tools.
+// layOutSample makes the sample: trusted, expired, untrusted and unsigned images, by both
+// tools.
 func layOutSample(dir string) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // signtest's way to report a full disk and the like

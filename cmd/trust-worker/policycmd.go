@@ -19,7 +19,7 @@ func newPolicyDefaultCommand(s *settings) *cobra.Command {
 		Use:   "default",
 		Short: "Print the default trust policy over the trust stores on disk",
 		Long: `Print the default trust policy over the trust stores on disk: level strict, any
-identity, every store that holds a certificate.
+identity, every store that holds a certificate (if none does: the store ca:default).
 
 The daemon takes a trustpolicy.json that is exactly this for the default, and
 keeps it in step with the stores from then on. Where a policy of your own was in

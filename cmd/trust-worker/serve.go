@@ -25,8 +25,8 @@ import (
 	"trust-worker/watcher"
 )
 
-// stopTimeout bounds a graceful stop: the turns in progress are at most 64
-// signature manifests each, and the last batch is one transaction.
+// stopTimeout bounds a graceful stop: turns end after some 50 ms, and what is committed
+// last is one transaction.
 const stopTimeout = 15 * time.Second
 
 func newServeCommand(s *settings) *cobra.Command {

@@ -18,8 +18,8 @@
 //	    4.2.2.2), which x/crypto and notation-core-go do not check. A CRL's scope
 //	    covers the certificate (RFC 5280, section 5.2.5), which notation-core-go
 //	    leaves to the distribution point. Of two responses the newer counts.
-//	R4. Only addresses of the chains given to Check are dialled, over http, with
-//	    no redirect followed. Whoever calls Check has found the chain to end at a
+//	R4. Only addresses of the chains given to Check are asked, over http, through
+//	    the environment's proxy if there is one, with no redirect followed. Whoever calls Check has found the chain to end at a
 //	    trusted certificate first: a stranger's chain is not given to it.
 //	R5. Bodies, entries, bytes, goroutines and what waits for them are bounded.
 //	    One host has at most two requests' worth of goroutines, and is left alone

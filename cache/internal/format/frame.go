@@ -10,7 +10,7 @@ import (
 
 // Every value in every bucket is framed: kind, CRC32C over key and body, body.
 // bbolt checks only its meta pages; the frame finds a damaged or misplaced
-// value, which is then treated as missing and reported.
+// value, which is an error (ErrDamaged) and never an answer.
 const (
 	KindTombstone = 0x00 // in a delta: the key is gone
 	kindLive      = 0x01
@@ -75,5 +75,5 @@ func UnsealMessage(key, v []byte, m proto.Message) (ok bool, err error) {
 // Number is n as a key: 8 bytes, big endian.
 func Number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-// idOf reads a number key.
+// NumberOf reads a number key.
 func NumberOf(k []byte) uint64 { return binary.BigEndian.Uint64(k) }

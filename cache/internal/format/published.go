@@ -23,8 +23,8 @@ import (
 // layers: where several have a key, the newest wins. Deltas are the oldest first,
 // with a hyphen between them; "0" means none.
 // Generations never go backwards within a cache id; a new id is always
-// accepted. A trust file's modification time is the lease: the last time that
-// the daemon found the trust directories to be what the file says.
+// accepted. A trust file's modification time is the confirmation: when the daemon last
+// found that the trust directories are what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
 	FormatVersion = 4
@@ -130,7 +130,7 @@ func FileName(kind string, generation uint64) string {
 	return kind + "-" + strconv.FormatUint(generation, 10) + suffix
 }
 
-// ParseFileName is the inverse of fileName.
+// ParseFileName is the inverse of FileName.
 func ParseFileName(name string) (kind string, generation uint64, ok bool) {
 	kind, rest, found := strings.Cut(name, "-")
 	number, suffix, found2 := strings.Cut(rest, ".")

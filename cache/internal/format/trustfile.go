@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// EqualTerms compares everything but the materials.
+// EqualTerms compares everything but the signers, in force or left.
 func EqualTerms(a, b trust.Terms) bool {
 	return a.Cosign == b.Cosign && a.Notation == b.Notation && a.PolicyProblem == b.PolicyProblem &&
 		a.PolicyDetail == b.PolicyDetail && a.DefaultPolicy == b.DefaultPolicy && slices.Equal(a.RegistryNames, b.RegistryNames) &&
@@ -40,7 +40,7 @@ func SamePolicies(a, b trust.Terms) bool {
 		})
 }
 
-// PoliciesSum stands for what samePolicies compares; it is never 0.
+// PoliciesSum stands for what SamePolicies compares; it is never 0.
 func PoliciesSum(t trust.Terms) uint64 {
 	type governs struct {
 		Policy   trust.PolicyID

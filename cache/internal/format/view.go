@@ -28,13 +28,13 @@ type File struct {
 // View is one read transaction over a file; it serves one goroutine at a time.
 type View struct {
 	tx      *bbolt.Tx
-	Buckets [6]*bbolt.Bucket // in the order of publishedBuckets
+	Buckets [6]*bbolt.Bucket // in the order of PublishedBuckets
 	// unlisted is set when that bucket holds anything: nearly always it does
 	// not, and need not be asked.
 	unlisted bool
 }
 
-// Positions in view.buckets.
+// Positions in View.Buckets.
 const (
 	InImages = iota
 	InTags
