@@ -41,7 +41,7 @@ func Kinds() []Kind {
 	return []Kind{SignerAdded, SignerRemoved, PolicyChanged, SignatureTrusted, SignatureLost, Expired, Withdrawn, Restored, Reset, Stale}
 }
 
-// Lost reports whether something may be trusted no more.
+// Lost reports whether something may be no longer trusted.
 func (k Kind) Lost() bool {
 	return k == SignerRemoved || k == SignatureLost || k == Expired || k == Withdrawn || k == Reset || k == Stale
 }

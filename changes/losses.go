@@ -8,7 +8,7 @@ import (
 	"trust-worker/trust"
 )
 
-// Losses in the log: one line for each image that is trusted no more, so that
+// Losses in the log: one line for each image that is no longer trusted, so that
 // whoever reads nothing but the log finds out. A key that is removed can take a
 // million images with it: lines have a rate, and what they leave out a total.
 

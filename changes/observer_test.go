@@ -392,7 +392,7 @@ func TestTortureFollowerKnows(t *testing.T) {
 
 func list(m map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(m)), "\n") }
 
-// Each image that is trusted no more has a line in the log; with very many, a total.
+// Each image that is no longer trusted has a line in the log; with very many, a total.
 func TestLossesAreLogged(t *testing.T) {
 	w := newWorld(t)
 	lines := func() (lines []string) {

@@ -32,7 +32,7 @@ type TrustChange struct {
 	First    bool // nothing had been set in this process before
 }
 
-// mayLose reports whether something may be trusted no more.
+// mayLose reports whether something may be no longer trusted.
 func (c TrustChange) mayLose() bool { return c.First || c.Terms || len(c.Removed) > 0 }
 
 // Changed reports whether anything differs.

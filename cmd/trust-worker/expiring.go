@@ -192,7 +192,7 @@ func (a *expiringAnswer) text(t *table) {
 			if e.ImageUntil != nil {
 				then = "is trusted until " + t.when(*e.ImageUntil)
 				if e.ImageUntil.Equal(e.Until) {
-					then = "is trusted no more"
+					then = "is no longer trusted"
 				}
 			}
 			signer := e.Signature.Author

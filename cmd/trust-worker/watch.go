@@ -219,7 +219,7 @@ func sentence(c *changes.Change) string {
 		add("(%s)", c.Reason)
 	}
 	if c.Signatures > 0 {
-		add("signatures that rested on it: %d", c.Signatures)
+		add("signatures made by it: %d", c.Signatures)
 	}
 	if c.Detail != "" {
 		add("%s", c.Detail)

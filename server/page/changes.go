@@ -57,9 +57,9 @@ func changeOf(c changes.Change, now time.Time, files map[trust.Signer][]string) 
 	case changes.SignerAdded:
 		v.Name = Text(kind + " " + signer + " is trusted")
 	case changes.SignerRemoved:
-		v.Name = Text(kind + " " + signer + " is trusted no more")
+		v.Name = Text(kind + " " + signer + " is no longer trusted")
 		if c.Signatures > 0 {
-			v.Note = Text(phrase.Count(int(c.Signatures), "signature", "signatures") + " rested on it")
+			v.Note = Text(phrase.Count(int(c.Signatures), "signature", "signatures") + " were made by it")
 		}
 	case changes.PolicyChanged:
 		v.Name = "The trust policy has changed"

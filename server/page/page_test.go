@@ -292,7 +292,7 @@ func TestLastChanges(t *testing.T) {
 		"true|All answers have been withdrawn|-|the disk is full",
 		"true|team/app:1|still trusted|signer removed",
 		"true|team/app:2|trusted>expired|signature expired",
-		"true|Key _cosign/team.pub is trusted no more|-|2 signatures rested on it",
+		"true|Key _cosign/team.pub is no longer trusted|-|2 signatures were made by it",
 		"false|Certificate " + short(key) + " is trusted|-|",
 		"true|team/gone:9|-|",
 		"false|1,200 images are trusted by _cosign/team.pub|-|3 of them as a whole",
