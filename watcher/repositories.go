@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,10 +33,12 @@ type Repositories struct {
 	changed bool // want, since watches were last placed
 
 	// Owned by Run's goroutine.
-	mode    Mode
-	checked time.Time
-	last    map[string]string // want at the last check
-	watches *watches
+	mode      Mode
+	checked   time.Time
+	last      map[string]string // want at the last check
+	watches   *watches
+	unwatched unwatched
+	looked    time.Time // at what is unwatched
 }
 
 // NewRepositories returns an idle watcher of nothing, see Set.
@@ -112,6 +113,15 @@ func (r *Repositories) loop(ctx context.Context) {
 			r.check()
 			continue
 		}
+		look := r.looked.Add(r.opts.PollWithoutEvents)
+		switch {
+		case len(r.unwatched.order) == 0:
+		case !look.After(now):
+			r.look(now)
+			continue
+		case look.Before(next):
+			next = look
+		}
 		due, news := r.hints.flush(now)
 		if news {
 			r.intake.update(func(s *Status) { s.LastNotice = now })
@@ -167,6 +177,7 @@ func (r *Repositories) check() {
 	degraded := r.report(reason) && reason != ""
 	last := r.last
 	r.last = want
+	r.unwatched.set(r.left(want))
 	if lost || degraded || fresh && len(added) > 0 {
 		r.hints.everything()
 		r.intake.update(func(s *Status) { s.LastNotice = time.Now() })
@@ -180,6 +191,26 @@ func (r *Repositories) check() {
 			r.hints.watched(name, r.checked)
 		}
 	}
+}
+
+// left is the directories that have no watch.
+func (r *Repositories) left(want map[string]string) []string {
+	if len(r.watches.have) >= len(want) {
+		return nil
+	}
+	return slices.DeleteFunc(shares(want), func(dir string) bool { return r.watches.have[dir] != nil })
+}
+
+// look has a turn over what is unwatched.
+func (r *Repositories) look(now time.Time) {
+	r.looked = now
+	r.unwatched.look(r.last, func(name string, first bool) {
+		if first {
+			r.hints.watched(name, now)
+			return
+		}
+		r.hints.touch(name, now)
+	})
 }
 
 func (r *Repositories) settle(want map[string]string) (added []string, reason string) {
@@ -198,21 +229,11 @@ func (r *Repositories) settle(want map[string]string) (added []string, reason st
 	return added, s.reason
 }
 
-// survey looks up the directories that are wanted and exist. Those that only
-// lead to repositories come first, in case not all can be watched: a new
-// repository is harder to find than a new tag.
+// survey looks up the directories that are wanted and exist, in the order in
+// which they get a watch.
 func (r *Repositories) survey(want map[string]string) *survey {
 	s := &survey{max: r.opts.MaxDirs}
-	dirs := slices.SortedFunc(maps.Keys(want), func(a, b string) int {
-		if (want[a] == "") != (want[b] == "") {
-			if want[a] == "" {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a, b)
-	})
-	for _, dir := range dirs {
+	for _, dir := range shares(want) {
 		if len(s.places) >= s.max {
 			s.fail("more than %d directories", s.max)
 			break

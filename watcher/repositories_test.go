@@ -279,6 +279,7 @@ func TestRepositoriesLimit(t *testing.T) {
 		if !s.p.watches(t, s.root) {
 			t.Error("the root is not watched first")
 		}
+		s.expect(10*ms, Hint{Watched: []string{"b", "c"}}) // first looked at
 		s.silent(59 * time.Second)
 		s.p.set(func(p *puppet) { p.limit = 0 })
 		s.expect(60*time.Second+10*ms, Hint{Watched: []string{"b", "c"}})
@@ -290,6 +291,7 @@ func TestRepositoriesLimit(t *testing.T) {
 		s.repos.Set(s.walk())
 		s.expect(60*time.Second+10*ms, Hint{All: true, Walk: true})
 		s.repos.Set(s.walk())
+		s.expect(60*time.Second+20*ms, Hint{Watched: []string{"d"}}) // first looked at
 		s.silent(90 * time.Second)
 	})
 }
@@ -312,6 +314,7 @@ func TestRepositoriesDeath(t *testing.T) {
 		s.expect(10*time.Second, Hint{All: true, Walk: true})
 		s.p.current().Close()
 		s.expect(10*time.Second+200*ms, Hint{All: true, Walk: true})
+		s.expect(10*time.Second+210*ms, Hint{Walk: true, Watched: []string{"a"}}) // first looked at
 		if st := s.repos.Status(); st.Mode != ModePolling || st.Reason != "event source ended" {
 			t.Errorf("%+v", st)
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -132,29 +134,37 @@ func (w *watches) discard(died bool) {
 // until now has gone unseen, so the caller lists them (again). Only when it
 // returns none has everything in want been watched since before it was listed.
 //
-// A directory that refuses is left out and the first such error returned; at a
-// limit of the system the rest is left out as well.
+// A directory that refuses is left out and the first such error returned. At the
+// limit of watches what stands last in want gives its watch up for what stands
+// first; at any limit of the system the rest is left out.
 //
 // A path that is in the list is never added: if the directory there is one that
 // is watched under another path (a rename that was not received yet), fsnotify
 // 1.10.1 mixes up its two tables and panics later, also in its own goroutine.
 func (w *watches) apply(want []*place) (added []string, err error) {
-	w.drop(want)
+	dropped := w.drop(want)
 	var placed []*place
-	listed, fresh := w.listed(), map[string]bool{}
-	for _, p := range want {
-		was := w.have[p.path]
-		// Below a directory whose watch was lost, the end of a watch may not
-		// have been received either, and its beginning anew never will be.
-		renew := was == nil || fresh[filepath.Dir(p.path)]
+	listed := w.listed()
+	fresh := w.fresh(want, listed, dropped)
+	last := len(want)
+	for i, p := range want {
 		if listed[p.path] {
-			if !renew {
+			if !fresh[p.path] {
 				continue
 			}
 			w.feed.Remove(p.path)
 		}
-		fresh[p.path] = renew || !was.alias // an alias never is in the list
 		e := w.feed.Add(p.path)
+		for errors.Is(e, syscall.ENOSPC) {
+			for last--; last > i && w.have[want[last].path] == nil; last-- {
+			}
+			if last <= i {
+				break
+			}
+			w.feed.Remove(want[last].path)
+			delete(w.have, want[last].path)
+			e = w.feed.Add(p.path)
+		}
 		if e == nil {
 			placed = append(placed, p)
 			continue
@@ -172,6 +182,22 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 		}
 	}
 	return w.record(placed), err
+}
+
+// fresh is which of want have no watch, or not one that can be relied on: below a
+// directory whose watch was lost, the end of a watch may not have been received
+// either, and its beginning anew never will be.
+func (w *watches) fresh(want []*place, listed, dropped map[string]bool) map[string]bool {
+	fresh, lost := make(map[string]bool, len(want)), map[string]bool{}
+	// A directory comes before what is in it.
+	for _, p := range slices.SortedFunc(slices.Values(want), func(a, b *place) int { return strings.Compare(a.path, b.path) }) {
+		was := w.have[p.path]
+		if dropped[p.path] || lost[filepath.Dir(p.path)] || was != nil && !was.alias && !listed[p.path] { // an alias never is in the list
+			lost[p.path] = true
+		}
+		fresh[p.path] = was == nil || lost[p.path]
+	}
+	return fresh
 }
 
 // record notes what was just placed and returns what is news. A directory that
@@ -213,8 +239,9 @@ func (w *watches) listed() map[string]bool {
 }
 
 // drop removes watches on what is not wanted any more, and on directories that
-// are no longer the ones that the name leads to.
-func (w *watches) drop(want []*place) {
+// are no longer the ones that the name leads to. It returns them.
+func (w *watches) drop(want []*place) map[string]bool {
+	dropped := map[string]bool{}
 	keep := make(map[string]identity, len(want))
 	for _, p := range want {
 		keep[p.path] = p.identity
@@ -223,8 +250,10 @@ func (w *watches) drop(want []*place) {
 		if is, ok := keep[dir]; !ok || !is.same(was.identity) {
 			w.feed.Remove(dir) // fails if the watch went with the directory
 			delete(w.have, dir)
+			dropped[dir] = true
 		}
 	}
+	return dropped
 }
 
 // limit reports errors of a full system rather than of one directory.

@@ -1,0 +1,64 @@
+package watcher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whoever makes many directories below one name uses up the share of that name
+// alone; of one name repositories come first.
+func TestShares(t *testing.T) {
+	want := map[string]string{
+		"/r": "", "/s": "",
+		"/r/team": "", "/r/team/app": "team/app", "/r/team/db": "team/db",
+		"/r/lone": "lone",
+		"/s/sub":  "sub",
+	}
+	deep := "/r/evil"
+	for i := range 30 {
+		want[deep] = ""
+		want[fmt.Sprintf("%s/x%02d", deep, i)] = fmt.Sprint("evil", i)
+		deep += "/d"
+	}
+	order := shares(want)
+	if len(order) != len(want) {
+		t.Fatalf("%d of %d directories: %q", len(order), len(want), order)
+	}
+	first := []string{
+		"/r", "/s",
+		"/r/evil/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/x29", "/r/lone", "/r/team/app", "/s/sub",
+		"/r/evil/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/x28", "/r/team/db",
+		"/r/evil/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/x27", "/r/team",
+	}
+	if got := order[:len(first)]; !slices.Equal(got, first) {
+		t.Errorf("the order begins %q, want %q", got, first)
+	}
+	if last := order[len(order)-30:]; !slices.IsSortedFunc(last, func(a, b string) int { return len(a) - len(b) }) || strings.Contains(strings.Join(last, " "), "x") {
+		t.Errorf("directories that only lead to repositories do not come last, the shallow ones first: %q", last)
+	}
+}
+
+// At the limit of watches a repository that comes late gets its share, from
+// whoever has more; what is left without a watch is looked at in turn.
+func TestRepositoriesShareWatches(t *testing.T) {
+	s := newStorage(t, Options{}, "evil/a", "evil/b", "evil/c", "evil/d")
+	s.p.limit = 4
+	s.bubble(func() {
+		s.expect(10*ms, Hint{Walk: true, Watched: []string{"evil/d"}})
+		s.create("team/app")
+		s.repos.Set(s.walk())
+		s.expect(20*ms, Hint{Watched: []string{"team/app"}})
+		if got, want := s.watched(), []string{s.root, s.root + "/evil/a", s.root + "/evil/b", s.root + "/team/app"}; !slices.Equal(got, want) {
+			t.Errorf("watched %q, want %q", got, want)
+		}
+		s.expect(2*time.Second+10*ms, Hint{Walk: true, Watched: []string{"evil/c"}}) // looked at for the first time, /team too
+		s.push("evil/d", `{"schemaVersion":2}`)
+		s.expect(4*time.Second+10*ms, Hint{Names: []string{"evil/d"}})
+		s.create("evil/e")
+		s.expect(6*time.Second+10*ms, Hint{Walk: true})
+		s.silent(50 * time.Second)
+	})
+}
