@@ -22,7 +22,8 @@ type Contents struct {
 	// last; "" if no tag names an image.
 	Newest string
 	// Images are the manifests and indexes that are images, the children of
-	// indexes included, tagged or not.
+	// indexes included, tagged or not. What index.json names and cannot be read is
+	// among them: nothing that is listed vanishes without a word.
 	Images map[trust.Digest]*Image
 	// Others are manifests that are no images and have a signature: SBOMs,
 	// attestations, artifacts. They are answered for by digest, and not listed.
@@ -54,6 +55,19 @@ func (c *Contents) Foreign() (n int) {
 		}
 	}
 	return n
+}
+
+// Unread counts the manifests that could not be read, those of another digest
+// algorithm than SHA-256 apart, and names one of them.
+func (c *Contents) Unread() (n int, example Problem) {
+	for _, p := range c.Problems {
+		if node := c.nodes[p.Digest]; node != nil && node.reason == p.Reason && node.foreign == "" {
+			if n++; n == 1 {
+				example = p
+			}
+		}
+	}
+	return n, example
 }
 
 // Has reports whether the repository lists a manifest of that digest, whatever it is:

@@ -47,7 +47,7 @@ func TestOneBadManifestCostsItself(t *testing.T) {
 				bad.how(t, r, d)
 			}
 			c := r.contents()
-			wantImages(t, c, a, lost, index, childD)
+			wantImages(t, c, a, lost, index, childD, untagged) // nobody knows what untagged was
 			wantReferences(t, c, a, map[trust.Digest]string{badSig: "cosign-tag " + string(bad.as), goodSig: "cosign-tag"})
 			for _, d := range []trust.Digest{lost, badSig, untagged, childD} {
 				if got := problems(c, d); !slices.Equal(got, []trust.Reason{bad.as}) {
@@ -60,10 +60,32 @@ func TestOneBadManifestCostsItself(t *testing.T) {
 			if c.Images[lost].Unreadable != bad.as || c.Images[childD].Unreadable != bad.as || c.Images[a].Unreadable != "" || c.Tags["lost"] != lost {
 				t.Errorf("images %+v", c.Images)
 			}
+			if n, example := c.Unread(); n != 4 || example.Digest != lost || example.Reason != bad.as {
+				t.Errorf("%d manifests are unread, among them %+v", n, example)
+			}
+			if got := c.Images[untagged]; got.Unreadable != bad.as || !got.Untagged {
+				t.Errorf("what cannot be read is %+v", got)
+			}
 			if c.Incomplete == (bad.as == trust.LimitExceeded) {
 				t.Errorf("incomplete is %t", c.Incomplete)
 			}
 		})
+	}
+}
+
+// What a manifest is stays known when its bytes are lost: a signature does not
+// vanish, it cannot be read.
+func TestKnownManifestIsLost(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	a := r.push(image("a"), "a")
+	sig := r.push(referrer(typeNotationSignature, a, "untagged"))
+	learned := r.contents().Learned
+	must(t, os.Remove(r.path(sig)))
+	c := r.contentsWithin(Limits{}, func(d trust.Digest) (Kind, bool) { k, ok := learned[d]; return k, ok })
+	wantImages(t, c, a)
+	wantReferences(t, c, a, map[trust.Digest]string{sig: "notation-referrer " + string(trust.BlobMissing)})
+	if n, example := c.Unread(); n != 1 || example.Digest != sig || !c.Incomplete {
+		t.Errorf("%d manifests are unread, among them %+v; incomplete %t", n, example, c.Incomplete)
 	}
 }
 

@@ -3,7 +3,7 @@ package layout
 import "trust-worker/trust"
 
 // images decides what is an image: what has an ordinary tag; what is one by
-// itself and has no other role; and the children of those. BuildKit's mark hides
+// itself, or cannot be read, and has no other role; and the children of those. BuildKit's mark hides
 // a child only if every index that lists it agrees and it has no tag: a pusher
 // can hide an untagged image of the same repository, as by deleting it.
 func (r *resolver) images() {
@@ -16,7 +16,7 @@ func (r *resolver) images() {
 	}
 	for _, n := range r.order {
 		index := n.kind.Class == ImageIndex
-		if n.tagged || n.listed && (n.kind.imageByItself() || n.foreign != "") && !n.subordinate &&
+		if n.tagged || n.listed && (n.kind.imageByItself() || n.unread()) && !n.subordinate &&
 			!(n.referrers && index) && !(n.attested && !n.plain) {
 			mark(n)
 		}

@@ -106,6 +106,10 @@ func (n *node) children() []Child {
 	return n.kind.Children
 }
 
+// unread says whether nothing is known of what the node is: its manifest could not
+// be read, and never was before.
+func (n *node) unread() bool { return n.reason != "" && n.kind.Class == Unclassified }
+
 // flaw is why the node's manifest cannot be used as a signature, or is no
 // readable image.
 func (n *node) flaw() trust.Reason {
@@ -208,9 +212,11 @@ func (r *resolver) learn(ctx context.Context, n *node) error {
 		return nil
 	}
 	if r.known != nil {
-		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified && r.p.looksWhole(n.digest, kind.Size) {
-			n.kind = kind
-			return nil
+		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified {
+			n.kind = kind // it stays what it is if its bytes are not here
+			if r.p.looksWhole(n.digest, kind.Size) {
+				return nil
+			}
 		}
 	}
 	r.c.Opened++

@@ -75,7 +75,7 @@ func TestUnreadableBlobCostsItself(t *testing.T) {
 		c, err := p.Contents(context.Background(), nil)
 		must(t, err)
 		checkContents(t, c)
-		if c.Images[locked].Unreadable != trust.IOError || c.Images[fine].Unreadable != "" || c.Images[lone] != nil {
+		if c.Images[locked].Unreadable != trust.IOError || c.Images[fine].Unreadable != "" || c.Images[lone].Unreadable != trust.IOError {
 			t.Errorf("images %+v", c.Images)
 		}
 		if !c.Incomplete || c.Opened != 3 || len(c.Learned) != 1 || len(problems(c, lone)) != 1 {

@@ -295,6 +295,10 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	if n := contents.Foreign(); n > 0 {
 		s.log.Warn("manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)", "repository", name, "manifests", n)
 	}
+	if n, example := contents.Unread(); n > 0 && (!known || place.Stamp != "") { // else the last scan has said so
+		s.log.Warn("manifests that index.json names cannot be read, and nothing is known of signatures among them", "repository", name, "manifests", n,
+			"digest", example.Digest.String(), "reason", string(example.Reason), "error", inert.Text(example.Detail))
+	}
 	if len(contents.Images) == 0 && len(contents.Signatures) > 0 {
 		s.log.Warn("a repository holds signatures and no image; a signature counts only in the repository of its image (see COSIGN_REPOSITORY in docs/operations.md)",
 			"repository", name, "signed", len(contents.Signatures))
