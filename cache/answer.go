@@ -83,6 +83,15 @@ func (i *Image) Manifest(platform string) Manifest {
 		SignaturesOmitted: i.SignaturesOmitted, omitted: i.omitted}
 }
 
+// weight is how many signatures were read for the answer.
+func (i *Image) weight() int {
+	n := len(i.SignatureInfo) + i.SignaturesOmitted
+	for _, m := range i.Manifests {
+		n += len(m.SignatureInfo) + m.SignaturesOmitted
+	}
+	return n
+}
+
 // leaveOut counts all signatures among those left out.
 func (m *Manifest) leaveOut() {
 	m.omitted = slices.Clone(m.omitted) // another entry's as well
@@ -94,9 +103,12 @@ func (m *Manifest) leaveOut() {
 }
 
 // State is as for an image.
-func (m *Manifest) State() string {
-	return (&Image{SignatureInfo: m.SignatureInfo, omitted: m.omitted}).State()
-}
+func (m *Manifest) State() string { return m.image().State() }
+
+// Reason is as for an image.
+func (m *Manifest) Reason() trust.Reason { return m.image().Reason() }
+
+func (m *Manifest) image() *Image { return &Image{SignatureInfo: m.SignatureInfo, omitted: m.omitted} }
 
 // Reason is that of the first signature that gives the image its state.
 func (i *Image) Reason() trust.Reason {
@@ -229,12 +241,14 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 		}
 		return img, nil
 	}
+	unread := s.record.unread(unlisted)
 	l, err := s.signatures(repository, s.record.signatures, unlisted, budget)
 	if err != nil {
 		return Image{}, err
 	}
 	img.SignatureInfo, img.SignaturesOmitted, img.omitted = l.Kept, l.Omitted, l.omitted
 	img.IsSigned = len(l.Kept)+l.Omitted > 0
+	NotRead(&img, unread)
 	if !children {
 		return img, nil
 	}

@@ -52,6 +52,7 @@ type imageRecord struct {
 	tagged, child bool
 	other         bool // no image
 	foreign       []byte
+	unreadable    trust.Reason
 	children      [][]byte
 	signatures    [][]byte
 }
@@ -74,9 +75,19 @@ func (r *imageRecord) decode(b []byte) error {
 			r.other = v != 0
 		case 8:
 			r.foreign = bytes
+		case 9:
+			r.unreadable = format.DecodeReason(uint32(v))
 		}
 		return nil
 	})
+}
+
+// unread is why an image of which no signature is known may have some, or "".
+func (r *imageRecord) unread(unlisted bool) trust.Reason {
+	if unlisted {
+		return trust.IOError
+	}
+	return r.unreadable
 }
 
 // signatureRecord is a Signature message, its verdicts still encoded.

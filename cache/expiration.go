@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
@@ -8,20 +10,21 @@ import (
 	"trust-worker/trust"
 )
 
-// Expiration is a trusted signature that dates will end: its own expiry, or that of a
-// certificate in its chain.
+// Expiration is a signer of an image whose signatures dates will end: by their own
+// expiry, or by that of a certificate in the chain. Signature is the one that is
+// trusted longest, and Until when that ends.
 type Expiration struct {
 	Signature
 	Until time.Time
 }
 
-// maxExpirations is how many of an image's signatures Expirations returns. Signatures
-// that a repository repeats are no reason to hold them all.
-const maxExpirations = 1000
+// maxSigners is how many signers of an image Expirations tells apart.
+const maxSigners = 1000
 
-// Expirations are the trusted signatures of an image that dates will end.
+// Expirations are the signers of an image whose signatures dates will end.
 type Expirations struct {
-	// First are those that end first, by date; Omitted counts the others.
+	// First are in the order of their dates. Omitted counts signatures by signers
+	// beyond the first thousand.
 	First   []Expiration
 	Omitted int
 	// Trusted says whether the image is trusted now, and Until when dates end that; the
@@ -30,17 +33,18 @@ type Expirations struct {
 	Until   time.Time
 }
 
-func (e *Expirations) keepFirst() {
-	slices.SortStableFunc(e.First, func(a, b Expiration) int { return a.Until.Compare(b.Until) })
-	if more := len(e.First) - maxExpirations; more > 0 {
-		e.First, e.Omitted = e.First[:maxExpirations], e.Omitted+more
-	}
-}
-
-// Expirations returns those of one image. The signatures of an index's children are
-// the children's. What is not believed, since the snapshot is stale or the repository
-// could not be listed, is not trusted.
+// Expirations returns those of one image. A repository can repeat a signature, and add
+// to a cosign signature a certificate that ends it early: for each signer the one that
+// lasts counts. The signatures of an index's children are the children's. What is not
+// believed, since the snapshot is stale or the repository could not be listed, is not
+// trusted.
 func (s *Snapshot) Expirations(repository string, d trust.Digest) (e Expirations, err error) {
+	type signer struct {
+		tool        trust.Tool
+		fingerprint trust.Digest
+		author      string
+	}
+	signers, lasting := map[signer]*Expiration{}, false
 	format.Guard(&err, func() error {
 		key := format.ImageKey(repository, d)
 		body, ok, err := s.get(format.InImages, key)
@@ -54,32 +58,41 @@ func (s *Snapshot) Expirations(repository string, d trust.Digest) (e Expirations
 		if err := s.record.decode(body); err != nil {
 			return err
 		}
-		lasting := false
 		for _, b := range s.record.signatures {
 			err := s.eachLayer(repository, b, unlisted, func(sig *Signature) {
-				end := s.trustedUntil(repository, sig)
-				e.Trusted = e.Trusted || sig.IsTrusted
-				lasting = lasting || sig.IsTrusted && end.IsZero()
-				if end.IsZero() {
+				if !sig.IsTrusted {
 					return
 				}
+				end := s.trustedUntil(repository, sig)
+				e.Trusted, lasting = true, lasting || end.IsZero()
 				if end.After(e.Until) {
 					e.Until = end
 				}
-				if e.First = append(e.First, Expiration{*sig, end}); len(e.First) >= 2*maxExpirations {
-					e.keepFirst()
+				by := signer{sig.Tool, sig.SignerFingerprint, sig.Author}
+				switch was := signers[by]; {
+				case was == nil && len(signers) >= maxSigners:
+					e.Omitted++
+				case was == nil || !was.Until.IsZero() && (end.IsZero() || end.After(was.Until)):
+					signers[by] = &Expiration{*sig, end}
 				}
 			})
 			if err != nil {
 				return err
 			}
 		}
-		if lasting {
-			e.Until = time.Time{}
-		}
 		return nil
 	})
-	e.keepFirst()
+	if lasting {
+		e.Until = time.Time{}
+	}
+	for _, one := range signers {
+		if !one.Until.IsZero() {
+			e.First = append(e.First, *one)
+		}
+	}
+	slices.SortFunc(e.First, func(a, b Expiration) int {
+		return cmp.Or(a.Until.Compare(b.Until), bytes.Compare(a.Digest[:], b.Digest[:]), cmp.Compare(a.Layer, b.Layer))
+	})
 	return e, err
 }
 

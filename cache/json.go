@@ -75,3 +75,14 @@ func NotJudged(img *Image, foreign string) {
 	img.Foreign, img.SignatureInfo, img.omitted = foreign, []Signature{}, notJudged
 	img.IsSigned, img.SignaturesOmitted = false, 0
 }
+
+// NotRead has an image of which no signature is known read r: its manifest, or its
+// repository, could not be read, so that it may have some. The empty reason changes
+// nothing. Signatures that are known have reasons of their own.
+func NotRead(img *Image, r trust.Reason) {
+	if r != "" && len(img.SignatureInfo) == 0 && len(img.omitted) == 0 {
+		img.omitted = notRead(r)
+	}
+}
+
+func notRead(r trust.Reason) omissions { return omissions{{r.Status(), r, 0}} }

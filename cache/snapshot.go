@@ -343,10 +343,19 @@ func (s *Snapshot) Tags(repository string, fn func(tag string, d trust.Digest) e
 // tag order, then the untagged images that are not some index's child, in
 // digest order.
 func (s *Snapshot) Images(repository string, fn func(Image) error) error {
+	// Many tags may name one image with many signatures.
+	const heavy, most = 100, 32
+	again := map[trust.Digest]Image{}
 	err := s.Tags(repository, func(tag string, d trust.Digest) error {
-		img, ok, err := s.image(repository, d, true)
-		if err != nil || !ok {
-			return err
+		img, ok := again[d]
+		if !ok {
+			var err error
+			if img, ok, err = s.image(repository, d, true); err != nil || !ok {
+				return err
+			}
+			if img.weight() >= heavy && len(again) < most {
+				again[d] = img
+			}
 		}
 		img.Tag = tag
 		return fn(img)

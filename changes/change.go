@@ -57,6 +57,8 @@ type Change struct {
 	Tool   trust.Tool   `json:",omitempty"`
 	Signer trust.Digest `json:",omitzero"` // fingerprint
 	Store  string       `json:",omitempty"`
+	// File is the file that holds, or held, a signer that came or went.
+	File string `json:",omitempty"`
 
 	Repository string       `json:",omitempty"`
 	Tag        string       `json:",omitempty"` // one of the image's tags, if it has any

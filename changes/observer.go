@@ -344,7 +344,7 @@ func signers(was, is *trust.InForce) (list []Change) {
 }
 
 func ofSigner(k Kind, m trust.Material) Change {
-	c := Change{Kind: k, Tool: m.Signer.Tool, Signer: m.Signer.Fingerprint, Store: m.Signer.Store(), Link: linkSigners}
+	c := Change{Kind: k, Tool: m.Signer.Tool, Signer: m.Signer.Fingerprint, Store: m.Signer.Store(), File: m.File, Link: linkSigners}
 	if m.Signer.Tool == trust.Notation {
 		c.Detail = m.Author
 	}

@@ -22,7 +22,7 @@ func TestReports(t *testing.T) {
 		child512    = "40d8c656affc5793ad6202299e97c03720700524e4cf56657872a1c477aa7abf1306876a583700e4c16db7f5059b5a8617fbd39b27eaeb5616d86a5318fad3b0"
 	)
 	details := map[string][]string{ // what they say besides
-		"d15-email":            {`the trust policy does not name the subject "O=Notary`, "emailAddress ", "notation matches such a subject with no identity but *"},
+		"d15-email":            {`the trust policy does not name the subject "O=Notary`, "emailAddress ", "notation matches it with no identity but *"},
 		"t05-no-tsa-in-policy": {`its time stamp would count if the statement "a" named the trust store tsa:tsa`},
 		"x02-no-ku":            {`"CN=`, "key usage"},
 		"x08-missing-inter":    {"is not issued by"},

@@ -79,6 +79,7 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 		return cache.Image{}, err
 	}
 	l.Into(&img)
+	cache.NotRead(&img, row.Unreadable)
 	if len(row.Children) == 0 {
 		img.Manifests = []cache.Manifest{img.Manifest("")}
 	}
@@ -95,6 +96,9 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 			one := cache.Image{Digest: child.Digest}
 			if l.Into(&one); child.Foreign != "" {
 				cache.NotJudged(&one, child.Foreign)
+			}
+			if row != nil {
+				cache.NotRead(&one, row.Unreadable)
 			}
 			m = one.Manifest("")
 			seen[child.Digest] = m

@@ -78,7 +78,7 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 	}
 	for _, r := range refused {
 		if _, loaded := after[r.Path]; !loaded && !slices.ContainsFunc(s.refused, isAt(r.Path)) && before[r.Path] == nil {
-			line(slog.LevelInfo, "trust file removed; it was refused", r.Path, nil)
+			line(slog.LevelInfo, "trust file is no longer refused", r.Path, nil)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(after)) {

@@ -84,5 +84,5 @@ func TestTrustFilesInTheLog(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "bad.pub")); err != nil {
 		t.Fatal(err)
 	}
-	says(`INFO msg="trust file removed; it was refused" path=_cosign/bad.pub`)
+	says(`INFO msg="trust file is no longer refused" path=_cosign/bad.pub`)
 }

@@ -11,11 +11,15 @@ type Explanation struct {
 // and for reasons that this version does not know.
 func (r Reason) Explain() Explanation { return explanations[r] }
 
+// Unsigned is the explanation of an image without a signature, which has no reason.
+var Unsigned = Explanation{"No cosign or notation signature in this repository is about this image.",
+	"Sign it with cosign sign --key, or with notation sign. Signatures count only in the image's own repository."}
+
 var explanations = map[Reason]Explanation{
 	SignatureExpired: {"The signer is trusted; the signature's own expiry date is over.",
 		"Sign again."},
 	CertificateExpired: {"The signer is trusted; a certificate in its chain has expired.",
-		"Sign again with a renewed certificate, or with a time stamp, which outlives the certificate."},
+		"Sign again with a renewed certificate, or with a time stamp, which outlives the certificate. Where the detail says what the policy lacks, mend the policy."},
 	NotYetValid: {"The signer is trusted; the signature or a certificate in its chain is valid only later.",
 		"Wait, or check the clocks of this machine and of the signer's."},
 
@@ -26,21 +30,21 @@ var explanations = map[Reason]Explanation{
 	SubjectMismatch: {"The signature is about another image.",
 		"Find out who attached it to this image."},
 	DigestMismatch: {"A blob in storage does not have the digest that names it.",
-		"Restore the blob. It is read again by itself."},
+		"Restore the blob. The daemon reads it again by itself."},
 	Malformed: {"The signature cannot be read.",
 		"Sign again."},
 	Ambiguous: {"Two programs could read the signature differently, so it is not read at all.",
 		"Sign again."},
 	NoPolicy: {"No statement of the trust policy covers this repository.",
 		"Add a statement for it, or one with the scope *."},
-	PolicyInvalid: {"No trust policy can be used: it is broken, it has gone, or its statement names a trust store that does not exist, is empty or is of the wrong type.",
-		"Mend the policy; trust-worker keys says what is wrong."},
+	PolicyInvalid: {"No trust policy can be used for this repository: the policy is broken or has gone, or its statement names a trust store that holds no certificate or is of the wrong type.",
+		"Mend the policy, or put a certificate into the store that it names. The command trust-worker keys says what is wrong."},
 	PolicyAmbiguous: {"Two statements of the trust policy name this repository on different hosts.",
 		"Say which host this storage is with --registry-name."},
 	PolicyDoesNotVerify: {"The statement's level is audit or skip, which never makes anything trusted.",
 		"Choose the level strict or permissive."},
 	IdentityNotTrusted: {"The certificate chain is trusted; its subject is not among the identities that the policy names.",
-		"Add the identity to the policy, or ask who signed."},
+		"Add an identity that matches the subject to the policy, if it is to be trusted. Where the detail says that * alone matches, ask for a certificate with another subject, or give * to a statement of its own trust store."},
 	Revoked: {"A revocation service says that a certificate in its chain is revoked. The service is asked again later, as about any certificate.",
 		"Sign again with a good certificate."},
 	TimestampInvalid: {"The time stamp is missing where the policy wants one, is no good, or its authority's certificate is revoked.",
@@ -59,9 +63,9 @@ var explanations = map[Reason]Explanation{
 		"Sign with cosign sign."},
 
 	IOError: {"Storage could not be read.",
-		"Look at storage; the read is tried again by itself."},
-	BlobMissing: {"A part of the signature is not in storage.",
-		"Restore the blob, or sign again. The blob is looked for again by itself."},
+		"Look at storage; the daemon's log, scan and list name what could not be read. The daemon tries again by itself."},
+	BlobMissing: {"A part of the signature, or the manifest that it is about, is not in storage.",
+		"Restore the blob, or push the image and sign again. The daemon looks for it again by itself."},
 	RevocationUnknown: {"A certificate names revocation services that have not answered, or that the mode offline does not ask.",
 		"Look at the log and at trust-worker status; let the daemon reach them, or see --revocation."},
 	LimitExceeded: {"The signature is too large, the image has too many signatures, or verifying the signature has crashed twice.",

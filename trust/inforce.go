@@ -314,10 +314,10 @@ func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
 		d.Author = m.Author
 	}
 	if g.From != 0 {
-		d.From = time.Unix(g.From, 0).UTC()
+		d.From = time.Unix(Date(g.From), 0).UTC()
 	}
 	if g.Until != 0 {
-		d.Until = time.Unix(g.Until, 0).UTC()
+		d.Until = time.Unix(Date(g.Until), 0).UTC()
 	}
 	return d
 }

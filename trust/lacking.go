@@ -23,7 +23,7 @@ func lacking(st *Statement, held map[string]bool) map[string]string {
 		if held[s] || wrong[storeType] != "" {
 			continue
 		}
-		wrong[storeType] = fmt.Sprintf("the statement %.80q names the trust store %s, which does not exist or holds no certificate", st.Name, clip(s, 160))
+		wrong[storeType] = fmt.Sprintf("the statement %.80q names the trust store %s, in which there is no certificate", st.Name, clip(s, 160))
 		if near := nearest(storeType, name, held); near != "" && !slices.Contains(st.Stores, near) {
 			wrong[storeType] += "; did you mean " + clip(near, 160) + "?"
 		}

@@ -26,7 +26,7 @@ func TestLackingStore(t *testing.T) {
 		want   Reason
 		detail string
 	}{
-		{"trusted otherwise", missing, ground(Ground{Signers: ids(certA)}), PolicyInvalid, `"prod" names the trust store ca:gone, which does not exist or holds no certificate`},
+		{"trusted otherwise", missing, ground(Ground{Signers: ids(certA)}), PolicyInvalid, `"prod" names the trust store ca:gone, in which there is no certificate`},
 		{"no key", missing, reason(NoTrustedKey, "ca"), PolicyInvalid, "ca:gone"},
 		{"identity", missing, reason(IdentityNotTrusted, "ca"), PolicyInvalid, "ca:gone"},
 		{"time stamp", missing, reason(TimestampInvalid, "ca"), PolicyInvalid, "ca:gone"},

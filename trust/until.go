@@ -25,7 +25,7 @@ func (f *InForce) TrustedUntil(repository string, t Tool, v *Verdict, now time.T
 	if at == now.Unix() {
 		return time.Time{}
 	}
-	return time.Unix(at, 0).UTC()
+	return time.Unix(Date(at), 0).UTC()
 }
 
 // dates is when an enforced date ends the ground; 0: none does.

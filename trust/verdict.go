@@ -139,6 +139,14 @@ type Ground struct {
 	Ends int64
 }
 
+// Date is u, Unix seconds, within the years 1 to 9999, which are all that RFC 3339,
+// and so JSON, can write. Dates come from certificates and envelopes, which can have
+// others.
+func Date(u int64) int64 {
+	const first, last = -62135596799, 253402300799 // the second after the zero time; 9999-12-31T23:59:59Z
+	return min(max(u, first), last)
+}
+
 // Verdict is the result of verifying one signature (one layer of a cosign signature
 // manifest, or a notation envelope) over one subject: grounds, or the reason why there
 // are none. It does not change with the clock. Without a ground it is made again when a

@@ -27,17 +27,17 @@ type bounds struct {
 	ends        int64 // by dates, where the answer of a revocation service ends before
 }
 
-// unixBound is t in seconds, never 0, which would be no bound. Fractions are cut
+// unixBound is t in seconds, see [trust.Date], never 0, which would be no bound. Fractions are cut
 // off: an end comes early rather than late.
 func unixBound(t time.Time) int64 {
-	if u := t.Unix(); u != 0 {
+	if u := trust.Date(t.Unix()); u != 0 {
 		return u
 	}
 	return -1
 }
 
 func (b *bounds) begin(t time.Time) {
-	if u := t.Unix(); b.from == 0 || u > b.from {
+	if u := trust.Date(t.Unix()); b.from == 0 || u > b.from {
 		b.from = u
 	}
 }

@@ -104,7 +104,7 @@ func (p *pass) readStores(ctx context.Context, t *tree) error {
 			shown := "truststore/x509/" + st.name + "/" + s.name
 			switch {
 			case !t.isDir(s.path):
-				p.refuse(p.shown(t, shown), refusef("is not in a named store; move it to a directory below %s", st.name))
+				p.refuse(p.shown(t, shown), refusef("is not in a named store; move it to truststore/x509/%s/NAME", st.name))
 				continue
 			case !storeName.MatchString(s.name):
 				p.refuse(p.shown(t, shown), refusef("has a name that notation does not allow; use letters, digits, '_', '.' and '-'"))
@@ -145,8 +145,10 @@ func (p *pass) shown(t *tree, parts ...string) string {
 func (p *pass) misplaced(t *tree, shown string, items []item) error {
 	for _, it := range items {
 		switch {
-		case shown == "truststore" && slices.Contains(truststore.Types, truststore.Type(it.name)):
-			p.refuse(p.shown(t, shown, it.name), refusef("is not read; trust stores are below truststore/x509: move it to truststore/x509/%s", it.name))
+		case slices.Contains(truststore.Types, truststore.Type(it.name)) && t.isDir(it.path):
+			p.refuse(p.shown(t, shown, it.name), refusef("is not read; trust stores are directories truststore/x509/%s/NAME: move its files there", it.name))
+		case shown == "" && filepath.Ext(it.name) == ".pub":
+			p.refuse(p.shown(t, it.name), refusef("is not read; a public key of cosign belongs into the directory _cosign"))
 		case shown == "" && it.name != "truststore" && !slices.Contains(notationsOwn, it.name) && t.isDir(it.path):
 			below, _, err := t.list(it.path)
 			if errors.Is(err, errSwapped) {

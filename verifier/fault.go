@@ -31,12 +31,13 @@ func (f fault) found() bool { return f.reason != "" }
 // refuse makes f the verdict.
 func (lo *LayerOutcome) refuse(f fault) { lo.Verdict.Reason, lo.Verdict.Detail = f.reason, f.detail }
 
-// libraryText is the message of a library's error, as a part of a sentence.
+// libraryText is the message of a library's error, in quotation marks: a part of it
+// may be the pusher's.
 // protojson and protobuf write blanks of two kinds at random, so that nobody relies
 // on their text.
 func libraryText(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-	return strings.TrimSuffix(strings.TrimSpace(text), ".")
+	return fmt.Sprintf("%.240q", strings.TrimSuffix(strings.TrimSpace(text), "."))
 }
 
 // The attributes of a distinguished name that Go has no name for and people use.

@@ -77,7 +77,7 @@ func (c CurveHash) String() string {
 // *fileError and never quotes the content.
 func parseKey(b []byte) (*key, error) {
 	if bytes.Contains(b, []byte("PRIVATE KEY-----")) {
-		return nil, refusef("holds a PRIVATE key; remove it at once and put the public key here (cosign public-key --key FILE)")
+		return nil, refusef("holds a PRIVATE key; remove it at once and put its public key here: %s", publicKeyOf(b))
 	}
 	block, rest := pem.Decode(b)
 	switch {

@@ -336,7 +336,7 @@ func (e *examination) identityFault(run *run) fault {
 	leaf := run.outcome.EnvelopeContent.SignerInfo.CertificateChain[0]
 	more := ""
 	if why := unmatchable(leaf); why != "" {
-		more = "; notation matches such a subject with no identity but *, since " + why
+		more = "; notation matches it with no identity but *, since " + why
 	}
 	return faultf(trust.IdentityNotTrusted, "the trust policy does not name the subject %.160q%s", subjectText(leaf), more)
 }

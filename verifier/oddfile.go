@@ -44,6 +44,17 @@ var pemTypes = map[string]struct{ what, key, certificate string }{
 	"ENCRYPTED PRIVATE KEY": {"a private key", "", ""},
 }
 
+// publicKeyOf is the command that makes the public key of a private one in PEM.
+func publicKeyOf(b []byte) string {
+	switch {
+	case bytes.Contains(b, []byte("SIGSTORE PRIVATE KEY-----")) || bytes.Contains(b, []byte("COSIGN PRIVATE KEY-----")):
+		return "cosign public-key --key FILE > NEW"
+	case bytes.Contains(b, []byte("OPENSSH PRIVATE KEY-----")):
+		return "ssh-keygen -e -m PKCS8 -f FILE > NEW"
+	}
+	return "openssl pkey -in FILE -pubout -out NEW"
+}
+
 // otherBlock is the message about a PEM block of another type.
 func otherBlock(label string, want wanted) *fileError {
 	o, known := pemTypes[label]
@@ -120,12 +131,18 @@ func oddText(b []byte, want wanted) string {
 	if onlyBase64.Match(text) {
 		der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(text)), ""))
 		if err == nil {
-			if label, is := derType(der); label != "" {
+			if label, is := derType(der); label == privateKey {
+				return "is " + is + " in base64; remove it at once; " + want.String() + " is expected here"
+			} else if label != "" {
 				return fmt.Sprintf("is %s in base64 without its PEM lines; add them: (echo '-----BEGIN %s-----'; fold -w 64 FILE; echo; echo '-----END %s-----') > NEW", is, label, label)
 			}
 		}
 	}
 	switch label, is := derType(b); {
+	case label == privateKey && want == wantKey:
+		return "is " + is + " in DER; remove it at once and put its public key here: openssl pkey -inform DER -in FILE -pubout -out NEW"
+	case label == privateKey:
+		return "is " + is + " in DER; remove it at once; " + want.String() + " is expected here"
 	case label == "CERTIFICATE" && want == wantKey:
 		return "is " + is + " in DER" + orCommand("openssl x509 -inform DER -pubkey -noout -in FILE > NEW")
 	case label == "PUBLIC KEY" && want == wantKey:
@@ -141,6 +158,8 @@ func oddText(b []byte, want wanted) string {
 // pkcs7SignedData is how a PKCS #7 bundle names its content (RFC 2315, section 14).
 var pkcs7SignedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02}
 
+const privateKey = "PRIVATE KEY"
+
 // derType returns the PEM label that der would have, and what it is.
 func derType(der []byte) (label, is string) {
 	if _, err := x509.ParsePKIXPublicKey(der); err == nil {
@@ -148,6 +167,15 @@ func derType(der []byte) (label, is string) {
 	}
 	if certs, err := x509.ParseCertificates(der); err == nil && len(certs) > 0 {
 		return "CERTIFICATE", "a certificate"
+	}
+	if _, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return privateKey, "a PRIVATE key"
+	}
+	if _, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return privateKey, "a PRIVATE key"
+	}
+	if _, err := x509.ParseECPrivateKey(der); err == nil {
+		return privateKey, "a PRIVATE key"
 	}
 	if i := bytes.Index(der, pkcs7SignedData); i > 0 && i < 16 {
 		return "PKCS7", "a PKCS #7 bundle of certificates"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,8 @@ func TestOddFilesAndWhatMendsThem(t *testing.T) {
 	sshPub := ssh.MarshalAuthorizedKey(must(ssh.NewPublicKey(k.Public())))
 	ed := ssh.MarshalAuthorizedKey(must(ssh.NewPublicKey(signtest.NewKey(signtest.Ed25519).Public())))
 	certKey := trust.Digest(trust.SumOf(root.Cert().RawSubjectPublicKeyInfo))
+	block, _ := pem.Decode(k.PrivatePEM())
+	private := block.Bytes
 	keyPrint, certPrint := must(ValidateKey("a", pub)).Fingerprint, fingerprintOf(root.Cert())
 
 	for _, c := range []struct {
@@ -77,6 +80,11 @@ func TestOddFilesAndWhatMendsThem(t *testing.T) {
 		{"JSON", "is JSON", []byte(`{"kty":"EC"}`), false, trust.Digest{}, false},
 		{"minisign", "minisign", []byte("untrusted comment: minisign public key\nRWQ=\n"), false, trust.Digest{}, false},
 		{"damaged block before a good one", "more than one PEM block", append([]byte("-----BEGIN PUBLIC KEY-----\n!\n"), pub...), false, trust.Digest{}, false},
+		{"private key", "holds a PRIVATE key; remove it at once", k.PrivatePEM(), false, keyPrint, false},
+		{"private key of OpenSSH", "holds a PRIVATE key; remove it at once", pem.EncodeToMemory(must(ssh.MarshalPrivateKey(k.Private, ""))), false, keyPrint, false},
+		{"private key in DER", "is a PRIVATE key in DER; remove it at once", private, false, keyPrint, false},
+		{"private key in base64", "is a PRIVATE key in base64; remove it at once", []byte(base64.StdEncoding.EncodeToString(private)), false, trust.Digest{}, false},
+		{"private key in DER in a store", "is a PRIVATE key in DER; remove it at once", private, true, trust.Digest{}, false},
 		{"nothing known", "is not a PEM public key", []byte("hello"), false, trust.Digest{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -96,7 +96,7 @@ func rule(seen policySeen, memory memoryDoc, zotDefault bool) ruling {
 		r.invalid("", fmt.Sprintf("there is no %s, and a policy other than the default was in force before; restore it, or %s%s",
 			secondPolicyFile, defaultRemedy, secondPolicyFile))
 	case len(seen.alike) > 0:
-		r.invalid("", fmt.Sprintf("there is no %s, but %s, which is not read; rename it to %s or remove it",
+		r.invalid("", fmt.Sprintf("there is no %s, but %s, which is not read; move it to %s, beside truststore, or remove it",
 			secondPolicyFile, strings.Join(seen.alike, " and "), secondPolicyFile))
 	default:
 		r.source = PolicyDefault

@@ -377,7 +377,7 @@ func TestMemoryOutlivesItsDirectory(t *testing.T) {
 func TestRulingSaysWhatToDo(t *testing.T) {
 	for _, c := range []struct{ do, want string }{
 		{"write trustpolicy.json operator; remove trustpolicy.json", "trust-worker policy default --root ROOT > ROOT/_notation/trustpolicy.json"},
-		{"write trustPolicy.json operator", "trustPolicy.json, which is not read; rename it"},
+		{"write trustPolicy.json operator", "trustPolicy.json, which is not read; move it"},
 		{"write trustpolicy.json zot", "--zot-policy"},
 		{"write trustpolicy.json operator; write trustpolicy.json zot", "zot writes at its start"},
 		{"write trustpolicy.oci.json operator", "trustpolicy.oci.json"},

@@ -2,10 +2,11 @@ package watcher
 
 import (
 	"cmp"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"trust-worker/internal/fair"
 )
 
 // shares puts the directories that [Repositories.Set] was given in the order in
@@ -16,45 +17,29 @@ import (
 // many directories there as they like: they use up their own share and what the
 // others leave.
 func shares(want map[string]string) []string {
-	var order []string
-	queues := map[string][]string{}
+	var roots, others []string
 	found := tops{want: want, known: make(map[string]string, len(want))}
 	for dir := range want {
-		if !reached(want, dir) {
-			order = append(order, dir)
-			continue
+		if reached(want, dir) {
+			others = append(others, dir)
+		} else {
+			roots = append(roots, dir)
 		}
-		top := found.of(dir)
-		queues[top] = append(queues[top], dir)
 	}
-	slices.Sort(order)
-	turn := slices.Sorted(maps.Keys(queues))
-	for _, top := range turn {
-		slices.SortFunc(queues[top], func(a, b string) int {
-			leadsA, leadsB := want[a] == "", want[b] == ""
-			switch {
-			case leadsA != leadsB && leadsB:
-				return -1
-			case leadsA != leadsB:
-				return 1
-			case leadsA:
-				return cmp.Or(cmp.Compare(depth(a), depth(b)), strings.Compare(a, b))
-			}
-			return strings.Compare(a, b)
-		})
-	}
-	for len(turn) > 0 {
-		left := turn[:0]
-		for _, top := range turn {
-			q := queues[top]
-			order = append(order, q[0])
-			if queues[top] = q[1:]; len(q) > 1 {
-				left = append(left, top)
-			}
+	slices.Sort(roots)
+	slices.SortFunc(others, func(a, b string) int {
+		leadsA, leadsB := want[a] == "", want[b] == ""
+		switch {
+		case leadsA != leadsB && leadsB:
+			return -1
+		case leadsA != leadsB:
+			return 1
+		case leadsA:
+			return cmp.Or(cmp.Compare(depth(a), depth(b)), strings.Compare(a, b))
 		}
-		turn = left
-	}
-	return order
+		return strings.Compare(a, b)
+	})
+	return append(roots, fair.Order(others, found.of)...)
 }
 
 // tops finds for a directory the highest one above it that is wanted, but for

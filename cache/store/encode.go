@@ -19,7 +19,8 @@ func encodeKind(k Kind) *cachepb.Kind {
 
 func encodeRow(r *Row) *cachepb.Row {
 	p := &cachepb.Row{MediaType: r.MediaType, Size: r.Size, Present: r.Present, Ambiguous: r.Ambiguous,
-		Tagged: r.Tagged, Child: r.Child, Other: r.Other, Foreign: r.Foreign, Children: encodeChildren(r.Children)}
+		Tagged: r.Tagged, Child: r.Child, Other: r.Other, Foreign: r.Foreign, Unreadable: format.EncodeCode(format.ReasonCodes, r.Unreadable),
+		Children: encodeChildren(r.Children)}
 	for _, ref := range r.References {
 		pr := &cachepb.Reference{Digest: ref.Digest[:], Carrier: uint32(ref.Carrier), Attempts: ref.Attempts, NextTry: ref.NextTry}
 		for _, problem := range ref.Problems {
@@ -32,7 +33,8 @@ func encodeRow(r *Row) *cachepb.Row {
 
 func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 	r := Row{Digest: d, MediaType: p.MediaType, Size: p.Size, Present: p.Present, Ambiguous: p.Ambiguous,
-		Tagged: p.Tagged, Child: p.Child, Other: p.Other, Foreign: p.Foreign, Children: decodeChildren(p.Children)}
+		Tagged: p.Tagged, Child: p.Child, Other: p.Other, Foreign: p.Foreign, Unreadable: format.DecodeReason(p.Unreadable),
+		Children: decodeChildren(p.Children)}
 	for _, pr := range p.References {
 		ref := Reference{Carrier: trust.Carrier(pr.Carrier), Attempts: pr.Attempts, NextTry: pr.NextTry}
 		copy(ref.Digest[:], pr.Digest)

@@ -66,7 +66,8 @@ type Row struct {
 	Child     bool
 	// Other: it is no image. It is answered for by digest, and not listed.
 	Other      bool
-	Foreign    string // as for a Child: it is not judged
+	Foreign    string       // as for a Child: it is not judged
+	Unreadable trust.Reason // why its manifest cannot be read; see layout.Image
 	Children   []Child
 	References []Reference // sorted by digest
 }

@@ -192,7 +192,8 @@ func policyChooser(f *trust.InForce) func(string) policyChoice {
 
 // renderImage joins a row with its facts.
 func renderImage(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, choice policyChoice) (*cachepb.Image, error) {
-	img := &cachepb.Image{MediaType: row.MediaType, Size: row.Size, Tagged: row.Tagged, Child: row.Child, Other: row.Other, Foreign: row.Foreign, Children: row.Children}
+	img := &cachepb.Image{MediaType: row.MediaType, Size: row.Size, Tagged: row.Tagged, Child: row.Child, Other: row.Other, Foreign: row.Foreign, Unreadable: row.Unreadable,
+		Children: row.Children}
 	for _, ref := range row.References {
 		sig, err := renderSignature(tx, d, row, ref, choice)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/fair"
 	"trust-worker/internal/imageref"
 	"trust-worker/internal/phrase"
 	"trust-worker/trust"
@@ -22,7 +23,8 @@ type expiringAnswer struct {
 	Within     string
 	AsOf       time.Time
 	Signatures []expiringSignature
-	// Omitted is how many more signatures there are, which end later than these.
+	// Omitted is how many more there are. Each top-level name has its share of what is
+	// not omitted, the first to end first.
 	Omitted      int                   `json:",omitempty"`
 	Certificates []expiringCertificate // of the trust stores
 
@@ -55,7 +57,8 @@ func newExpiringCommand(s *settings) *cobra.Command {
 		Use:   "expiring",
 		Short: "List the trusted signatures, and the certificates of the trust stores, that dates will end",
 		Long: `List the trusted signatures that dates will end, the first to end first: by their own
-expiry or by that of a certificate in their chain. A signature with a time stamp that
+expiry or by that of a certificate in their chain. Where a signer has made several of
+one image, the one that lasts longest is listed. A signature with a time stamp that
 counts outlives its certificates. The certificates of the trust stores come after
 them, where the trust directories can be read.`,
 		Example: `  trust-worker expiring --within 7d --root /var/lib/registry
@@ -119,6 +122,9 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 				}
 				a.add(one)
 			}
+			if n := len(all.First); all.Omitted > 0 && n > 0 && !all.First[n-1].Until.After(now.Add(within)) {
+				a.Omitted += all.Omitted
+			}
 			return nil
 		})
 	})
@@ -139,11 +145,17 @@ func (a *expiringAnswer) add(one expiringSignature) {
 	}
 }
 
-// first keeps the n that end first.
+// first keeps the n that end first, a share for each top-level name: whoever has many
+// hides nobody else's.
 func (a *expiringAnswer) first(n int) {
-	slices.SortStableFunc(a.Signatures, func(x, y expiringSignature) int { return x.Until.Compare(y.Until) })
+	inOrder := func() {
+		slices.SortStableFunc(a.Signatures, func(x, y expiringSignature) int { return x.Until.Compare(y.Until) })
+	}
+	inOrder()
 	if more := len(a.Signatures) - n; more > 0 {
-		a.Signatures, a.Omitted = a.Signatures[:n], a.Omitted+more
+		shared := fair.Order(a.Signatures, func(e expiringSignature) string { return fair.TopLevel(e.RepoName) })
+		a.Signatures, a.Omitted = shared[:n:n], a.Omitted+more
+		inOrder()
 	}
 }
 
@@ -204,7 +216,7 @@ func (a *expiringAnswer) text(t *table) {
 	}
 	if a.Omitted > 0 {
 		t.columns(column{fit: wrap})
-		t.row(fmt.Sprintf("and %s more signatures, which end later", phrase.Number(a.Omitted)))
+		t.row(fmt.Sprintf("and %s more, under names that have many", phrase.Number(a.Omitted)))
 	}
 	if len(a.Certificates) > 0 {
 		t.columns(column{"CERTIFICATE ENDS", keep}, column{"FILE", middle}, column{"SUBJECT", end})

@@ -92,9 +92,9 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 // unlistedRemedy is what to do about storage that cannot be listed, by why.
 func unlistedRemedy(why ...string) string {
 	if slices.ContainsFunc(why, func(w string) bool { return strings.Contains(w, "permission denied") }) {
-		return "run the daemon as a user who may read storage"
+		return "run trust-worker as a user who may read storage"
 	}
-	return "mend it; it is read again by itself"
+	return "mend it; the daemon, or the next scan, reads it again"
 }
 
 // answerError gives the exit code of an answer that is none.
@@ -222,13 +222,12 @@ func explain(t *table, img *cache.Image) {
 		name += ":" + img.Tag
 	}
 	t.row("image", name+"@"+img.DigestText())
-	state := img.State()
-	if img.Foreign != "" {
-		state += " (" + string(img.Reason()) + ")" // no signature has it
-	}
-	t.row("state", state)
-	if img.Foreign != "" {
+	t.row("state", stateText(img.State(), img.SignatureInfo, img.Reason()))
+	if len(img.SignatureInfo) == 0 && img.SignaturesOmitted == 0 {
 		e := img.Reason().Explain()
+		if img.Reason() == "" {
+			e = trust.Unsigned
+		}
 		t.row("  means", e.What)
 		t.row("  to do", e.Do)
 	}
@@ -247,9 +246,17 @@ func explain(t *table, img *cache.Image) {
 		widest = max(widest, len(m.Platform)+1)
 	}
 	for _, m := range img.Manifests {
-		state := m.State()
+		state := stateText(m.State(), m.SignatureInfo, m.Reason())
 		t.row("manifest", strings.TrimSpace(fmt.Sprintf("%-*s%s", widest, m.Platform, m.DigestText()))+"  "+state)
 	}
+}
+
+// stateText is a state, with its reason if no signature that is shown has it.
+func stateText(state string, shown []cache.Signature, r trust.Reason) string {
+	if len(shown) == 0 && r != "" {
+		return state + " (" + string(r) + ")"
+	}
+	return state
 }
 
 func explainSignature(t *table, sig *cache.Signature) {

@@ -299,7 +299,7 @@ func why(img *cache.Image) string {
 		for i := range img.SignatureInfo {
 			add(string(img.SignatureInfo[i].Reason))
 		}
-		if img.SignaturesOmitted > 0 || img.Foreign != "" {
+		if img.SignaturesOmitted > 0 || len(img.SignatureInfo) == 0 {
 			add(string(img.Reason()))
 		}
 	}

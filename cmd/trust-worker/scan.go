@@ -104,7 +104,7 @@ func (s *settings) printScan(cmd *cobra.Command, o *output, sum *scanSummary) er
 		fmt.Fprintf(cmd.ErrOrStderr(), "trust-worker: … nor were %d more directories\n", n)
 	}
 	if len(sum.unlisted) > 0 {
-		return fmt.Errorf("%s could not be read, and is not scanned: %s; %s", phrase.Count(len(sum.unlisted), "directory of storage", "directories of storage"),
+		return fmt.Errorf("%s could not be read: %s; %s", phrase.Count(len(sum.unlisted), "directory of storage", "directories of storage"),
 			strings.Join(sum.unlisted[:min(len(sum.unlisted), 20)], ", "), unlistedRemedy(sum.unlisted...))
 	}
 	if sum.Repositories == 0 {

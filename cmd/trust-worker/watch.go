@@ -203,6 +203,9 @@ func sentence(c *changes.Change) string {
 		}
 		add("%s %s %s", c.Tool, what, c.Signer)
 	}
+	if c.File != "" {
+		add("%s", c.File)
+	}
 	switch {
 	case c.Count > 0 && c.Turned != c.Count && c.Turned > 0:
 		add("(%d turn with it)", c.Turned)

@@ -49,7 +49,9 @@ func rank(c changes.Change, now time.Time) int {
 func changeOf(c changes.Change, now time.Time, files map[trust.Signer][]string) change {
 	v := change{Lost: c.Kind.Lost(), At: moment(c.Time, now), Note: Text(words(c.Reason))}
 	signer := short(c.Signer)
-	if names := files[trust.Signer{Tool: c.Tool, Fingerprint: c.Signer}]; len(names) > 0 {
+	if c.File != "" {
+		signer = c.File
+	} else if names := files[trust.Signer{Tool: c.Tool, Fingerprint: c.Signer}]; len(names) > 0 {
 		signer = names[0]
 	}
 	kind := map[trust.Tool]string{trust.Cosign: "Key", trust.Notation: "Certificate"}[c.Tool]

@@ -193,7 +193,7 @@ func why(img *cache.Image, files map[trust.Signer][]string) (out []string) {
 		for i := range img.SignatureInfo {
 			add(words(img.SignatureInfo[i].Reason))
 		}
-		if img.SignaturesOmitted > 0 {
+		if img.SignaturesOmitted > 0 || len(img.SignatureInfo) == 0 {
 			add(words(img.Reason()))
 		}
 	}

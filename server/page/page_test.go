@@ -266,7 +266,7 @@ func TestLastChanges(t *testing.T) {
 	ago := func(hours int) time.Time { return now.Add(-time.Duration(hours) * time.Hour) }
 	list := []changes.Change{ // oldest first, as the journal has them
 		{Kind: changes.SignatureLost, Time: ago(48), Repository: "old/loss", Tag: "1", Digest: d, Was: "trusted", State: "untrusted", Reason: trust.SignerRemoved},
-		{Kind: changes.SignerRemoved, Time: ago(5), Tool: trust.Cosign, Signer: key, Signatures: 2},
+		{Kind: changes.SignerRemoved, Time: ago(5), Tool: trust.Cosign, Signer: key, File: "_cosign/spare.pub", Signatures: 2},
 		{Kind: changes.Expired, Time: ago(4), Tool: trust.Notation, Repository: "team/app", Tag: "2", Digest: d, Was: "trusted", State: "expired", Reason: trust.SignatureExpired},
 		{Kind: changes.SignatureLost, Time: ago(4), Tool: trust.Cosign, Signer: key, Repository: "team/app", Tag: "1", Digest: d, Was: "trusted", State: "trusted", Reason: trust.SignerRemoved},
 		{Kind: changes.SignatureTrusted, Time: ago(3), Tool: trust.Cosign, Signer: key, Repository: "team/new", Digest: d, State: "trusted"},
@@ -292,7 +292,7 @@ func TestLastChanges(t *testing.T) {
 		"true|All answers have been withdrawn|-|the disk is full",
 		"true|team/app:1|still trusted|signer removed",
 		"true|team/app:2|trusted>expired|signature expired",
-		"true|Key _cosign/team.pub is no longer trusted|-|2 signatures were made by it",
+		"true|Key _cosign/spare.pub is no longer trusted|-|2 signatures were made by it",
 		"false|Certificate " + short(key) + " is trusted|-|",
 		"true|team/gone:9|-|",
 		"false|1,200 images are trusted by _cosign/team.pub|-|3 of them as a whole",

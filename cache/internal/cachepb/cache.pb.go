@@ -430,9 +430,10 @@ type Image struct {
 	Tagged        bool                   `protobuf:"varint,3,opt,name=tagged,proto3" json:"tagged,omitempty"`
 	Children      []*Child               `protobuf:"bytes,4,rep,name=children,proto3" json:"children,omitempty"`
 	Signatures    []*Signature           `protobuf:"bytes,5,rep,name=signatures,proto3" json:"signatures,omitempty"`
-	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`    // of some index in the repository
-	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`    // it is no image: it is answered for by digest, and not listed
-	Foreign       string                 `protobuf:"bytes,8,opt,name=foreign,proto3" json:"foreign,omitempty"` // as for a Child: it is not judged
+	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`           // of some index in the repository
+	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`           // it is no image: it is answered for by digest, and not listed
+	Foreign       string                 `protobuf:"bytes,8,opt,name=foreign,proto3" json:"foreign,omitempty"`        // as for a Child: it is not judged
+	Unreadable    uint32                 `protobuf:"varint,9,opt,name=unreadable,proto3" json:"unreadable,omitempty"` // why its manifest cannot be read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +522,13 @@ func (x *Image) GetForeign() string {
 		return x.Foreign
 	}
 	return ""
+}
+
+func (x *Image) GetUnreadable() uint32 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
 }
 
 type Signer struct {
@@ -1078,8 +1086,9 @@ type Row struct {
 	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`
 	Children      []*Child               `protobuf:"bytes,7,rep,name=children,proto3" json:"children,omitempty"`
 	References    []*Reference           `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
-	Other         bool                   `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"`     // as for an Image
-	Foreign       string                 `protobuf:"bytes,10,opt,name=foreign,proto3" json:"foreign,omitempty"` // as for an Image
+	Other         bool                   `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"`            // as for an Image
+	Foreign       string                 `protobuf:"bytes,10,opt,name=foreign,proto3" json:"foreign,omitempty"`        // as for an Image
+	Unreadable    uint32                 `protobuf:"varint,11,opt,name=unreadable,proto3" json:"unreadable,omitempty"` // as for an Image
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1182,6 +1191,13 @@ func (x *Row) GetForeign() string {
 		return x.Foreign
 	}
 	return ""
+}
+
+func (x *Row) GetUnreadable() uint32 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
 }
 
 // Fact: what is true of one signature over one subject, wherever they are.
@@ -1537,7 +1553,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x129\n" +
 	"\bverdicts\x18\x03 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12%\n" +
-	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\x92\x02\n" +
+	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xb2\x02\n" +
 	"\x05Image\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1549,7 +1565,10 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"signatures\x12\x14\n" +
 	"\x05child\x18\x06 \x01(\bR\x05child\x12\x14\n" +
 	"\x05other\x18\a \x01(\bR\x05other\x12\x18\n" +
-	"\aforeign\x18\b \x01(\tR\aforeign\"\xc3\x01\n" +
+	"\aforeign\x18\b \x01(\tR\aforeign\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\t \x01(\rR\n" +
+	"unreadable\"\xc3\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1601,7 +1620,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\bnext_try\x18\x05 \x01(\x03R\anextTry\"7\n" +
 	"\aProblem\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\rR\x05layer\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\rR\x06reason\"\xc8\x02\n" +
+	"\x06reason\x18\x02 \x01(\rR\x06reason\"\xe8\x02\n" +
 	"\x03Row\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1616,7 +1635,10 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"references\x12\x14\n" +
 	"\x05other\x18\t \x01(\bR\x05other\x12\x18\n" +
 	"\aforeign\x18\n" +
-	" \x01(\tR\aforeign\"\xed\x01\n" +
+	" \x01(\tR\aforeign\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\v \x01(\rR\n" +
+	"unreadable\"\xed\x01\n" +
 	"\x04Fact\x129\n" +
 	"\bverdicts\x18\x01 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12\x1e\n" +
 	"\n" +
