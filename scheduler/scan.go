@@ -235,10 +235,12 @@ func (s *Scheduler) gone(name string) bool {
 // unlisted is the result for a repository whose index cannot be read: its rows
 // stay, its answers read unknown, and it is tried again at the next pass.
 func (s *Scheduler) unlisted(name string, w *work, cause error) result {
-	yes, none := true, ""
+	yes, none, said := true, "", why(name, cause)
 	s.counters.errors.Add(1)
-	s.log.Warn("repository cannot be read; its answers read unknown", "repository", name, "error", cause)
-	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: why(name, cause), Stamp: &none}}}}
+	if place, _, err := s.cfg.Store.Place(name); err != nil || !place.Unlisted || place.Why != said {
+		s.stored.warn(name, "repository cannot be read; its answers read unknown", "error", cause)
+	}
+	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: said, Stamp: &none}}}}
 }
 
 // why is what is said to people of a directory that cannot be read.
@@ -293,15 +295,15 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		s.log.Debug("passed over in storage", "repository", name, "digest", problem.Digest.String(), "reason", string(problem.Reason), "detail", problem.Detail)
 	}
 	if n := contents.Foreign(); n > 0 {
-		s.log.Warn("manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)", "repository", name, "manifests", n)
+		s.stored.warn(name, "manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)", "manifests", n)
 	}
 	if n, example := contents.Unread(); n > 0 && (!known || place.Stamp != "") { // else the last scan has said so
-		s.log.Warn("manifests that index.json names cannot be read, and nothing is known of signatures among them", "repository", name, "manifests", n,
+		s.stored.warn(name, "manifests that index.json names cannot be read; they may be signatures, which then do not count", "manifests", n,
 			"digest", example.Digest.String(), "reason", string(example.Reason), "error", inert.Text(example.Detail))
 	}
 	if len(contents.Images) == 0 && len(contents.Signatures) > 0 {
-		s.log.Warn("a repository holds signatures and no image; a signature counts only in the repository of its image (see COSIGN_REPOSITORY in docs/operations.md)",
-			"repository", name, "signed", len(contents.Signatures))
+		s.stored.warn(name, "a repository holds signatures and no image; a signature counts only in the repository of its image (see COSIGN_REPOSITORY in docs/operations.md)",
+			"signed", len(contents.Signatures))
 	}
 	var until time.Time
 	if !w.long {

@@ -86,9 +86,10 @@ type Config struct {
 
 // Scheduler keeps a cache in step with storage and trust directories.
 type Scheduler struct {
-	cfg Config
-	log *slog.Logger
-	now func() time.Time
+	cfg    Config
+	log    *slog.Logger
+	stored *storageLog
+	now    func() time.Time
 
 	agenda  *agenda
 	results chan result
@@ -157,7 +158,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime + indexWait,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, stored: newStorageLog(cfg.Log, cfg.Now), scanTime: scanTime + indexWait,
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),

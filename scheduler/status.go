@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"trust-worker/cache/store"
+	"trust-worker/internal/fair"
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
 	"trust-worker/watcher"
@@ -140,9 +141,11 @@ func (st *stateOfScan) setWalk(l *listing, places []store.Place, now time.Time, 
 		}
 	}
 	st.st.LastPass, st.st.PassTook, st.st.Repositories = now, took, len(l.found)
-	st.st.RefusedDirs = l.refused[:min(len(l.refused), enough)]
+	refused := fair.Order(l.refused, fair.TopLevel)
+	st.st.RefusedDirs = refused[:min(len(refused), enough)]
 	st.st.Unlisted = nil
-	for _, dir := range l.unlisted[:min(len(l.unlisted), enough)] {
+	cannot := fair.Order(l.unlisted, func(u unlisted) string { return fair.TopLevel(u.name) })
+	for _, dir := range cannot[:min(len(cannot), enough)] {
 		st.st.Unlisted = append(st.st.Unlisted, dir.name)
 	}
 }

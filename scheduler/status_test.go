@@ -118,7 +118,7 @@ func TestDirectoryThatCannotBeListedIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := strings.Count(log.String(), "directory=team"); n != 1 || s.Work().Errors != 2 {
+	if n := strings.Count(log.String(), "repository=team"); n != 1 || s.Work().Errors != 2 {
 		t.Errorf("%d errors, logged %d times:\n%s", s.Work().Errors, n, log.String())
 	}
 	if p, ok, err := w.store.Place("team"); err != nil || !ok || !p.Unlisted {

@@ -15,6 +15,11 @@ import (
 
 // Facts and the candidate index: which future signers matter to which fact.
 
+// maxDetails is how many bytes of details a fact has, in layer order; what is beyond
+// has its reason alone. A manifest of a thousand layers, of which a pusher names one
+// signature at thousands of images, must not be multiplied.
+const maxDetails = 1024
+
 // fact writes a fact, files its hints, and marks the images it shows in.
 func (c *commit) fact(f *Fact, place string) error {
 	key := f.key
@@ -27,10 +32,14 @@ func (c *commit) fact(f *Fact, place string) error {
 		return err
 	}
 	p := &cachepb.Fact{Attachment: f.Attachment, Trust: f.Trust, Epoch: f.Epoch, Id: was.Id, FiledBy: was.FiledBy, UnfiledBy: was.UnfiledBy}
+	details := 0
 	for i := range f.Verdicts {
 		v, err := format.EncodeVerdict(&f.Verdicts[i], c.author)
 		if err != nil {
 			return err
+		}
+		if details += len(v.Detail); details > maxDetails {
+			v.Detail = ""
 		}
 		p.Verdicts = append(p.Verdicts, v)
 	}

@@ -19,8 +19,9 @@ const (
 	// keepFacts is how long a fact outlives its last place, so that a
 	// push-delete loop or a briefly missing mount costs no cryptography.
 	keepFacts = 3 * 24 * time.Hour
-	// maxOrphans bounds how many such facts are kept at all.
-	maxOrphans = 100_000
+	// maxOrphans and maxOrphanBytes bound how many such facts are kept at all.
+	maxOrphans     = 100_000
+	maxOrphanBytes = 64 << 20
 	// kindsPerRow and minKinds bound what is remembered of manifests; beyond
 	// it all is forgotten, and opened again when an index next changes.
 	kindsPerRow = 8
@@ -34,6 +35,18 @@ type Pruned struct {
 	Orphans int // facts without a place, kept
 	Facts   int // deleted
 	Kinds   int // forgotten
+
+	orphanBytes int
+}
+
+// room says whether another fact without a place may be kept.
+func (p *Pruned) room(key, fact []byte) bool {
+	return p.Orphans < maxOrphans && p.orphanBytes+len(key)+len(fact) <= maxOrphanBytes
+}
+
+func (p *Pruned) keep(key, fact []byte) {
+	p.Orphans++
+	p.orphanBytes += len(key) + len(fact)
 }
 
 // Prune deletes facts that have had no place for some days, also for want of a
@@ -72,9 +85,9 @@ func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, 
 	}
 	var gone, found, lost [][]byte
 	cur := tx.Bucket(privFacts).Cursor()
-	k, _ := cur.Seek(after)
+	k, v := cur.Seek(after)
 	if after != nil && bytes.Equal(k, after) {
-		k, _ = cur.Next()
+		k, v = cur.Next()
 	}
 	for n := 0; k != nil && n < pruneChunk; n++ {
 		last = bytes.Clone(k)
@@ -89,15 +102,15 @@ func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, 
 		case placed && marked:
 			found = append(found, last)
 		case placed:
-		case !marked && p.Orphans < maxOrphans:
+		case !marked && p.room(k, v):
 			lost = append(lost, last)
-			p.Orphans++
-		case marked && p.Orphans < maxOrphans && now.Sub(time.Unix(int64(binary.BigEndian.Uint64(since)), 0)) < keepFacts:
-			p.Orphans++
+			p.keep(k, v)
+		case marked && p.room(k, v) && now.Sub(time.Unix(int64(binary.BigEndian.Uint64(since)), 0)) < keepFacts:
+			p.keep(k, v)
 		default:
 			gone = append(gone, last)
 		}
-		k, _ = cur.Next()
+		k, v = cur.Next()
 	}
 	for _, key := range found {
 		if err := orphans.Delete(key); err != nil {

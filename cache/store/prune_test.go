@@ -221,3 +221,21 @@ func TestFactsOfFormerPoliciesEnd(t *testing.T) {
 		t.Errorf("cosign's known %v, %v", ok, err)
 	}
 }
+
+// Facts without a place are bounded in bytes too.
+func TestPruneBoundsBytes(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	mustCommit(t, s, world(signedBy(keyA)))
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	for _, c := range []struct{ held, kept, gone int }{{0, 1, 0}, {maxOrphanBytes - 1, 0, 1}} {
+		p := Pruned{orphanBytes: c.held}
+		if err := s.update(func(tx *bbolt.Tx) error { _, _, err := s.pruneFacts(tx, nil, &p); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if p.Orphans != c.kept || p.Facts != c.gone {
+			t.Errorf("with %d bytes held: %+v, want %d kept, %d deleted", c.held, p, c.kept, c.gone)
+		}
+	}
+}
