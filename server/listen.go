@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,14 @@ type endpoint struct {
 	name     string // as configured
 	socket   string // the path of a Unix socket, else empty
 	loopback bool
+}
+
+// at is the address in a URL for this machine.
+func (e *endpoint) at() string {
+	if tcp, ok := e.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return e.Addr().String()
 }
 
 // peer is what is known of a connection's other end besides its address.
@@ -52,7 +62,11 @@ func (s *Server) listen(address string) (*endpoint, error) {
 		e.socket, e.Listener = path, &pooledListener{l, s.pool}
 		return e, nil
 	}
-	l, err := net.Listen("tcp", address)
+	network := "tcp"
+	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Is4() {
+		network = "tcp4" // or 0.0.0.0 would be all addresses of IPv6 as well
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}

@@ -175,7 +175,7 @@ func (s *Server) PageURL() string {
 			if s.tls != nil {
 				scheme = "https://"
 			}
-			return scheme + e.Addr().String() + page.Root
+			return scheme + e.at() + page.Root
 		}
 	}
 	return ""
@@ -189,7 +189,7 @@ func (s *Server) Curl() string {
 	e := s.endpoints[0]
 	var line strings.Builder
 	line.WriteString("curl")
-	host := "http://" + e.Addr().String()
+	host := "http://" + e.at()
 	switch {
 	case e.socket != "":
 		fmt.Fprintf(&line, " --unix-socket %s", shellQuote(e.socket))

@@ -156,7 +156,7 @@ func (m *Memory) Note() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fresh {
-		return "there is no trust memory in " + filepath.Dir(m.path) + ": whether an operator's trust policy was in force before is not known, and taken for no"
+		return filepath.Dir(m.path) + " has no record of an earlier trust policy, as at a first start; if a policy has been lost, restore it"
 	}
 	return m.note
 }

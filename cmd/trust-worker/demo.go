@@ -24,6 +24,11 @@ show the answers, and stay up until interrupted. The sample is in a new
 directory below the temporary one and removed at the end, unless --keep.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			for _, name := range []string{"root", "state", "config", "zot-config"} {
+				if cmd.Flags().Changed(name) {
+					return usageError{fmt.Errorf("the demo makes its own storage and ignores --%s; for yours: trust-worker serve --%s …", name, name)}
+				}
+			}
 			dir, err := os.MkdirTemp("", "trust-worker-demo-")
 			if err != nil {
 				return err

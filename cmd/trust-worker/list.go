@@ -269,6 +269,7 @@ func countTools(img *cache.Image) string {
 	if parts == nil {
 		return "-"
 	}
+	slices.Sort(parts) // signatures are in the order of their digests, which is none
 	return strings.Join(parts, ", ")
 }
 
@@ -303,5 +304,6 @@ func why(img *cache.Image) string {
 			add(string(img.Reason()))
 		}
 	}
+	slices.Sort(parts) // signatures are in the order of their digests, which means nothing
 	return strings.Join(parts, ", ")
 }

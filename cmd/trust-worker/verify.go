@@ -25,7 +25,7 @@ func newVerifyCommand(s *settings) *cobra.Command {
 		Long: `Verify now, straight from storage: no daemon, no cache. Of the state directory
 the trust memory alone is read: whether an operator's trust policy was in force.
 
-Exit codes are those of get.`,
+Exit codes are those of get, and 1 if the repository cannot be read.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ref, err := parseReference(args[0])
