@@ -115,6 +115,15 @@ func TestNoSignatureIsKnown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b, err := json.Marshal(&img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Image
+		if err := json.Unmarshal(b, &again); err != nil || again.State() != img.State() || again.Reason() != img.Reason() || again.Digest != img.Digest ||
+			len(again.Manifests) != 1 || again.Manifests[0].State() != img.State() || again.RepoName != img.RepoName {
+			t.Errorf("%s is read as %+v (%v)", b, again, err)
+		}
 		return img.State() + " " + string(img.Reason())
 	}
 	plain := world()

@@ -40,6 +40,62 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	}{m.DigestText(), m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
 }
 
+// UnmarshalJSON is the inverse of MarshalJSON: the state and the reason stay what they
+// were, also where they are not those of the signatures that are listed.
+func (i *Image) UnmarshalJSON(b []byte) error {
+	type plain Image // without methods
+	v := struct {
+		*plain
+		Digest foreignText
+		State  string
+		Reason trust.Reason
+	}{plain: (*plain)(i)}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	i.Digest, i.Foreign = v.Digest.digest, v.Digest.foreign
+	i.omitted = leftOut(i.statuses(), v.State, v.Reason, i.SignaturesOmitted)
+	return nil
+}
+
+// UnmarshalJSON is as for an image.
+func (m *Manifest) UnmarshalJSON(b []byte) error {
+	type plain Manifest
+	v := struct {
+		*plain
+		Digest foreignText
+		State  string
+	}{plain: (*plain)(m)}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	m.Digest, m.Foreign = v.Digest.digest, v.Digest.foreign
+	m.omitted = leftOut(m.image().statuses(), v.State, "", m.SignaturesOmitted)
+	return nil
+}
+
+// leftOut is what gives an answer its state beyond the signatures that are listed.
+func leftOut(listed []trust.Status, state string, r trust.Reason, n int) omissions {
+	if state == "" || stateOf(listed) == state {
+		return nil
+	}
+	return omissions{{trust.Status(state), r, n}}
+}
+
+// foreignText is a digest as storage has it.
+type foreignText struct {
+	digest  trust.Digest
+	foreign string
+}
+
+func (f *foreignText) UnmarshalText(b []byte) error {
+	if d, ok := trust.ForeignDigest(string(b)); ok {
+		*f = foreignText{d, string(b)}
+		return nil
+	}
+	return f.digest.UnmarshalText(b)
+}
+
 // plainJSON leaves it to whoever encodes to escape <, > and &.
 func plainJSON(v any) ([]byte, error) {
 	var b bytes.Buffer

@@ -24,7 +24,7 @@ import (
 
 func init() {
 	corpusCommand("expect", "REPO:TAG absent|STATE [REASON...]", 2, -1, (*world).cmdExpect)
-	corpusCommand("scan", "[work=N] [FLAG...]", 0, -1, (*world).cmdScan)
+	corpusCommand("scan", "[work=N] [unread=DIR] [FLAG...]", 0, -1, (*world).cmdScan)
 	corpusCommand("refused", "FILE REGEXP", 2, 2, (*world).cmdRefused)
 	corpusCommand("get", "CODE REPO:TAG [REGEXP]", 2, 3, (*world).cmdGet)
 	corpusCommand("nowhere", "FILE", 1, 1, (*world).cmdNowhere)
@@ -50,21 +50,24 @@ func (w *world) cmdExpect(args []string) {
 
 // cmdScan does one pass with the built program and looks at every answer.
 // work is what the pass may verify beyond one for each good signature; without
-// it, one for each signature.
+// it, one for each signature. unread is the directory that the pass cannot read, and
+// names as it ends with 1.
 func (w *world) cmdScan(args []string) {
 	w.surround()
-	work := int64(-1)
+	work, unread := int64(-1), ""
 	flags := []string{"--root", w.Dir}
 	for _, arg := range args {
 		if n, ok := strings.CutPrefix(arg, "work="); ok {
 			work = w.number(n)
+		} else if name, ok := strings.CutPrefix(arg, "unread="); ok {
+			unread = name
 		} else {
 			flags = append(flags, arg)
 		}
 	}
 	allowance := w.readable()
 	e, read := w.runCounting(append([]string{"scan", "-o", "json"}, flags...)...)
-	if e.code != 0 {
+	if unread != "" && (e.code != 1 || !strings.Contains(e.stderr, "could not be read: "+unread+" (")) || unread == "" && e.code != 0 {
 		w.fail("scan: exit code %d\n%s", e.code, e.stderr)
 	}
 	var sum struct{ Signatures, Verified, Trusted int64 }
