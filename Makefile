@@ -102,7 +102,7 @@ generate: ## remake the table of the corpus in docs/security.md, and generated c
 	GOBIN=$(CURDIR)/bin $(GO) install $(PROTOC_GEN_GO)
 	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=trust-worker cache/internal/cachepb/cache.proto
 	GOBIN=$(CURDIR)/bin $(GO) install $(GQLGEN)
-	cd server/graph && $(CURDIR)/bin/gqlgen generate --config gqlgen.yml
+	cd server/graph/schema && $(CURDIR)/bin/gqlgen generate --config gqlgen.yml
 
 N ?= 10000
 .PHONY: bench-scale

@@ -6,6 +6,8 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"trust-worker/server/graph/schema"
 )
 
 // bounds refuses queries that are too deep or unfold to too much. Fragments are
@@ -89,15 +91,15 @@ func (m *measurer) one(selection ast.Selection) size {
 
 // weigh makes each query at the root cost fifty and five times its fields, so
 // that a request has room for a handful of them under aliases.
-func weigh(c *ComplexityRoot) {
+func weigh(c *schema.ComplexityRoot) {
 	cost := func(child int) int { return 50 + 5*child }
 	q := &c.Query
 	q.Image = func(child int, _ string) int { return cost(child) }
 	q.TrustImage = func(child int, _ string) int { return cost(child) }
 	q.ExpandedRepoInfo = func(child int, _ string) int { return cost(child) }
-	q.ImageList = func(child int, _ string, _ *PageInput) int { return cost(child) }
-	q.ImageListForDigest = func(child int, _ string, _ *PageInput) int { return cost(child) }
-	q.RepoListWithNewestImage = func(child int, _ *PageInput) int { return cost(child) }
-	q.GlobalSearch = func(child int, _ string, _ *Filter, _ *PageInput) int { return cost(child) }
+	q.ImageList = func(child int, _ string, _ *schema.PageInput) int { return cost(child) }
+	q.ImageListForDigest = func(child int, _ string, _ *schema.PageInput) int { return cost(child) }
+	q.RepoListWithNewestImage = func(child int, _ *schema.PageInput) int { return cost(child) }
+	q.GlobalSearch = func(child int, _ string, _ *schema.Filter, _ *schema.PageInput) int { return cost(child) }
 	q.Referrers = func(child int, _, _ string, _ []string) int { return cost(child) }
 }

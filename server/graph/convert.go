@@ -4,15 +4,16 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/server/graph/schema"
 	"trust-worker/trust"
 )
 
 func some[T any](v T) *T { return &v }
 
 // summaryOf is an image in zot's form.
-func summaryOf(img *cache.Image) *ImageSummary {
-	s := &ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.DigestText()), MediaType: some(img.MediaType),
-		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: []*Referrer{},
+func summaryOf(img *cache.Image) *schema.ImageSummary {
+	s := &schema.ImageSummary{RepoName: some(img.RepoName), Tag: some(img.Tag), Digest: some(img.DigestText()), MediaType: some(img.MediaType),
+		IsSigned: some(img.IsSigned), SignatureInfo: signaturesOf(img.SignatureInfo), Referrers: []*schema.Referrer{},
 		IsDeletable: some(false)}
 	for i := range img.Manifests {
 		s.Manifests = append(s.Manifests, manifestOf(&img.Manifests[i]))
@@ -27,26 +28,26 @@ const (
 	noSize   = "0"
 )
 
-func manifestOf(m *cache.Manifest) *ManifestSummary {
-	return &ManifestSummary{Digest: some(m.DigestText()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
-		Platform: platformOf(m.Platform), Referrers: []*Referrer{}}
+func manifestOf(m *cache.Manifest) *schema.ManifestSummary {
+	return &schema.ManifestSummary{Digest: some(m.DigestText()), ConfigDigest: some(noDigest), IsSigned: some(m.IsSigned), SignatureInfo: signaturesOf(m.SignatureInfo),
+		Platform: platformOf(m.Platform), Referrers: []*schema.Referrer{}}
 }
 
 // platformOf splits "linux/arm64/v8"; zot puts the variant into the architecture.
-func platformOf(s string) *Platform {
+func platformOf(s string) *schema.Platform {
 	if s == "" {
 		return nil
 	}
 	os, arch, _ := strings.Cut(s, "/")
-	return &Platform{Os: some(os), Arch: some(arch)}
+	return &schema.Platform{Os: some(os), Arch: some(arch)}
 }
 
 // signaturesOf lists cosign's before notation's, as zot's documentation does.
-func signaturesOf(sigs []cache.Signature) []*SignatureSummary {
-	out := make([]*SignatureSummary, 0, len(sigs))
+func signaturesOf(sigs []cache.Signature) []*schema.SignatureSummary {
+	out := make([]*schema.SignatureSummary, 0, len(sigs))
 	for i := range byTool(sigs) {
 		sig := &sigs[i]
-		out = append(out, &SignatureSummary{Tool: some(string(sig.Tool)), IsTrusted: some(sig.IsTrusted), Author: some(sig.Author)})
+		out = append(out, &schema.SignatureSummary{Tool: some(string(sig.Tool)), IsTrusted: some(sig.IsTrusted), Author: some(sig.Author)})
 	}
 	return out
 }
@@ -65,8 +66,8 @@ func byTool(sigs []cache.Signature) func(yield func(int) bool) {
 }
 
 // repoOf is a repository in zot's form. newest may be nil.
-func repoOf(name string, newest *cache.Image) *RepoSummary {
-	s := &RepoSummary{Name: some(name), Size: some(noSize), Platforms: []*Platform{}, Vendors: []*string{}, IsBookmarked: some(false), IsStarred: some(false)}
+func repoOf(name string, newest *cache.Image) *schema.RepoSummary {
+	s := &schema.RepoSummary{Name: some(name), Size: some(noSize), Platforms: []*schema.Platform{}, Vendors: []*string{}, IsBookmarked: some(false), IsStarred: some(false)}
 	if newest == nil {
 		return s
 	}
@@ -81,20 +82,20 @@ func repoOf(name string, newest *cache.Image) *RepoSummary {
 	return s
 }
 
-func trustOf(img *cache.Image, generation string) *TrustImage {
-	t := &TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.DigestText(), MediaType: img.MediaType, State: img.State(),
-		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*TrustManifest{}}
+func trustOf(img *cache.Image, generation string) *schema.TrustImage {
+	t := &schema.TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.DigestText(), MediaType: img.MediaType, State: img.State(),
+		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*schema.TrustManifest{}}
 	for _, m := range img.Manifests {
-		t.Manifests = append(t.Manifests, &TrustManifest{Digest: m.DigestText(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
+		t.Manifests = append(t.Manifests, &schema.TrustManifest{Digest: m.DigestText(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
 	}
 	return t
 }
 
-func trustSignatures(sigs []cache.Signature) []*TrustSignature {
-	out := make([]*TrustSignature, 0, len(sigs))
+func trustSignatures(sigs []cache.Signature) []*schema.TrustSignature {
+	out := make([]*schema.TrustSignature, 0, len(sigs))
 	for i := range sigs {
 		sig := &sigs[i]
-		t := &TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
+		t := &schema.TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
 			Reason: string(sig.Reason), SignerFile: sig.SignerFile, Detail: sig.Detail, Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
 			ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
 		if sig.SignerFingerprint != (trust.Digest{}) {

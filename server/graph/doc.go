@@ -1,8 +1,8 @@
 // Package graph answers zot's GraphQL queries, and a few of its own, from one
 // snapshot of the cache.
 //
-// schema.graphql has the names, arguments and types of zot's search extension;
-// generated.go and models_gen.go are made from it by gqlgen (make generate).
+// The package schema has the names, arguments and types of zot's search extension, and
+// the code that is generated from them.
 // What zot knows and this program does not — vulnerabilities, layers, downloads,
 // users — is null, or a list that is empty where zot's type has to have one; two
 // values that zot's client must be able to parse are zero (convert.go).

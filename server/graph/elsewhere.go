@@ -1,6 +1,10 @@
 package graph
 
-import "context"
+import (
+	"context"
+
+	"trust-worker/server/graph/schema"
+)
 
 // What zot knows and this program does not.
 
@@ -9,42 +13,42 @@ import "context"
 // that there are none; for null, zli does.
 const errCVE = clientError("cve search is disabled")
 
-func (query) CVEListForImage(context.Context, string, *PageInput, *string, *string, *string) (*CVEResultForImage, error) {
+func (query) CVEListForImage(context.Context, string, *schema.PageInput, *string, *string, *string) (*schema.CVEResultForImage, error) {
 	return nil, errCVE
 }
 
-func (query) CVEDiffListForImages(context.Context, ImageInput, ImageInput, *PageInput, *string, *string) (*CVEDiffResult, error) {
+func (query) CVEDiffListForImages(context.Context, schema.ImageInput, schema.ImageInput, *schema.PageInput, *string, *string) (*schema.CVEDiffResult, error) {
 	return nil, errCVE
 }
 
-func (query) ImageListForCve(context.Context, string, *Filter, *PageInput) (*PaginatedImagesResult, error) {
+func (query) ImageListForCve(context.Context, string, *schema.Filter, *schema.PageInput) (*schema.PaginatedImagesResult, error) {
 	return nil, errCVE
 }
 
-func (query) ImageListWithCVEFixed(context.Context, string, string, *Filter, *PageInput) (*PaginatedImagesResult, error) {
+func (query) ImageListWithCVEFixed(context.Context, string, string, *schema.Filter, *schema.PageInput) (*schema.PaginatedImagesResult, error) {
 	return nil, errCVE
 }
 
-func (query) DerivedImageList(context.Context, string, *string, *PageInput) (*PaginatedImagesResult, error) {
+func (query) DerivedImageList(context.Context, string, *string, *schema.PageInput) (*schema.PaginatedImagesResult, error) {
 	return noImages(), nil
 }
 
-func (query) BaseImageList(context.Context, string, *string, *PageInput) (*PaginatedImagesResult, error) {
+func (query) BaseImageList(context.Context, string, *string, *schema.PageInput) (*schema.PaginatedImagesResult, error) {
 	return noImages(), nil
 }
 
-func (query) StarredRepos(context.Context, *PageInput) (*PaginatedReposResult, error) {
+func (query) StarredRepos(context.Context, *schema.PageInput) (*schema.PaginatedReposResult, error) {
 	return noRepos(), nil
 }
 
-func (query) BookmarkedRepos(context.Context, *PageInput) (*PaginatedReposResult, error) {
+func (query) BookmarkedRepos(context.Context, *schema.PageInput) (*schema.PaginatedReposResult, error) {
 	return noRepos(), nil
 }
 
-func noImages() *PaginatedImagesResult {
-	return &PaginatedImagesResult{Page: &PageInfo{}, Results: []*ImageSummary{}}
+func noImages() *schema.PaginatedImagesResult {
+	return &schema.PaginatedImagesResult{Page: &schema.PageInfo{}, Results: []*schema.ImageSummary{}}
 }
 
-func noRepos() *PaginatedReposResult {
-	return &PaginatedReposResult{Page: &PageInfo{}, Results: []*RepoSummary{}}
+func noRepos() *schema.PaginatedReposResult {
+	return &schema.PaginatedReposResult{Page: &schema.PageInfo{}, Results: []*schema.RepoSummary{}}
 }

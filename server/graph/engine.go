@@ -15,6 +15,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"trust-worker/cache"
+	"trust-worker/server/graph/schema"
 )
 
 // Limits bound one request. All must be positive.
@@ -44,9 +45,9 @@ const (
 // of this storage.
 func New(limits Limits, registryNames []string, log *slog.Logger) *Engine {
 	e := &Engine{limits: limits, names: registryNames, log: log}
-	cfg := Config{Resolvers: &Resolver{}}
+	cfg := schema.Config{Resolvers: &Resolver{}}
 	weigh(&cfg.Complexity)
-	e.exec = executor.New(NewExecutableSchema(cfg))
+	e.exec = executor.New(schema.NewExecutableSchema(cfg))
 	e.exec.SetParserTokenLimit(maxTokens)
 	e.exec.SetQueryCache(&documents{})
 	e.exec.SetErrorPresenter(e.present)

@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/server/graph/schema"
 )
 
 // searchRepos finds repositories whose name contains text, the best matches
 // first: the name itself, a name that ends with it, one that begins with it.
-func (r *request) searchRepos(text string, f *Filter) ([]string, error) {
+func (r *request) searchRepos(text string, f *schema.Filter) ([]string, error) {
 	all, err := r.repositories()
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (r *request) searchTags(text string) ([]ref, error) {
 }
 
 // filter keeps the tags that f asks for. Nobody bookmarks or stars here.
-func (r *request) filter(refs []ref, f *Filter) ([]ref, error) {
+func (r *request) filter(refs []ref, f *schema.Filter) ([]ref, error) {
 	if f == nil {
 		return refs, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/imageref"
+	"trust-worker/server/graph/schema"
 	"trust-worker/trust"
 )
 
@@ -114,10 +115,10 @@ func (r *request) repositories() (names []string, err error) {
 
 // page sorts and cuts. Times and downloads are not known here, so everything but
 // the descending order is the order by name, which all comes in.
-func page[T any](all []T, p *PageInput, name func(T) string) ([]T, *PageInfo, error) {
+func page[T any](all []T, p *schema.PageInput, name func(T) string) ([]T, *schema.PageInfo, error) {
 	offset, limit := 0, 0
 	if p != nil {
-		if p.SortBy != nil && *p.SortBy == SortCriteriaAlphabeticDsc {
+		if p.SortBy != nil && *p.SortBy == schema.SortCriteriaAlphabeticDsc {
 			slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(name(b), name(a)) })
 		}
 		offset, limit = deref(p.Offset), deref(p.Limit)
@@ -130,18 +131,18 @@ func page[T any](all []T, p *PageInput, name func(T) string) ([]T, *PageInfo, er
 	if limit > 0 {
 		all = all[:min(limit, len(all))]
 	}
-	return all, &PageInfo{TotalCount: total, ItemCount: len(all)}, nil
+	return all, &schema.PageInfo{TotalCount: total, ItemCount: len(all)}, nil
 }
 
 func refName(x ref) string { return x.repo + ":" + x.tag }
 
 // summaries answers with a page of tags.
-func (r *request) summaries(refs []ref, p *PageInput) ([]*ImageSummary, *PageInfo, error) {
+func (r *request) summaries(refs []ref, p *schema.PageInput) ([]*schema.ImageSummary, *schema.PageInfo, error) {
 	refs, info, err := page(refs, p, refName)
 	if err != nil {
 		return nil, nil, err
 	}
-	out := make([]*ImageSummary, 0, len(refs))
+	out := make([]*schema.ImageSummary, 0, len(refs))
 	for _, x := range refs {
 		img, err := r.image(x)
 		if errors.Is(err, cache.ErrNotFound) {

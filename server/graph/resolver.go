@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/server/graph/schema"
 	"trust-worker/trust"
 )
 
@@ -14,12 +15,12 @@ import (
 type Resolver struct{}
 
 // Query returns the resolver of the queries.
-func (r *Resolver) Query() QueryResolver { return query{} }
+func (r *Resolver) Query() schema.QueryResolver { return query{} }
 
 type query struct{}
 
-func (query) Image(ctx context.Context, image string) (*ImageSummary, error) {
-	return within(ctx, func(r *request) (*ImageSummary, error) {
+func (query) Image(ctx context.Context, image string) (*schema.ImageSummary, error) {
+	return within(ctx, func(r *request) (*schema.ImageSummary, error) {
 		img, err := r.find(image)
 		if err != nil {
 			return nil, err
@@ -28,8 +29,8 @@ func (query) Image(ctx context.Context, image string) (*ImageSummary, error) {
 	})
 }
 
-func (query) ImageList(ctx context.Context, repo string, p *PageInput) (*PaginatedImagesResult, error) {
-	return within(ctx, func(r *request) (*PaginatedImagesResult, error) {
+func (query) ImageList(ctx context.Context, repo string, p *schema.PageInput) (*schema.PaginatedImagesResult, error) {
+	return within(ctx, func(r *request) (*schema.PaginatedImagesResult, error) {
 		refs, err := r.tags(repo)
 		if err != nil {
 			return nil, err
@@ -38,8 +39,8 @@ func (query) ImageList(ctx context.Context, repo string, p *PageInput) (*Paginat
 	})
 }
 
-func (query) ImageListForDigest(ctx context.Context, id string, p *PageInput) (*PaginatedImagesResult, error) {
-	return within(ctx, func(r *request) (*PaginatedImagesResult, error) {
+func (query) ImageListForDigest(ctx context.Context, id string, p *schema.PageInput) (*schema.PaginatedImagesResult, error) {
+	return within(ctx, func(r *request) (*schema.PaginatedImagesResult, error) {
 		refs, err := r.withDigest(id)
 		if err != nil {
 			return nil, err
@@ -50,23 +51,23 @@ func (query) ImageListForDigest(ctx context.Context, id string, p *PageInput) (*
 		}
 		for _, img := range out.Results { // of an index only what matches, as in zot
 			if !matches(*img.Digest, id) {
-				img.Manifests = slices.DeleteFunc(img.Manifests, func(m *ManifestSummary) bool { return !matches(*m.Digest, id) })
+				img.Manifests = slices.DeleteFunc(img.Manifests, func(m *schema.ManifestSummary) bool { return !matches(*m.Digest, id) })
 			}
 		}
 		return out, nil
 	})
 }
 
-func (r *request) images(refs []ref, p *PageInput) (*PaginatedImagesResult, error) {
+func (r *request) images(refs []ref, p *schema.PageInput) (*schema.PaginatedImagesResult, error) {
 	results, info, err := r.summaries(refs, p)
 	if err != nil {
 		return nil, err
 	}
-	return &PaginatedImagesResult{Page: info, Results: results}, nil
+	return &schema.PaginatedImagesResult{Page: info, Results: results}, nil
 }
 
-func (query) RepoListWithNewestImage(ctx context.Context, p *PageInput) (*PaginatedReposResult, error) {
-	return within(ctx, func(r *request) (*PaginatedReposResult, error) {
+func (query) RepoListWithNewestImage(ctx context.Context, p *schema.PageInput) (*schema.PaginatedReposResult, error) {
+	return within(ctx, func(r *request) (*schema.PaginatedReposResult, error) {
 		names, err := r.repositories()
 		if err != nil {
 			return nil, err
@@ -75,17 +76,17 @@ func (query) RepoListWithNewestImage(ctx context.Context, p *PageInput) (*Pagina
 		if err != nil {
 			return nil, err
 		}
-		return &PaginatedReposResult{Page: info, Results: results}, nil
+		return &schema.PaginatedReposResult{Page: info, Results: results}, nil
 	})
 }
 
 // repos answers with a page of repositories.
-func (r *request) repos(names []string, p *PageInput) ([]*RepoSummary, *PageInfo, error) {
+func (r *request) repos(names []string, p *schema.PageInput) ([]*schema.RepoSummary, *schema.PageInfo, error) {
 	names, info, err := page(names, p, func(s string) string { return s })
 	if err != nil {
 		return nil, nil, err
 	}
-	out := make([]*RepoSummary, 0, len(names))
+	out := make([]*schema.RepoSummary, 0, len(names))
 	for _, name := range names {
 		refs, err := r.tags(name)
 		if err != nil {
@@ -118,8 +119,8 @@ func (r *request) newest(repo string, refs []ref) (*cache.Image, error) {
 	return img, err
 }
 
-func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, error) {
-	return within(ctx, func(r *request) (*RepoInfo, error) {
+func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*schema.RepoInfo, error) {
+	return within(ctx, func(r *request) (*schema.RepoInfo, error) {
 		if ok, err := r.snap.HasRepository(repo); err != nil {
 			return nil, err
 		} else if !ok {
@@ -137,12 +138,12 @@ func (query) ExpandedRepoInfo(ctx context.Context, repo string) (*RepoInfo, erro
 		if err != nil {
 			return nil, err
 		}
-		return &RepoInfo{Images: images, Summary: repoOf(repo, newest)}, nil
+		return &schema.RepoInfo{Images: images, Summary: repoOf(repo, newest)}, nil
 	})
 }
 
-func (query) Referrers(ctx context.Context, repo, digest string, _ []string) ([]*Referrer, error) {
-	return within(ctx, func(r *request) ([]*Referrer, error) {
+func (query) Referrers(ctx context.Context, repo, digest string, _ []string) ([]*schema.Referrer, error) {
+	return within(ctx, func(r *request) ([]*schema.Referrer, error) {
 		d, err := trust.ParseDigest(digest)
 		if err != nil {
 			return nil, clientError("the digest is not of the form sha256: and 64 hex digits")
@@ -152,15 +153,15 @@ func (query) Referrers(ctx context.Context, repo, digest string, _ []string) ([]
 		if _, err := r.image(ref{repo: repo, digest: d}); err != nil && !errors.Is(err, cache.ErrNotFound) {
 			return nil, err
 		}
-		return []*Referrer{}, nil
+		return []*schema.Referrer{}, nil
 	})
 }
 
 // GlobalSearch searches as zot: by digest, for tags of one repository when there
 // is a colon, else for repositories.
-func (query) GlobalSearch(ctx context.Context, text string, f *Filter, p *PageInput) (*GlobalSearchResult, error) {
-	return within(ctx, func(r *request) (*GlobalSearchResult, error) {
-		out := &GlobalSearchResult{Images: []*ImageSummary{}, Repos: []*RepoSummary{}, Layers: []*LayerSummary{}}
+func (query) GlobalSearch(ctx context.Context, text string, f *schema.Filter, p *schema.PageInput) (*schema.GlobalSearchResult, error) {
+	return within(ctx, func(r *request) (*schema.GlobalSearchResult, error) {
+		out := &schema.GlobalSearchResult{Images: []*schema.ImageSummary{}, Repos: []*schema.RepoSummary{}, Layers: []*schema.LayerSummary{}}
 		text = strings.ToLower(strings.Trim(strings.TrimSpace(text), "/"))
 		var err error
 		if !strings.ContainsAny(text, ":@") {
@@ -180,8 +181,8 @@ func (query) GlobalSearch(ctx context.Context, text string, f *Filter, p *PageIn
 	})
 }
 
-func (query) TrustImage(ctx context.Context, image string) (*TrustImage, error) {
-	return within(ctx, func(r *request) (*TrustImage, error) {
+func (query) TrustImage(ctx context.Context, image string) (*schema.TrustImage, error) {
+	return within(ctx, func(r *request) (*schema.TrustImage, error) {
 		img, err := r.find(image)
 		if err != nil {
 			return nil, err
@@ -190,8 +191,8 @@ func (query) TrustImage(ctx context.Context, image string) (*TrustImage, error) 
 	})
 }
 
-func (query) TrustPublication(ctx context.Context) (*TrustPublication, error) {
-	return within(ctx, func(r *request) (*TrustPublication, error) {
-		return &TrustPublication{Generation: r.snap.Generation().String(), AsOf: r.snap.AsOf(), Stale: r.snap.Stale()}, nil
+func (query) TrustPublication(ctx context.Context) (*schema.TrustPublication, error) {
+	return within(ctx, func(r *request) (*schema.TrustPublication, error) {
+		return &schema.TrustPublication{Generation: r.snap.Generation().String(), AsOf: r.snap.AsOf(), Stale: r.snap.Stale()}, nil
 	})
 }
