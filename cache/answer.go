@@ -342,19 +342,29 @@ func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool
 
 // eachLayer calls fn with the answer about each layer of one signature.
 func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, fn func(*Signature)) error {
+	return s.eachDecision(repository, encoded, unlisted, s.author, func(layer int, d *trust.Decision) bool {
+		sig := NewSignature(s.signature.tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, *d)
+		fn(&sig)
+		return true
+	})
+}
+
+// eachDecision calls fn with the decision about each layer of one signature, until it
+// returns false.
+func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool, author func([]byte) string, fn func(layer int, d *trust.Decision) bool) error {
 	if err := s.signature.decode(encoded); err != nil {
 		return err
 	}
-	tool := s.signature.tool
-	if !s.g.trust.InForce.Enabled(tool) {
+	if !s.g.trust.InForce.Enabled(s.signature.tool) {
 		return nil
 	}
 	for layer, b := range s.signature.verdicts {
-		if err := s.verdict.decode(b, s.author); err != nil {
+		if err := s.verdict.decode(b, author); err != nil {
 			return err
 		}
-		sig := NewSignature(tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, s.decision(repository, unlisted))
-		fn(&sig)
+		if d := s.decision(repository, unlisted); !fn(layer, &d) {
+			return nil
+		}
 	}
 	return nil
 }

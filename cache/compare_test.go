@@ -22,6 +22,9 @@ func readAll(t *testing.T, s *Snapshot) map[string][]Signature {
 	err := s.Repositories(func(name string) error {
 		return s.Each(name, func(img Image) error {
 			all[name+"@"+img.Digest.String()] = img.SignatureInfo
+			if is, err := s.IsTrusted(name, img.Digest); err != nil || is != (img.State() == "trusted") {
+				t.Errorf("%s@%s is %s; IsTrusted says %v, %v", name, img.Digest, img.State(), is, err)
+			}
 			return nil
 		})
 	})

@@ -160,6 +160,45 @@ func (s *Snapshot) Tag(repository, tag string) (Image, error) {
 	return img, err
 }
 
+// IsTrusted reports whether an image of a repository reads trusted. It is what the
+// state of [Snapshot.Image] says, without the rest of an answer: for whoever marks
+// thousands of images, or lets one in. What is not known is not trusted, and no error.
+func (s *Snapshot) IsTrusted(repository string, d trust.Digest) (is bool, err error) {
+	format.Guard(&err, func() error {
+		is, err = s.isTrusted(repository, d)
+		return err
+	})
+	return is && err == nil, err
+}
+
+func (s *Snapshot) isTrusted(repository string, d trust.Digest) (is bool, err error) {
+	body, ok, err := s.get(format.InImages, format.ImageKey(repository, d))
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := s.record.decode(body); err != nil || len(s.record.foreign) > 0 {
+		return false, err
+	}
+	unlisted := false
+	if s.anyUnlisted() {
+		if _, unlisted, err = s.get(format.InUnlisted, []byte(repository)); err != nil {
+			return false, err
+		}
+	}
+	for _, b := range s.record.signatures {
+		err := s.eachDecision(repository, b, unlisted, noAuthor, func(_ int, d *trust.Decision) bool {
+			is = d.Status == trust.Trusted
+			return !is
+		})
+		if err != nil || is {
+			return is, err
+		}
+	}
+	return false, nil
+}
+
+func noAuthor([]byte) string { return "" }
+
 // Image returns one image of a repository, or what Missing does.
 func (s *Snapshot) Image(repository string, d trust.Digest) (Image, error) {
 	return s.ImageWithin(repository, d, NewBudget())

@@ -139,6 +139,9 @@ func (m *model) read(snap *cache.Snapshot) map[string]cache.Signature {
 		return snap.Each(repo, func(img cache.Image) error {
 			whole, err := snap.Image(repo, img.Digest)
 			m.add(all, &whole)
+			if is, e := snap.IsTrusted(repo, img.Digest); e != nil || is != (whole.State() == "trusted") {
+				m.t.Fatalf("%s@%s is %s; IsTrusted says %v, %v", repo, img.Digest, whole.State(), is, e)
+			}
 			return err
 		})
 	})
