@@ -241,7 +241,7 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 		}
 		return img, nil
 	}
-	unread := s.record.unread(unlisted)
+	unread := s.unread(unlisted)
 	l, err := s.signatures(repository, s.record.signatures, unlisted, budget)
 	if err != nil {
 		return Image{}, err
@@ -338,6 +338,19 @@ func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool
 		}
 	}
 	return l, nil
+}
+
+// unread is why the image just decoded, of which no signature is known, may have
+// some, or "".
+func (s *Snapshot) unread(unlisted bool) trust.Reason {
+	r := s.record.unreadable
+	if unlisted {
+		r = trust.IOError
+	}
+	if r != "" && s.stale {
+		r = trust.Stale
+	}
+	return r
 }
 
 // eachLayer calls fn with the answer about each layer of one signature.

@@ -361,7 +361,7 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 			return nil, counted{}, 0, err
 		}
 	}
-	if unread := s.record.unread(unlisted); unread != "" && len(is.layers) == 0 {
+	if unread := s.unread(unlisted); unread != "" && len(is.layers) == 0 {
 		is.layers = notRead(unread)
 	}
 	is.state = (&Image{omitted: is.layers}).State()

@@ -82,14 +82,6 @@ func (r *imageRecord) decode(b []byte) error {
 	})
 }
 
-// unread is why an image of which no signature is known may have some, or "".
-func (r *imageRecord) unread(unlisted bool) trust.Reason {
-	if unlisted {
-		return trust.IOError
-	}
-	return r.unreadable
-}
-
 // signatureRecord is a Signature message, its verdicts still encoded.
 type signatureRecord struct {
 	digest        trust.Digest

@@ -28,16 +28,17 @@ func (i Image) MarshalJSON() ([]byte, error) {
 	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.Detail(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
 }
 
-// MarshalJSON adds the manifest's State to its fields.
+// MarshalJSON adds the manifest's State and Reason to its fields.
 func (m Manifest) MarshalJSON() ([]byte, error) {
 	return plainJSON(struct {
 		Digest            string
 		Platform          string `json:",omitempty"`
 		IsSigned          bool
 		State             string
+		Reason            trust.Reason
 		SignatureInfo     []Signature
 		SignaturesOmitted int `json:",omitempty"`
-	}{m.DigestText(), m.Platform, m.IsSigned, m.State(), m.SignatureInfo, m.SignaturesOmitted})
+	}{m.DigestText(), m.Platform, m.IsSigned, m.State(), m.Reason(), m.SignatureInfo, m.SignaturesOmitted})
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON: the state and the reason stay what they
@@ -65,18 +66,19 @@ func (m *Manifest) UnmarshalJSON(b []byte) error {
 		*plain
 		Digest foreignText
 		State  string
+		Reason trust.Reason
 	}{plain: (*plain)(m)}
 	if err := json.Unmarshal(b, &v); err != nil {
 		return err
 	}
 	m.Digest, m.Foreign = v.Digest.digest, v.Digest.foreign
-	m.omitted = leftOut(m.image().statuses(), v.State, "", m.SignaturesOmitted)
+	m.omitted = leftOut(m.image().statuses(), v.State, v.Reason, m.SignaturesOmitted)
 	return nil
 }
 
 // leftOut is what gives an answer its state beyond the signatures that are listed.
 func leftOut(listed []trust.Status, state string, r trust.Reason, n int) omissions {
-	if state == "" || stateOf(listed) == state {
+	if state == "" || stateOf(listed) == state && n == 0 {
 		return nil
 	}
 	return omissions{{trust.Status(state), r, n}}

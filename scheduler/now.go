@@ -38,8 +38,7 @@ func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 
 func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
 	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now,
-		log: slog.New(slog.DiscardHandler), stored: newStorageLog(slog.New(slog.DiscardHandler), time.Now),
-		verify: verifyOne}
+		log: slog.New(slog.DiscardHandler), verify: verifyOne}
 	p, err := s.open(repository)
 	if err != nil {
 		return cache.Image{}, err

@@ -182,7 +182,10 @@ func rowsOf(c *layout.Contents) []store.Row {
 	for d, row := range rows {
 		img := image(d)
 		row.MediaType, row.Size, row.Present, row.Ambiguous, row.Tagged = img.MediaType, img.Size, true, img.Ambiguous, !img.Untagged
-		row.Foreign, row.Unreadable = img.Foreign, img.Unreadable
+		row.Foreign = img.Foreign
+		if img.Unreadable != trust.Malformed { // that is how it was pushed
+			row.Unreadable = img.Unreadable
+		}
 		for _, child := range img.Children {
 			children[child.Digest] = true
 			row.Children = append(row.Children, store.Child{Digest: child.Digest, Platform: child.Platform, MediaType: child.MediaType, Size: child.Size, Foreign: child.Foreign})

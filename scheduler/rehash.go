@@ -79,7 +79,7 @@ func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name st
 	changed := false
 	image := s.imageReason(ctx, p, row)
 	if image != "" && ctx.Err() == nil {
-		s.stored.warn(name, "stored image manifest has changed", "digest", row.Digest.String(), "reason", string(image))
+		s.tampered.warn(name, "stored image manifest has changed", "digest", row.Digest.String(), "reason", string(image))
 	}
 	for n := range row.References {
 		ref := &row.References[n]
@@ -93,7 +93,7 @@ func (s *Scheduler) rehashRow(ctx context.Context, p *layout.Repository, name st
 		reason := image
 		if reason == "" {
 			if reason = s.reread(ctx, p, ref); reason != "" && ctx.Err() == nil {
-				s.stored.warn(name, "stored signature has changed", "subject", row.Digest.String(), "signature", ref.Digest.String(), "reason", string(reason))
+				s.tampered.warn(name, "stored signature has changed", "subject", row.Digest.String(), "signature", ref.Digest.String(), "reason", string(reason))
 			}
 		}
 		if ctx.Err() != nil {

@@ -64,6 +64,8 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 			s.counters.errors.Add(1)
 			s.log.Error("pass over storage failed", "error", err)
 		}
+		s.stored.flush()
+		s.tampered.flush()
 		if force {
 			// Nothing that is remembered of storage is believed, stored bytes
 			// included.
@@ -237,9 +239,7 @@ func (s *Scheduler) gone(name string) bool {
 func (s *Scheduler) unlisted(name string, w *work, cause error) result {
 	yes, none, said := true, "", why(name, cause)
 	s.counters.errors.Add(1)
-	if place, _, err := s.cfg.Store.Place(name); err != nil || !place.Unlisted || place.Why != said {
-		s.stored.warn(name, "repository cannot be read; its answers read unknown", "error", cause)
-	}
+	s.stored.standing(name, said, notRead, "error", cause)
 	return result{again: w, batches: []store.Batch{{Place: name, Update: &store.PlaceUpdate{Unlisted: &yes, Why: said, Stamp: &none}}}}
 }
 
@@ -294,16 +294,22 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	for _, problem := range contents.Problems {
 		s.log.Debug("passed over in storage", "repository", name, "digest", problem.Digest.String(), "reason", string(problem.Reason), "detail", problem.Detail)
 	}
+	s.stored.over(name, notRead)
 	if n := contents.Foreign(); n > 0 {
-		s.stored.warn(name, "manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)", "manifests", n)
+		s.stored.standing(name, fmt.Sprint(n), notSHA256, "manifests", n)
+	} else {
+		s.stored.over(name, notSHA256)
 	}
-	if n, example := contents.Unread(); n > 0 && (!known || place.Stamp != "") { // else the last scan has said so
-		s.stored.warn(name, "manifests that index.json names cannot be read; they may be signatures, which then do not count", "manifests", n,
+	if n, example := contents.Unread(); n > 0 {
+		s.stored.standing(name, fmt.Sprint(n, example), partsUnread, "manifests", n,
 			"digest", example.Digest.String(), "reason", string(example.Reason), "error", inert.Text(example.Detail))
+	} else {
+		s.stored.over(name, partsUnread)
 	}
 	if len(contents.Images) == 0 && len(contents.Signatures) > 0 {
-		s.stored.warn(name, "a repository holds signatures and no image; a signature counts only in the repository of its image (see COSIGN_REPOSITORY in docs/operations.md)",
-			"signed", len(contents.Signatures))
+		s.stored.standing(name, fmt.Sprint(len(contents.Signatures)), noImage, "signed", len(contents.Signatures))
+	} else {
+		s.stored.over(name, noImage)
 	}
 	var until time.Time
 	if !w.long {

@@ -89,7 +89,9 @@ type Scheduler struct {
 	cfg    Config
 	log    *slog.Logger
 	stored *storageLog
-	now    func() time.Time
+	// tampered tells of stored bytes that have changed, with a rate of its own.
+	tampered *storageLog
+	now      func() time.Time
 
 	agenda  *agenda
 	results chan result
@@ -158,7 +160,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, stored: newStorageLog(cfg.Log, cfg.Now), scanTime: scanTime + indexWait,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, stored: newStorageLog(cfg.Log, cfg.Now), tampered: newStorageLog(cfg.Log, cfg.Now), scanTime: scanTime + indexWait,
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),

@@ -19,6 +19,11 @@ func TestStorageLogHasShares(t *testing.T) {
 		l.warn(fmt.Sprint("evil/", i), "cannot be read")
 	}
 	l.warn("team/app", "cannot be read")
+	l.flush()
+	l.flush() // once
+	if n := strings.Count(out.String(), "left out"); n != 1 {
+		t.Errorf("what was left out is said %d times", n)
+	}
 	if n := strings.Count(out.String(), "repository=evil/"); n != storageLinesBurst {
 		t.Errorf("%d lines of one name, want %d", n, storageLinesBurst)
 	}
@@ -41,4 +46,35 @@ func TestStorageLogHasShares(t *testing.T) {
 	if n := strings.Count(out.String(), "repository=evil"); n > storageBurstAll {
 		t.Errorf("%d lines of all names, want %d", n, storageBurstAll)
 	}
+}
+
+// What stays wrong is said once, and again when it is wrong in another way or has been
+// right; a line that was left out is not lost.
+func TestStorageLogSaysWhatStandsOnce(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Unix(1e9, 0)
+	l := newStorageLog(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
+	count := func(want int) {
+		t.Helper()
+		if n := strings.Count(out.String(), "repository=team/app "); n != want {
+			t.Errorf("it is said %d times, want %d", n, want)
+		}
+	}
+	for range 3 {
+		l.standing("team/app", "a", notRead, "error", "a")
+	}
+	count(1)
+	l.standing("team/app", "b", notRead, "error", "b")
+	count(2)
+	l.over("team/app", notRead)
+	l.standing("team/app", "b", notRead, "error", "b")
+	count(3)
+	for i := range 100 {
+		l.warn(fmt.Sprint("team/", i), "noise")
+	}
+	l.standing("team/app", "c", notRead, "error", "c") // left out
+	count(3)
+	now = now.Add(time.Minute)
+	l.standing("team/app", "c", notRead, "error", "c")
+	count(4)
 }

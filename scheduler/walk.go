@@ -157,7 +157,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 			if err := s.unlist(p.Name, cause); err != nil {
 				return err
 			}
-			s.stored.warn(p.Name, "repository cannot be listed; its answers read unknown", "error", cause)
+			s.stored.standing(p.Name, why(p.Name, cause), notRead, "error", cause)
 		}
 	}
 	s.counters.errors.Add(int64(len(l.unlisted)))
@@ -168,7 +168,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 		if err := s.unlist(dir.name, dir.err); err != nil {
 			return err
 		}
-		s.stored.warn(dir.name, "directory in storage cannot be listed; what is below it is not known", "error", dir.err)
+		s.stored.standing(dir.name, why(dir.name, dir.err), notListed, "error", dir.err)
 	}
 	return nil
 }

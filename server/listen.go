@@ -63,8 +63,10 @@ func (s *Server) listen(address string) (*endpoint, error) {
 		return e, nil
 	}
 	network := "tcp"
-	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Is4() {
-		network = "tcp4" // or 0.0.0.0 would be all addresses of IPv6 as well
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if at, err := netip.ParseAddr(host); err == nil && at.Is4() {
+			network = "tcp4" // or 0.0.0.0 would be all addresses of IPv6 as well
+		}
 	}
 	l, err := net.Listen(network, address)
 	if err != nil {

@@ -12,7 +12,7 @@ type Explanation struct {
 func (r Reason) Explain() Explanation { return explanations[r] }
 
 // Unsigned is the explanation of an image without a signature, which has no reason.
-var Unsigned = Explanation{"No cosign or notation signature in this repository is about this image.",
+var Unsigned = Explanation{"No signature in this repository, by a tool that is switched on, is about this image.",
 	"Sign it with cosign sign --key, or with notation sign. Signatures count only in the image's own repository."}
 
 var explanations = map[Reason]Explanation{
@@ -68,7 +68,7 @@ var explanations = map[Reason]Explanation{
 		"Restore the blob, or push the image and sign again. The daemon looks for it again by itself."},
 	RevocationUnknown: {"A certificate names revocation services that have not answered, or that the mode offline does not ask.",
 		"Look at the log and at trust-worker status; let the daemon reach them, or see --revocation."},
-	LimitExceeded: {"The signature is too large, the image has too many signatures, or verifying the signature has crashed twice.",
+	LimitExceeded: {"The signature or the manifest is too large, the image has too many signatures, or verifying the signature has crashed twice.",
 		"See the limits in the security page; trust-worker status lists what is in quarantine."},
 	UnsupportedDigest: {"Storage names the manifest by another digest algorithm than SHA-256. It is not verified.",
 		"Push the image under its SHA-256 digest."},

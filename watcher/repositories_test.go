@@ -314,7 +314,7 @@ func TestRepositoriesDeath(t *testing.T) {
 		s.expect(10*time.Second, Hint{All: true, Walk: true})
 		s.p.current().Close()
 		s.expect(10*time.Second+200*ms, Hint{All: true, Walk: true})
-		s.expect(10*time.Second+210*ms, Hint{Walk: true, Watched: []string{"a"}}) // first looked at
+		s.expect(10*time.Second+210*ms, Hint{Watched: []string{"a"}}) // first looked at
 		if st := s.repos.Status(); st.Mode != ModePolling || st.Reason != "event source ended" {
 			t.Errorf("%+v", st)
 		}

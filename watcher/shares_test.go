@@ -47,18 +47,20 @@ func TestRepositoriesShareWatches(t *testing.T) {
 	s := newStorage(t, Options{}, "evil/a", "evil/b", "evil/c", "evil/d")
 	s.p.limit = 4
 	s.bubble(func() {
-		s.expect(10*ms, Hint{Walk: true, Watched: []string{"evil/d"}})
+		s.expect(10*ms, Hint{Watched: []string{"evil/d"}})
 		s.create("team/app")
 		s.repos.Set(s.walk())
 		s.expect(20*ms, Hint{Watched: []string{"team/app"}})
 		if got, want := s.watched(), []string{s.root, s.root + "/evil/a", s.root + "/evil/b", s.root + "/team/app"}; !slices.Equal(got, want) {
 			t.Errorf("watched %q, want %q", got, want)
 		}
-		s.expect(2*time.Second+10*ms, Hint{Walk: true, Watched: []string{"evil/c"}}) // looked at for the first time, /team too
+		s.expect(2*time.Second+10*ms, Hint{Watched: []string{"evil/c"}}) // looked at for the first time
 		s.push("evil/d", `{"schemaVersion":2}`)
 		s.expect(4*time.Second+10*ms, Hint{Names: []string{"evil/d"}})
 		s.create("evil/e")
 		s.expect(6*time.Second+10*ms, Hint{Walk: true})
+		s.create("evil/d/inside") // a repository in one
+		s.expect(8*time.Second+10*ms, Hint{Walk: true})
 		s.silent(50 * time.Second)
 	})
 }

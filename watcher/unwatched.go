@@ -22,22 +22,24 @@ type unwatched struct {
 	seen  map[string]stamp
 }
 
-// stamp is what a look compares: of a repository its index.json, of a directory
-// that only leads to some the directory itself.
+// stamp is what a look compares: the directory itself and, of a repository, its
+// index.json.
 type stamp struct {
-	modified, size int64
-	missing        bool
+	dir             int64 // when it was modified; 0: it is missing
+	modified, bytes int64 // index.json
 }
 
-func stampOf(dir, name string) stamp {
-	if name != "" {
-		dir = filepath.Join(dir, "index.json")
+func stampOf(dir, name string) (s stamp) {
+	if info, err := os.Stat(dir); err == nil {
+		s.dir = info.ModTime().UnixNano()
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return stamp{missing: true}
+	if name == "" {
+		return s
 	}
-	return stamp{modified: info.ModTime().UnixNano(), size: info.Size()}
+	if info, err := os.Stat(filepath.Join(dir, "index.json")); err == nil {
+		s.modified, s.bytes = info.ModTime().UnixNano(), info.Size()
+	}
+	return s
 }
 
 // set replaces the directories. What has been seen of those that stay is kept.
@@ -56,18 +58,24 @@ func (u *unwatched) set(order []string) {
 	}
 }
 
-// look has a turn over what is unwatched and calls changed for each directory
-// whose stamp is another one than at the last look, or is known for the first
-// time: what happened there since the walk that found it gave no event.
+// look has a turn over what is unwatched. It calls changed for each repository whose
+// index.json is another one than at the last look, or is looked at for the first time:
+// what happened there since the walk that found it gave no event. It calls it with no
+// name where something else has come or gone: the next walk finds out what.
 func (u *unwatched) look(want map[string]string, changed func(name string, first bool)) {
 	end := time.Now().Add(lookTime)
 	for range min(looksAtOnce, len(u.order)) {
 		dir := u.order[u.at]
 		u.at = (u.at + 1) % len(u.order)
-		is := stampOf(dir, want[dir])
-		if was, ok := u.seen[dir]; !ok || was != is {
-			u.seen[dir] = is
-			changed(want[dir], !ok)
+		name := want[dir]
+		is := stampOf(dir, name)
+		was, known := u.seen[dir]
+		u.seen[dir] = is
+		switch {
+		case name != "" && (!known || was.modified != is.modified || was.bytes != is.bytes):
+			changed(name, !known)
+		case known && was.dir != is.dir:
+			changed("", false)
 		}
 		if time.Now().After(end) {
 			return

@@ -146,7 +146,7 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 	var placed []*place
 	listed := w.listed()
 	fresh := w.fresh(want, listed, dropped)
-	last := len(want)
+	last, full := len(want), false
 	for i, p := range want {
 		if listed[p.path] {
 			if !fresh[p.path] {
@@ -156,6 +156,7 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 		}
 		e := w.feed.Add(p.path)
 		for errors.Is(e, syscall.ENOSPC) {
+			full = true
 			for last--; last > i && w.have[want[last].path] == nil; last-- {
 			}
 			if last <= i {
@@ -174,14 +175,23 @@ func (w *watches) apply(want []*place) (added []string, err error) {
 			continue // since it was listed: its parent's watch tells
 		}
 		if limit(e) {
-			err = fmt.Errorf("limit of the system reached: %w", bare(e))
+			err, full = fmt.Errorf("limit of the system reached: %w", bare(e)), true
 			break
 		}
 		if err == nil {
 			err = fmt.Errorf("cannot watch %s: %w", p.path, bare(e))
 		}
 	}
-	return w.record(placed), err
+	added = w.record(placed)
+	if full { // a watch that ended may have been an alias's as well
+		listed := w.listed()
+		for dir, h := range w.have {
+			if h.alias || !listed[dir] {
+				delete(w.have, dir)
+			}
+		}
+	}
+	return added, err
 }
 
 // fresh is which of want have no watch, or not one that can be relied on: below a

@@ -122,9 +122,7 @@ func (s *settings) expiring(cmd *cobra.Command, r *cache.Reader, within time.Dur
 				}
 				a.add(one)
 			}
-			if n := len(all.First); all.Omitted > 0 && n > 0 && !all.First[n-1].Until.After(now.Add(within)) {
-				a.Omitted += all.Omitted
-			}
+			a.Omitted += all.Omitted // whenever they end
 			return nil
 		})
 	})

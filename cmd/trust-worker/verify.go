@@ -24,6 +24,7 @@ func newVerifyCommand(s *settings) *cobra.Command {
 		Example: `  trust-worker verify team/app:1.0 --root /var/lib/registry`,
 		Long: `Verify now, straight from storage: no daemon, no cache. Of the state directory
 the trust memory alone is read: whether an operator's trust policy was in force.
+A signature whose manifest is lost is not seen; a cache that has seen it says so.
 
 Exit codes are those of get, and 1 if the repository cannot be read.`,
 		Args: cobra.ExactArgs(1),
