@@ -57,11 +57,12 @@ func (c *Contents) Foreign() (n int) {
 	return n
 }
 
-// Unread counts the manifests that could not be read, those of another digest
-// algorithm than SHA-256 apart, and names one of them.
+// Unread counts the manifests that index.json names and that could not be read, those
+// of another digest algorithm than SHA-256 apart, and gives one of them. What an index
+// lists need not be here: copies of some platforms alone are usual.
 func (c *Contents) Unread() (n int, example Problem) {
 	for _, p := range c.Problems {
-		if node := c.nodes[p.Digest]; node != nil && node.reason == p.Reason && node.foreign == "" {
+		if node := c.nodes[p.Digest]; node != nil && node.listed && node.reason == p.Reason && node.foreign == "" {
 			if n++; n == 1 {
 				example = p
 			}
