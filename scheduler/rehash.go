@@ -119,14 +119,14 @@ func (s *Scheduler) reread(ctx context.Context, p *layout.Repository, ref *store
 		return reasonOf(err)
 	}
 	for i, l := range m.Layers {
-		if i == 1000 {
+		if i == trust.MaxLayers {
 			break
 		}
 		d, err := trust.ParseDigest(l.Digest.String())
 		if err != nil {
 			continue // read as malformed already
 		}
-		if _, err := p.Blob(ctx, d, l.Size, 1<<20); err != nil {
+		if _, err := p.Blob(ctx, d, l.Size, trust.MaxBlob); err != nil {
 			return reasonOf(err)
 		}
 	}

@@ -125,7 +125,7 @@ func TestHtpasswd(t *testing.T) {
 	// A changed file counts; the memory of what was right goes with it.
 	check(t, os.WriteFile(file, []byte("bob:"+hash("other")+"\n"), 0o600))
 	w.srv.users.mu.Lock()
-	w.srv.users.looked = time.Time{}
+	w.srv.users.files.looked = time.Time{}
 	w.srv.users.mu.Unlock()
 	if got := as("POST", "alice", "secret"); got != 401 {
 		t.Errorf("after alice was removed: %d", got)
@@ -145,7 +145,7 @@ func writeTemp(t *testing.T, content string) string {
 func TestTokenFileChanges(t *testing.T) {
 	path := writeTemp(t, "first-token-0123456789\n")
 	f := must[*tokenFile](t)(newTokenFile(path, toWrite, slog.New(slog.DiscardHandler)))
-	look := func(token string) bool { f.looked = time.Time{}; return f.has(token) }
+	look := func(token string) bool { f.files.looked = time.Time{}; return f.has(token) }
 	if !look("first-token-0123456789") || look("second-token-0123456789") || look("") {
 		t.Fatal("the first file is not in force")
 	}
@@ -302,7 +302,7 @@ func TestTLSRenewalAndClientCertificates(t *testing.T) {
 	lookAgain := func() {
 		w.srv.tls.mu.Lock()
 		defer w.srv.tls.mu.Unlock()
-		w.srv.tls.looked = time.Time{}
+		w.srv.tls.watched.looked = time.Time{}
 	}
 	write("second")
 	lookAgain()

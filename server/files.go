@@ -41,8 +41,41 @@ func (f *watchedFile) changed() bool {
 	return changed
 }
 
+// watchedFiles are files that are read again when one of them changes. They are looked
+// at no more often than every second.
+type watchedFiles struct {
+	files  []watchedFile
+	looked time.Time
+}
+
+// watchFiles begins to watch files, which the caller then reads. An empty path is none.
+func watchFiles(paths ...string) watchedFiles {
+	w := watchedFiles{files: make([]watchedFile, len(paths))}
+	for i, path := range paths {
+		w.files[i].path = path
+	}
+	w.changed()
+	return w
+}
+
+// changed reports whether the files are to be read again.
+func (w *watchedFiles) changed() (changed bool) {
+	if time.Since(w.looked) < lookEvery {
+		return false
+	}
+	w.looked = time.Now()
+	for i := range w.files {
+		changed = w.files[i].changed() || changed
+	}
+	return changed
+}
+
 // forget makes the next look find a change.
-func (f *watchedFile) forget() { f.seen = false }
+func (w *watchedFiles) forget() {
+	for i := range w.files {
+		w.files[i].seen = false
+	}
+}
 
 // temporary begins the names of files that are being written. The trust loader
 // never loads names that begin with a dot.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -21,8 +20,8 @@ type users struct {
 	slow chan struct{} // a hash takes a processor for tens of milliseconds
 
 	mu     sync.Mutex
-	file   watchedFile
-	looked time.Time
+	files  watchedFiles
+	path   string
 	hashes map[string][]byte
 	dummy  []byte // compared for users that do not exist, so that time tells nothing
 	// verified remembers what was right, under a key of this process, so that
@@ -32,10 +31,8 @@ type users struct {
 }
 
 func newUsers(path string, log *slog.Logger) (*users, error) {
-	u := &users{log: log, slow: make(chan struct{}, 2), file: watchedFile{path: path}}
+	u := &users{log: log, slow: make(chan struct{}, 2), files: watchFiles(path), path: path}
 	_, _ = rand.Read(u.key[:]) // never fails
-	u.file.changed()
-	u.looked = time.Now()
 	if err := u.load(); err != nil {
 		return nil, err
 	}
@@ -44,7 +41,7 @@ func newUsers(path string, log *slog.Logger) (*users, error) {
 
 func (u *users) load() error {
 	u.hashes, u.verified, u.dummy = map[string][]byte{}, map[string][sha256.Size]byte{}, nil
-	b, err := os.ReadFile(u.file.path)
+	b, err := os.ReadFile(u.path)
 	if err != nil {
 		return fmt.Errorf("read htpasswd: %w", err)
 	}
@@ -56,7 +53,7 @@ func (u *users) load() error {
 		}
 		user, hash, ok := strings.Cut(line, ":")
 		if _, err := bcrypt.Cost([]byte(hash)); !ok || user == "" || err != nil {
-			return fmt.Errorf("read htpasswd: %s: line %d: not a user with a bcrypt hash (make it with htpasswd -B)", u.file.path, n+1)
+			return fmt.Errorf("read htpasswd: %s: line %d: not a user with a bcrypt hash (make it with htpasswd -B)", u.path, n+1)
 		}
 		hashes[user] = []byte(hash)
 		u.dummy = []byte(hash)
@@ -66,11 +63,7 @@ func (u *users) load() error {
 }
 
 func (u *users) refreshLocked() {
-	if time.Since(u.looked) < lookEvery {
-		return
-	}
-	u.looked = time.Now()
-	if u.file.changed() {
+	if u.files.changed() {
 		if err := u.load(); err != nil {
 			u.log.Error("the htpasswd file cannot be used; nobody of it is accepted", "error", err)
 		}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 )
 
 // certificates serves the TLS files, and renewed ones as they come. A renewal
@@ -18,22 +17,17 @@ type certificates struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	watched [3]watchedFile
-	looked  time.Time
+	watched watchedFiles
 	cur     *tls.Config
 }
 
 func newCertificates(files TLS, log *slog.Logger) (*certificates, error) {
-	c := &certificates{files: files, log: log}
-	for i, path := range []string{files.CertFile, files.KeyFile, files.ClientCA} {
-		c.watched[i].path = path
-		c.watched[i].changed()
-	}
+	c := &certificates{files: files, log: log, watched: watchFiles(files.CertFile, files.KeyFile, files.ClientCA)}
 	cur, err := c.load()
 	if err != nil {
 		return nil, err
 	}
-	c.cur, c.looked = cur, time.Now()
+	c.cur = cur
 	return c, nil
 }
 
@@ -67,23 +61,13 @@ func (c *certificates) config() *tls.Config {
 func (c *certificates) current() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.looked) < lookEvery {
-		return c.cur
-	}
-	c.looked = time.Now()
-	changed := false
-	for i := range c.watched {
-		changed = c.watched[i].changed() || changed
-	}
-	if !changed {
+	if !c.watched.changed() {
 		return c.cur
 	}
 	next, err := c.load()
 	if err != nil {
 		// Perhaps the key was renewed and its certificate is still to come.
-		for i := range c.watched {
-			c.watched[i].forget()
-		}
+		c.watched.forget()
 		c.log.Error("renewed TLS files cannot be used; the last good ones stay", "error", err)
 		return c.cur
 	}

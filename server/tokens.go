@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -25,16 +24,14 @@ type tokenFile struct {
 	may  right
 	log  *slog.Logger
 
-	mu     sync.Mutex
-	file   watchedFile
-	looked time.Time
-	sums   [][sha256.Size]byte
+	mu    sync.Mutex
+	files watchedFiles
+	path  string
+	sums  [][sha256.Size]byte
 }
 
 func newTokenFile(path string, may right, log *slog.Logger) (*tokenFile, error) {
-	f := &tokenFile{name: filepath.Base(path), may: may, log: log, file: watchedFile{path: path}}
-	f.file.changed()
-	f.looked = time.Now()
+	f := &tokenFile{name: filepath.Base(path), may: may, log: log, files: watchFiles(path), path: path}
 	if err := f.load(); err != nil {
 		return nil, err
 	}
@@ -47,7 +44,7 @@ const minToken = 16
 // be guessed.
 func (f *tokenFile) load() error {
 	f.sums = nil
-	b, err := os.ReadFile(f.file.path)
+	b, err := os.ReadFile(f.path)
 	if err != nil {
 		return fmt.Errorf("read tokens: %w", err)
 	}
@@ -58,13 +55,13 @@ func (f *tokenFile) load() error {
 			continue
 		}
 		if len(line) < minToken {
-			return fmt.Errorf("read tokens: %s: line %d: a token has at least %d characters", f.file.path, n+1, minToken)
+			return fmt.Errorf("read tokens: %s: line %d: a token has at least %d characters", f.path, n+1, minToken)
 		}
 		sums = append(sums, sha256.Sum256(line))
 	}
 	f.sums = sums
-	if f.file.was != nil && f.may == toWrite && f.file.was.Mode().Perm()&0o004 != 0 {
-		f.log.Warn("everybody on this machine can read a token file", "path", f.file.path)
+	if fi, err := os.Stat(f.path); err == nil && f.may == toWrite && fi.Mode().Perm()&0o004 != 0 {
+		f.log.Warn("everybody on this machine can read a token file", "path", f.path)
 	}
 	return nil
 }
@@ -74,12 +71,9 @@ func (f *tokenFile) load() error {
 func (f *tokenFile) has(token string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.looked) >= lookEvery {
-		f.looked = time.Now()
-		if f.file.changed() {
-			if err := f.load(); err != nil {
-				f.log.Error("a token file cannot be used; none of its tokens is accepted", "error", err)
-			}
+	if f.files.changed() {
+		if err := f.load(); err != nil {
+			f.log.Error("a token file cannot be used; none of its tokens is accepted", "error", err)
 		}
 	}
 	sum, found := sha256.Sum256([]byte(token)), 0

@@ -169,7 +169,7 @@ func TestBundleReasons(t *testing.T) {
 		{"both spellings of the envelope", raw(signtest.BundleMediaType, strings.Replace(good, `"dsseEnvelope"`, `"dsse_envelope":{},"dsseEnvelope"`, 1)), "malformed"},
 		{"two layers", raw(signtest.BundleMediaType, good).blob(signtest.BundleMediaType, []byte(good)), "ambiguous"},
 		{"no layer", newRequest(img, trust.CosignBundle), "malformed"},
-		{"too large", raw(signtest.BundleMediaType, good+strings.Repeat(" ", MaxBlob)), "problem limit-exceeded"},
+		{"too large", raw(signtest.BundleMediaType, good+strings.Repeat(" ", trust.MaxBlob)), "problem limit-exceeded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := verify1(t, ts, c.r)

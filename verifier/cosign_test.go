@@ -240,16 +240,16 @@ func TestLayerLimit(t *testing.T) {
 	img := image("A")
 	r := newRequest(img, trust.CosignTag)
 	d, b := signtest.SimpleLayer(img.Digest, k, signtest.CosignOptions{})
-	for range MaxLayers + 500 {
+	for range trust.MaxLayers + 500 {
 		r.layer(d, b)
 	}
 	o := verify1(t, ts, r)
-	if len(o.Layers) != MaxLayers+1 {
-		t.Fatalf("%d layers, want %d", len(o.Layers), MaxLayers+1)
+	if len(o.Layers) != trust.MaxLayers+1 {
+		t.Fatalf("%d layers, want %d", len(o.Layers), trust.MaxLayers+1)
 	}
 	want(t, o.Layers[0], "trusted")
-	want(t, o.Layers[MaxLayers-1], "trusted")
-	want(t, o.Layers[MaxLayers], "problem limit-exceeded")
+	want(t, o.Layers[trust.MaxLayers-1], "trusted")
+	want(t, o.Layers[trust.MaxLayers], "problem limit-exceeded")
 	calls := 0
 	for _, lo := range o.Layers {
 		calls += lo.Calls

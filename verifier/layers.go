@@ -24,7 +24,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 	}
 	for i, d := range r.Signature.Layers {
 		verdict := v.verdict(&o, trust.SimpleSigning)
-		if i == MaxLayers {
+		if i == trust.MaxLayers {
 			o.Layers = append(o.Layers, LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded})
 			break
 		}
@@ -131,7 +131,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	}
 	lo := LayerOutcome{Verdict: verdict}
 	digest, err := trust.ParseDigest(string(d.Digest))
-	limit := int64(MaxBlob)
+	limit := int64(trust.MaxBlob)
 	if r.Signature.Carrier.Simple() {
 		limit = maxPayload
 	}
@@ -205,7 +205,7 @@ func fetchProblem(d trust.Digest, size int64, blob []byte, err error) trust.Reas
 	switch {
 	case err != nil:
 		return trust.IOError
-	case len(blob) > MaxBlob:
+	case len(blob) > trust.MaxBlob:
 		return trust.LimitExceeded
 	case int64(len(blob)) != size || trust.SumOf(blob) != d:
 		return trust.DigestMismatch

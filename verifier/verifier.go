@@ -21,8 +21,6 @@ const Epoch uint32 = 7
 
 // Limits, all applied before memory or cryptography is spent. Reaching one reads limit-exceeded.
 const (
-	MaxLayers   = 1000     // signature layers of one manifest
-	MaxBlob     = 1 << 20  // bytes of one bundle or envelope
 	maxPayload  = 64 << 10 // bytes of one simple signing payload; genuine ones have under one
 	MaxChain    = 10       // certificates in an envelope
 	maxChainDER = 64 << 10

@@ -253,7 +253,8 @@ func addProblems(sig *cachepb.Signature, problems []*cachepb.Problem) {
 			}
 			continue
 		}
-		for int(p.Layer) > len(sig.Verdicts) && len(sig.Verdicts) <= maxLayers {
+		// One more entry says that there were more.
+		for int(p.Layer) > len(sig.Verdicts) && len(sig.Verdicts) <= trust.MaxLayers {
 			sig.Verdicts = append(sig.Verdicts, &cachepb.Verdict{})
 		}
 		if i := int(p.Layer) - 1; i < len(sig.Verdicts) {
@@ -261,7 +262,3 @@ func addProblems(sig *cachepb.Signature, problems []*cachepb.Problem) {
 		}
 	}
 }
-
-// maxLayers is the verifier's limit of signature layers a manifest; one more
-// entry says that there were more.
-const maxLayers = 1000
