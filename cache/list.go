@@ -7,7 +7,8 @@ import (
 	"trust-worker/trust"
 )
 
-// Lists that are read in pages begin where the last page ended: what comes
+// Lists of repositories and images. Those that are read in pages begin where the last
+// page ended: what comes
 // before costs nothing.
 
 // RepositoriesFrom is Repositories from a name on, itself included.
@@ -66,4 +67,66 @@ func (s *Snapshot) from(bucket int, prefix, start []byte, fn func(key, body []by
 		}
 	}
 	return nil
+}
+
+// Images calls fn with every image of a repository: one entry for each tag in
+// tag order, then the untagged images that are not some index's child, in
+// digest order.
+func (s *Snapshot) Images(repository string, fn func(Image) error) error {
+	// Many tags may name one image with many signatures.
+	const heavy, most = 100, 32
+	again := map[trust.Digest]Image{}
+	err := s.Tags(repository, func(tag string, d trust.Digest) error {
+		img, ok := again[d]
+		if !ok {
+			var err error
+			if img, ok, err = s.image(repository, d, true); err != nil || !ok {
+				return err
+			}
+			if img.weight() >= heavy && len(again) < most {
+				again[d] = img
+			}
+		}
+		img.Tag = tag
+		return fn(img)
+	})
+	if err != nil {
+		return err
+	}
+	prefix := format.TagKey(repository, "")
+	format.Guard(&err, func() error {
+		return s.each(format.InImages, prefix, func(key, body []byte) error {
+			if len(key) != len(prefix)+32 {
+				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
+			}
+			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child || s.record.other {
+				return err
+			}
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, true)
+			if err != nil {
+				return err
+			}
+			return fn(img)
+		})
+	})
+	return err
+}
+
+// Each calls fn with every image of a repository once, by digest, without its
+// tags and children. Manifests that are no images are left out.
+func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
+	prefix := format.TagKey(repository, "")
+	format.Guard(&err, func() error {
+		return s.each(format.InImages, prefix, func(key, body []byte) error {
+			if len(key) != len(prefix)+32 {
+				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
+			}
+			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, false)
+			if err != nil || s.record.other {
+				return err
+			}
+			return fn(img)
+		})
+	})
+	return err
 }

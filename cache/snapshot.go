@@ -160,45 +160,6 @@ func (s *Snapshot) Tag(repository, tag string) (Image, error) {
 	return img, err
 }
 
-// IsTrusted reports whether an image of a repository reads trusted. It is what the
-// state of [Snapshot.Image] says, without the rest of an answer: for whoever marks
-// thousands of images, or lets one in. What is not known is not trusted, and no error.
-func (s *Snapshot) IsTrusted(repository string, d trust.Digest) (is bool, err error) {
-	format.Guard(&err, func() error {
-		is, err = s.isTrusted(repository, d)
-		return err
-	})
-	return is && err == nil, err
-}
-
-func (s *Snapshot) isTrusted(repository string, d trust.Digest) (is bool, err error) {
-	body, ok, err := s.get(format.InImages, format.ImageKey(repository, d))
-	if err != nil || !ok {
-		return false, err
-	}
-	if err := s.record.decode(body); err != nil || len(s.record.foreign) > 0 {
-		return false, err
-	}
-	unlisted := false
-	if s.anyUnlisted() {
-		if _, unlisted, err = s.get(format.InUnlisted, []byte(repository)); err != nil {
-			return false, err
-		}
-	}
-	for _, b := range s.record.signatures {
-		err := s.eachDecision(repository, b, unlisted, noAuthor, func(_ int, d *trust.Decision) bool {
-			is = d.Status == trust.Trusted
-			return !is
-		})
-		if err != nil || is {
-			return is, err
-		}
-	}
-	return false, nil
-}
-
-func noAuthor([]byte) string { return "" }
-
 // Image returns one image of a repository, or what Missing does.
 func (s *Snapshot) Image(repository string, d trust.Digest) (Image, error) {
 	return s.ImageWithin(repository, d, NewBudget())
@@ -373,68 +334,6 @@ func (s *Snapshot) Tags(repository string, fn func(tag string, d trust.Digest) e
 				return fmt.Errorf("%w: tag %q", format.ErrDamaged, key)
 			}
 			return fn(string(key[len(prefix):]), trust.Digest(body))
-		})
-	})
-	return err
-}
-
-// Images calls fn with every image of a repository: one entry for each tag in
-// tag order, then the untagged images that are not some index's child, in
-// digest order.
-func (s *Snapshot) Images(repository string, fn func(Image) error) error {
-	// Many tags may name one image with many signatures.
-	const heavy, most = 100, 32
-	again := map[trust.Digest]Image{}
-	err := s.Tags(repository, func(tag string, d trust.Digest) error {
-		img, ok := again[d]
-		if !ok {
-			var err error
-			if img, ok, err = s.image(repository, d, true); err != nil || !ok {
-				return err
-			}
-			if img.weight() >= heavy && len(again) < most {
-				again[d] = img
-			}
-		}
-		img.Tag = tag
-		return fn(img)
-	})
-	if err != nil {
-		return err
-	}
-	prefix := format.TagKey(repository, "")
-	format.Guard(&err, func() error {
-		return s.each(format.InImages, prefix, func(key, body []byte) error {
-			if len(key) != len(prefix)+32 {
-				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
-			}
-			if err := s.record.decode(body); err != nil || s.record.tagged || s.record.child || s.record.other {
-				return err
-			}
-			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, true)
-			if err != nil {
-				return err
-			}
-			return fn(img)
-		})
-	})
-	return err
-}
-
-// Each calls fn with every image of a repository once, by digest, without its
-// tags and children. Manifests that are no images are left out.
-func (s *Snapshot) Each(repository string, fn func(Image) error) (err error) {
-	prefix := format.TagKey(repository, "")
-	format.Guard(&err, func() error {
-		return s.each(format.InImages, prefix, func(key, body []byte) error {
-			if len(key) != len(prefix)+32 {
-				return fmt.Errorf("%w: image %.60x", format.ErrDamaged, key)
-			}
-			img, err := s.answer(repository, trust.Digest(key[len(prefix):]), body, false)
-			if err != nil || s.record.other {
-				return err
-			}
-			return fn(img)
 		})
 	})
 	return err
