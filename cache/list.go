@@ -8,8 +8,7 @@ import (
 )
 
 // Lists of repositories and images. Those that are read in pages begin where the last
-// page ended: what comes
-// before costs nothing.
+// page ended: what comes before costs nothing.
 
 // RepositoriesFrom is Repositories from a name on, itself included.
 func (s *Snapshot) RepositoriesFrom(name string, fn func(name string) error) (err error) {
