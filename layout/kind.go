@@ -2,6 +2,7 @@ package layout
 
 import (
 	"slices"
+	"unique"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -138,12 +139,13 @@ var (
 )
 
 // interned returns a common string instead of a copy of it: there is one media
-// type for each of a million digests, and they are all the same four.
+// type for each of a million digests, and they are all the same four. Somebody's own
+// types are held once each too.
 func interned(s string) string {
 	for _, known := range [][]string{manifestTypes, indexTypes} {
 		if i := slices.Index(known, s); i >= 0 {
 			return known[i]
 		}
 	}
-	return s
+	return unique.Make(s).Value()
 }
