@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -90,5 +91,36 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 	if b, err := json.Marshal(Image{}); err != nil || strings.Contains(string(b), "Omitted") {
 		t.Errorf("an image with nothing left out says so: %s", b)
+	}
+}
+
+// An image with many signatures is read once for all its tags, and each tag still has
+// its own entry.
+func TestTagsOfHeavyImages(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, store.Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	good, a := manyLayers(s, 200, 199)
+	bad, b := manyLayers(s, 201)
+	bad.SetTags, bad.Tags = true, map[string]trust.Digest{"1": a, "2": b, "3": a, "4": b, "5": a}
+	mustCommit(t, s, good)
+	mustCommit(t, s, bad)
+	publish(t, s)
+	snap := snapshot(t, openReader(t, dir))
+	n := 0
+	err := snap.Images("r", func(img Image) error {
+		if img.Tag == "" {
+			return nil
+		}
+		n++
+		want, err := snap.Tag("r", img.Tag)
+		if err != nil || !reflect.DeepEqual(img, want) {
+			t.Errorf("%s is %s %s, want %s %s (%v)", img.Tag, img.Digest, img.State(), want.Digest, want.State(), err)
+		}
+		return nil
+	})
+	if err != nil || n != 5 {
+		t.Errorf("%d tags: %v", n, err)
 	}
 }

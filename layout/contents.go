@@ -57,8 +57,8 @@ func (c *Contents) Foreign() (n int) {
 	return n
 }
 
-// Unread counts the manifests that index.json names and that could not be read, those
-// of another digest algorithm than SHA-256 apart, and gives one of them. What an index
+// Unread counts, among Problems, the manifests that index.json names and that could not
+// be read, those of another digest algorithm than SHA-256 apart, and gives the first. What an index
 // lists need not be here: copies of some platforms alone are usual.
 func (c *Contents) Unread() (n int, example Problem) {
 	for _, p := range c.Problems {

@@ -296,7 +296,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	}
 	s.stored.over(name, notRead)
 	if n := contents.Foreign(); n > 0 {
-		s.stored.standing(name, fmt.Sprint(n), notSHA256, "manifests", n)
+		s.stored.standing(name, "so", notSHA256, "manifests", n)
 	} else {
 		s.stored.over(name, notSHA256)
 	}
@@ -307,7 +307,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		s.stored.over(name, partsUnread)
 	}
 	if len(contents.Images) == 0 && len(contents.Signatures) > 0 {
-		s.stored.standing(name, fmt.Sprint(len(contents.Signatures)), noImage, "signed", len(contents.Signatures))
+		s.stored.standing(name, "so", noImage, "signed", len(contents.Signatures))
 	} else {
 		s.stored.over(name, noImage)
 	}

@@ -160,7 +160,8 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, stored: newStorageLog(cfg.Log, cfg.Now), tampered: newStorageLog(cfg.Log, cfg.Now), scanTime: scanTime + indexWait,
+		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime + indexWait,
+		stored: newStorageLog(cfg.Log, cfg.Now), tampered: newStorageLog(cfg.Log, cfg.Now),
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),

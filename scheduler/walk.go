@@ -157,7 +157,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 			if err := s.unlist(p.Name, cause); err != nil {
 				return err
 			}
-			s.stored.standing(p.Name, why(p.Name, cause), notRead, "error", cause)
+			s.stored.warn(p.Name, notRead, "error", cause) // what is left out is counted
 		}
 	}
 	s.counters.errors.Add(int64(len(l.unlisted)))
@@ -168,7 +168,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 		if err := s.unlist(dir.name, dir.err); err != nil {
 			return err
 		}
-		s.stored.standing(dir.name, why(dir.name, dir.err), notListed, "error", dir.err)
+		s.stored.warn(dir.name, notListed, "error", dir.err)
 	}
 	return nil
 }

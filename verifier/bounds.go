@@ -27,8 +27,8 @@ type bounds struct {
 	ends        int64 // by dates, where the answer of a revocation service ends before
 }
 
-// unixBound is t in seconds, see [trust.Date], never 0, which would be no bound. Fractions are cut
-// off: an end comes early rather than late.
+// unixBound is t in seconds, see [trust.Date], never 0, which would be no bound.
+// Fractions are cut off: an end comes early rather than late.
 func unixBound(t time.Time) int64 {
 	if u := trust.Date(t.Unix()); u != 0 {
 		return u

@@ -148,7 +148,7 @@ func (p *pass) misplaced(t *tree, shown string, items []item) error {
 		case slices.Contains(truststore.Types, truststore.Type(it.name)) && t.isDir(it.path):
 			p.refuse(p.shown(t, shown, it.name), refusef("is not read; trust stores are directories truststore/x509/%s/NAME: move its files there", it.name))
 		case shown == "" && filepath.Ext(it.name) == ".pub":
-			p.refuse(p.shown(t, it.name), refusef("is not read; a public key of cosign belongs into the directory _cosign"))
+			p.refuse(p.shown(t, it.name), refusef("is not read; move a public key for cosign to the directory _cosign"))
 		case shown == "" && it.name != "truststore" && !slices.Contains(notationsOwn, it.name) && t.isDir(it.path):
 			below, _, err := t.list(it.path)
 			if errors.Is(err, errSwapped) {

@@ -31,17 +31,16 @@ const (
 // pemTypes are PEM blocks of another type than is wanted, by the label in their
 // first line (RFC 7468).
 var pemTypes = map[string]struct{ what, key, certificate string }{
-	"CERTIFICATE":           {"a certificate", keyFromCertificate, ""},
-	"X509 CERTIFICATE":      {"a certificate under an old label", keyFromCertificate, "openssl x509 -in FILE -out NEW"},
-	"TRUSTED CERTIFICATE":   {"a certificate in OpenSSL's own form", keyFromCertificate, "openssl x509 -in FILE -out NEW"},
-	"PKCS7":                 {"a PKCS #7 bundle of certificates", "openssl pkcs7 -print_certs -in FILE | openssl x509 -pubkey -noout > NEW", "openssl pkcs7 -print_certs -in FILE -out NEW"},
-	"CERTIFICATE REQUEST":   {"a certificate request", "openssl req -pubkey -noout -in FILE > NEW", ""},
-	"PUBLIC KEY":            {"a public key", "", ""},
-	"RSA PUBLIC KEY":        {"a public key", "", ""},
-	"PGP PUBLIC KEY BLOCK":  {"an OpenPGP key, which signs no images here", "", ""},
-	"SSH2 PUBLIC KEY":       {"an SSH key in SSH2's own form", "ssh-keygen -i -f FILE > NEW.ssh, and ssh-keygen -e -m PKCS8 -f NEW.ssh > NEW", ""},
-	"X509 CRL":              {"a list of revoked certificates", "", ""},
-	"ENCRYPTED PRIVATE KEY": {"a private key", "", ""},
+	"CERTIFICATE":          {"a certificate", keyFromCertificate, ""},
+	"X509 CERTIFICATE":     {"a certificate under an old label", keyFromCertificate, "openssl x509 -in FILE -out NEW"},
+	"TRUSTED CERTIFICATE":  {"a certificate in OpenSSL's own form", keyFromCertificate, "openssl x509 -in FILE -out NEW"},
+	"PKCS7":                {"a PKCS #7 bundle of certificates", "openssl pkcs7 -print_certs -in FILE | openssl x509 -pubkey -noout > NEW", "openssl pkcs7 -print_certs -in FILE -out NEW"},
+	"CERTIFICATE REQUEST":  {"a certificate request", "openssl req -pubkey -noout -in FILE > NEW", ""},
+	"PUBLIC KEY":           {"a public key", "", ""},
+	"RSA PUBLIC KEY":       {"a public key", "", ""},
+	"PGP PUBLIC KEY BLOCK": {"an OpenPGP key, which signs no images here", "", ""},
+	"SSH2 PUBLIC KEY":      {"an SSH key in SSH2's own form", "ssh-keygen -i -f FILE > NEW.ssh, and ssh-keygen -e -m PKCS8 -f NEW.ssh > NEW", ""},
+	"X509 CRL":             {"a list of revoked certificates", "", ""},
 }
 
 // publicKeyOf is the command that makes the public key of a private one in PEM.

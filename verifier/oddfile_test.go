@@ -165,6 +165,9 @@ func TestMisplacedCertificates(t *testing.T) {
 		"_notation/certificates/root.crt":       "_notation/certificates",
 		"_notation/root.pem":                    "_notation/root.pem",
 		"_notation/truststore/x509/ca/root.pem": "_notation/truststore/x509/ca/root.pem",
+		"_notation/truststore/ca/root.crt":      "_notation/truststore/ca",
+		"_notation/ca/acme/root.pem":            "_notation/ca",
+		"_notation/team.pub":                    "_notation/team.pub",
 		"_notation/localkeys/root.crt":          "",
 	} {
 		d := newDirs(t)

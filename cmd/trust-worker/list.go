@@ -269,7 +269,6 @@ func countTools(img *cache.Image) string {
 	if parts == nil {
 		return "-"
 	}
-	slices.Sort(parts) // signatures are in the order of their digests, which is none
 	return strings.Join(parts, ", ")
 }
 
