@@ -111,9 +111,13 @@ func TestNoSignatureIsKnown(t *testing.T) {
 	}
 	state := func() string {
 		publish(t, s)
-		img, err := snapshot(t, openReader(t, s.dir)).Tag("team/app", "1.0")
+		snap := snapshot(t, openReader(t, s.dir))
+		img, err := snap.Tag("team/app", "1.0")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if counts, err := snap.Count(); err != nil || counts.Images[img.State()] != 1 {
+			t.Errorf("the image is %s, counted are %v (%v)", img.State(), counts, err)
 		}
 		b, err := json.Marshal(&img)
 		if err != nil {
