@@ -52,9 +52,10 @@ func (a *allowance) take() bool {
 	return true
 }
 
-func (a *allowance) spent() bool {
-	return a.left <= 0 || a.left < turnSize && time.Now().After(a.until)
-}
+func (a *allowance) spent() bool { return a.left <= 0 || a.left < turnSize && a.late() }
+
+// late reports whether the time of the turn is over.
+func (a *allowance) late() bool { return time.Now().After(a.until) }
 
 // place is how far a turn has come: all rows up to one, and of the next, which is
 // row if it is still there, the references up to one.

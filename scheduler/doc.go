@@ -5,9 +5,10 @@
 // renews the lease; followLoop then queues the passes that a change makes necessary. The
 // scanner (scan.go, walk.go) lists storage and queues repositories that changed. A timer
 // queues retries. The queue (queue.go) holds repositories and signers, never signatures:
-// a worker takes one, does a bounded turn of it, hands the results to the committer, and
-// puts the item back at the end if there is more. Workers do all cryptography and read
-// all manifests and blobs, outside any transaction.
+// a worker takes one, does a bounded turn of it (visit.go, signer.go), hands the results to
+// the committer, and puts the item back at the end if there is more. One signature is looked
+// at by the examiner (examine.go), which [VerifyNow] uses too. Workers do all cryptography
+// and read all manifests and blobs, outside any transaction.
 //
 // Invariants:
 //

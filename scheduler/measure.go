@@ -57,7 +57,7 @@ func (h Histogram) clone() Histogram {
 	return h
 }
 
-// measures collects Measures. The nil value collects nothing.
+// measures collects Measures.
 type measures struct {
 	mu            sync.Mutex
 	verifications map[Verification]uint64
@@ -86,9 +86,6 @@ func newMeasures() *measures {
 
 // looked counts one look.
 func (m *measures) looked(tool trust.Tool, l *looked, took time.Duration) {
-	if m == nil {
-		return
-	}
 	outcome := "unmatched"
 	switch {
 	case l.fact == nil || len(l.problems) > 0:

@@ -37,9 +37,7 @@ func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 }
 
 func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
-	s := &Scheduler{cfg: Config{Storage: storage, Revocation: checker}, now: time.Now,
-		log: slog.New(slog.DiscardHandler), verify: verifyOne}
-	p, err := s.open(repository)
+	p, err := openIn(storage, repository)
 	if err != nil {
 		return cache.Image{}, err
 	}
@@ -65,7 +63,7 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 	if row == nil || !row.Present {
 		return cache.Image{}, fmt.Errorf("digest %s: %w", d, cache.ErrNotFound)
 	}
-	n := &now{s: s, p: p, repository: repository, at: time.Now(),
+	n := &now{examiner: newExaminer(noFacts{}, time.Now, slog.New(slog.DiscardHandler)), revocation: checker, p: p, repository: repository, at: time.Now(),
 		in: &trustInUse{store: loaded, verifier: verifier.New(loaded, verifier.Options{Revocation: checker})}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
 	if row.Foreign != "" {
@@ -111,7 +109,8 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 
 // now is one VerifyNow in progress.
 type now struct {
-	s          *Scheduler
+	examiner
+	revocation *revocation.Checker // or nil
 	p          *layout.Repository
 	repository string
 	in         *trustInUse
@@ -134,15 +133,15 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 				continue
 			}
 			var err error
-			if *l, err = n.s.look(ctx, n.in, n.p, n.repository, row, ref, nil); err != nil {
+			if *l, err = n.look(ctx, n.in, n.p, n.repository, row, ref, nil); err != nil {
 				return nil, err
 			}
 			waits = waits || l.waits()
 		}
-		if n.s.cfg.Revocation == nil || !waits {
+		if n.revocation == nil || !waits {
 			break
 		}
-		n.s.cfg.Revocation.Settle(ctx)
+		n.revocation.Settle(ctx)
 	}
 	n.at = time.Now() // answers of revocation services begin when they are made
 	out := cache.NewListing(budget)

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -218,4 +219,17 @@ func (s *Scheduler) resume() error {
 	batches := append(s.unsettle(places), store.Batch{Marks: map[string]bool{epoch: true}})
 	_, err = s.cfg.Store.Commit(batches...)
 	return err
+}
+
+// oweRehash owes the slow pass: the bytes of signatures and of the images that they
+// are about are read again and hashed, so that rot is found within its interval.
+func (s *Scheduler) oweRehash() error {
+	places, err := s.cfg.Store.Places()
+	if err != nil {
+		return fmt.Errorf("list repositories: %w", err)
+	}
+	for _, p := range places {
+		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.rehash = true })
+	}
+	return nil
 }

@@ -35,137 +35,139 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 	if err != nil {
 		return nil, err
 	}
-	in := s.trust.Load()
-	pl := &plan{rows: rowsOf(c), asOf: asOf, under: in}
-	type open struct {
-		row, ref int
-		was      *store.Reference
-	}
-	var replaced, others []open
-	left, looks := newAllowance(), 0
+	v := s.newVisit(s.trust.Load(), p, name)
+	pl := &plan{rows: rowsOf(c), asOf: asOf, under: v.in}
+	var replaced, others []found
 	for i := range pl.rows {
 		row := &pl.rows[i]
 		if len(row.References) == 0 {
 			continue
 		}
+		if !until.IsZero() && time.Now().After(until) {
+			return nil, errLong
+		}
 		old, _, err := s.cfg.Store.Row(name, row.Digest)
 		if err != nil {
 			return nil, err
 		}
-		if row.Other && row.Present && !old.Present { // the signatures are about bytes of this repository
-			if !until.IsZero() && time.Now().After(until) {
-				return nil, errLong
-			}
-			reason := s.imageReason(ctx, p, row)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			for k := range row.References {
-				if reason != "" && len(row.References[k].Problems) == 0 {
-					row.References[k].Problems = []store.Problem{{Layer: -1, Reason: reason}}
-				}
-			}
+		open, err := pl.compare(ctx, v, row, &old, until)
+		if err != nil {
+			return nil, err
 		}
-		had := map[trust.Digest]*store.Reference{}
-		for k := range old.References {
-			had[old.References[k].Digest] = &old.References[k]
+		if len(old.References) > 0 {
+			replaced = append(replaced, open...)
+		} else {
+			others = append(others, open...)
 		}
-		for k := range row.References {
-			if looks++; looks%256 == 0 && !until.IsZero() && time.Now().After(until) {
-				return nil, errLong
+	}
+	var of *store.Row // whose prior verdicts, and the image's own fault, are known
+	var prior priorVerdicts
+	var image *trust.Reason
+	for _, f := range append(replaced, others...) {
+		if !v.left.take() {
+			if pl.left++; f.waited() { // its problems stand until it is looked at
+				f.ref.Problems, f.ref.NextTry = f.was.Problems, cmp.Or(f.was.NextTry, s.now().Unix())
 			}
-			ref := &row.References[k]
-			pl.notation = pl.notation || ref.Carrier.Tool() == trust.Notation
-			was := had[ref.Digest]
-			if was != nil {
-				ref.Attempts = was.Attempts
-			}
-			if len(ref.Problems) > 0 { // what reading the manifest just said
-				s.apply(ref, whole(ref.Problems[0].Reason))
-				continue
-			}
-			needs, until, err := s.needs(in, name, row, ref)
+			continue
+		}
+		if of != f.row {
+			old, _, err := s.cfg.Store.Row(name, f.row.Digest)
 			if err != nil {
 				return nil, err
 			}
-			if !needs && (was == nil || !old.Present || isUnread(was)) && row.Present { // known from elsewhere: is it here, whole?
-				if !left.take() {
-					ref.Problems = unread // settled by the turns that follow
-					pl.left++
-					continue
-				}
-				if reason := s.reread(ctx, p, ref); ctx.Err() != nil {
-					return nil, ctx.Err()
-				} else if reason != "" {
-					s.apply(ref, whole(reason))
-					continue
-				}
+			of, prior, image = f.row, priorVerdicts{of: old.References}, nil
+		}
+		if f.waited() && image == nil { // it may have been the image that was wrong
+			reason, err := v.imageReason(ctx, p, f.row)
+			if err != nil {
+				return nil, err
 			}
-			switch {
-			case !needs && (was == nil || len(was.Problems) == 0 || isUnread(was)):
-				if ref.NextTry = s.again(until); was != nil && was.NextTry != 0 {
-					ref.NextTry = was.NextTry
-				}
-				pl.returned = pl.returned || was == nil
-				continue
-			case len(old.References) > 0:
-				replaced = append(replaced, open{i, k, was})
-			default:
-				others = append(others, open{i, k, was})
+			image = &reason
+		}
+		if f.waited() && *image != "" {
+			v.apply(f.ref, whole(*image))
+			continue
+		}
+		if _, err := v.lookAndApply(ctx, f.row, f.ref, &prior); err != nil {
+			return nil, err
+		}
+	}
+	pl.facts = v.facts
+	return pl, nil
+}
+
+// found is a reference that has to be verified, with what was known of it here.
+type found struct {
+	row *store.Row
+	ref *store.Reference
+	was *store.Reference // or nil
+}
+
+// waited reports whether there was something wrong with the reference.
+func (f *found) waited() bool { return f.was != nil && len(f.was.Problems) > 0 }
+
+// compare takes over into a row what is known of its references, and returns those that
+// have to be verified.
+func (pl *plan) compare(ctx context.Context, v *visit, row, old *store.Row, until time.Time) (open []found, err error) {
+	if row.Other && row.Present && !old.Present { // the signatures are about bytes of this repository
+		reason, err := v.imageReason(ctx, v.p, row)
+		if err != nil {
+			return nil, err
+		}
+		for k := range row.References {
+			if reason != "" && len(row.References[k].Problems) == 0 {
+				row.References[k].Problems = []store.Problem{{Layer: -1, Reason: reason}}
 			}
 		}
 	}
-	var prior priorVerdicts
-	var of trust.Digest // whose they are
-	images := map[trust.Digest]trust.Reason{}
-	for _, o := range append(replaced, others...) {
-		row := &pl.rows[o.row]
-		if !row.Present {
+	had := map[trust.Digest]*store.Reference{}
+	for k := range old.References {
+		had[old.References[k].Digest] = &old.References[k]
+	}
+	for k := range row.References {
+		if (k+1)%looksAtOnce == 0 && !until.IsZero() && time.Now().After(until) {
+			return nil, errLong
+		}
+		ref := &row.References[k]
+		pl.notation = pl.notation || ref.Carrier.Tool() == trust.Notation
+		was := had[ref.Digest]
+		if was != nil {
+			ref.Attempts = was.Attempts
+		}
+		if len(ref.Problems) > 0 { // what reading the manifest just said
+			v.apply(ref, whole(ref.Problems[0].Reason))
 			continue
 		}
-		if o.was != nil && len(o.was.Problems) > 0 && !left.spent() {
-			// It may have been the image that was wrong: its size alone has
-			// been looked at since.
-			reason, known := images[row.Digest]
-			if !known {
-				if reason = s.imageReason(ctx, p, row); ctx.Err() != nil {
-					return nil, ctx.Err()
-				}
-				images[row.Digest] = reason
+		needs, ends, err := v.needs(v.in, v.name, row, ref)
+		if err != nil {
+			return nil, err
+		}
+		if !needs && (was == nil || !old.Present || isUnread(was)) && row.Present { // known from elsewhere: is it here, whole?
+			if !v.left.take() {
+				ref.Problems = unread // settled by the turns that follow
+				pl.left++
+				continue
+			}
+			reason, err := v.reread(ctx, v.p, ref)
+			if err != nil {
+				return nil, err
 			}
 			if reason != "" {
-				s.apply(&row.References[o.ref], whole(reason))
+				v.apply(ref, whole(reason))
 				continue
 			}
 		}
-		if !left.take() {
-			if pl.left++; o.was != nil && len(o.was.Problems) > 0 { // they stand until it is looked at
-				ref := &row.References[o.ref]
-				ref.Problems, ref.NextTry = o.was.Problems, cmp.Or(o.was.NextTry, s.now().Unix())
+		switch {
+		case !needs && (was == nil || len(was.Problems) == 0 || isUnread(was)):
+			if ref.NextTry = v.again(ends); was != nil && was.NextTry != 0 {
+				ref.NextTry = was.NextTry
 			}
-			continue
-		}
-		old, _, err := s.cfg.Store.Row(name, row.Digest)
-		if err != nil {
-			return nil, err
-		}
-		if of != row.Digest {
-			prior, of = priorVerdicts{}, row.Digest
-		}
-		verdicts, err := prior.of(s, in, row.Digest, old.References)
-		if err != nil {
-			return nil, err
-		}
-		l, err := s.look(ctx, in, p, name, row, &row.References[o.ref], verdicts)
-		if err != nil {
-			return nil, err
-		}
-		s.apply(&row.References[o.ref], l)
-		if l.fact != nil {
-			pl.facts = append(pl.facts, *l.fact)
+			pl.returned = pl.returned || was == nil
+		case row.Present:
+			open = append(open, found{row, ref, was})
 		}
 	}
-	return pl, nil
+	return open, nil
 }
 
 // rowsOf turns the contents of a repository into rows, in digest order.

@@ -1,15 +1,11 @@
 package scheduler
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 
 	"trust-worker/cache/store"
-	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -117,36 +113,4 @@ func (q *quarantine) begin(d trust.Digest) (done func(), ok bool) {
 	}
 	end := q.record.begin(d)
 	return func() { end(); unlock() }, true
-}
-
-// look looks at one reference, unless it is in quarantine. prior are verdicts on
-// layers that may be used again. An error means that the turn cannot go on; what
-// is wrong with this reference alone is in the problems. A panic outside of the
-// verifier's own guard costs this reference, not the turn.
-func (s *Scheduler) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
-	done, ok := s.quarantine.begin(ref.Digest)
-	if !ok {
-		return whole(trust.LimitExceeded), nil
-	}
-	defer done()
-	defer func() {
-		if p := recover(); p != nil {
-			s.counters.panics.Add(1)
-			s.quarantine.panicked(ref.Digest, -1)
-			s.log.Error("looking at a signature panicked", "repository", name, "subject", row.Digest.String(),
-				"signature", ref.Digest.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			l, err = whole(trust.LimitExceeded), nil
-		}
-	}()
-	return s.lookAt(ctx, in, p, name, row, ref, prior)
-}
-
-// notePanics counts the layers at which a library panicked.
-func (s *Scheduler) notePanics(d trust.Digest, o *verifier.Outcome) {
-	s.counters.panics.Add(int64(o.Panics))
-	for n := range o.Layers {
-		if o.Layers[n].Panicked {
-			s.quarantine.panicked(d, n)
-		}
-	}
 }

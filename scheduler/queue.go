@@ -58,6 +58,17 @@ type work struct {
 	long   bool      // a scan that may take long: set when it is taken from that queue
 }
 
+// visits reports whether something is owed to the rows of the repository.
+func (w *work) visits() bool { return w.settle || w.rehash || len(w.due) > 0 }
+
+// class is the class of what is owed to the rows: nobody waits for the slow pass.
+func (w *work) class() priority {
+	if !w.settle && len(w.due) == 0 {
+		return slow
+	}
+	return w.level
+}
+
 // merge owes what other owed as well.
 func (w *work) merge(other *work) {
 	w.scan = w.scan || other.scan

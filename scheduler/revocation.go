@@ -21,11 +21,11 @@ import (
 // said ends at until (Unix seconds, the rest cut off); 0 if nothing does. It is not
 // before the checker would ask anew, or that look would ask nothing, and the next
 // one might come too late for the answer to be there in time.
-func (s *Scheduler) again(until int64) int64 {
+func (e *examiner) again(until int64) int64 {
 	if until == 0 {
 		return 0
 	}
-	now := s.now()
+	now := e.now()
 	return max(revocation.Refresh(now, time.Unix(until+1, 0)).Unix(), now.Unix()) + 1
 }
 
@@ -54,16 +54,13 @@ func unasked(problems []store.Problem) bool {
 
 // stands reports whether every signature of a stored fact is trusted now: asking
 // ahead of the end of an answer has failed, and the answer holds until then.
-func (s *Scheduler) stands(in *trustInUse, repository string, f *store.Fact) (until int64, stands bool, err error) {
-	if s.cfg.Store == nil { // VerifyNow
-		return 0, false, nil
-	}
-	old, ok, err := s.cfg.Store.Fact(f.Subject, f.Signature, f.Context)
+func (e *examiner) stands(in *trustInUse, repository string, f *store.Fact) (until int64, stands bool, err error) {
+	old, ok, err := e.facts.Fact(f.Subject, f.Signature, f.Context)
 	if err != nil || !ok || len(old.Verdicts) == 0 || len(old.Verdicts) != len(f.Verdicts) {
 		return 0, false, err
 	}
 	for i := range old.Verdicts {
-		if in.inForce().Decide(repository, f.Context.Tool, &old.Verdicts[i], s.now()).Status != trust.Trusted {
+		if in.inForce().Decide(repository, f.Context.Tool, &old.Verdicts[i], e.now()).Status != trust.Trusted {
 			return 0, false, nil
 		}
 	}

@@ -146,7 +146,7 @@ func TestLookingAgainIsNotTooEarlyToAsk(t *testing.T) {
 		fetched := time.Unix(1_800_000_000, r.Int64N(1e9))
 		until := fetched.Add(time.Duration(1 + r.Int64N(int64(24*time.Hour))))
 		looked := fetched.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
-		s := &Scheduler{now: func() time.Time { return looked }}
+		s := &examiner{now: func() time.Time { return looked }}
 		again, refresh := time.Unix(s.again(until.Unix()), 0), revocation.Refresh(fetched, until)
 		if again.Before(refresh) || !again.After(looked) {
 			t.Fatalf("fetched %v, looked at %v, until %v: again at %v, asked anew from %v", fetched, looked, until, again, refresh)

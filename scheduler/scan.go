@@ -182,19 +182,6 @@ func (s *Scheduler) indexSize(name string) int64 {
 	return 0
 }
 
-// open opens a repository. The error wraps fs.ErrNotExist when there is none.
-func (s *Scheduler) open(name string) (*layout.Repository, error) {
-	root := s.serving(name)
-	if root == nil {
-		return nil, fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
-	}
-	p, err := root.Repository(name)
-	if errors.Is(err, layout.ErrName) {
-		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
-	}
-	return p, err
-}
-
 // scanTurn compares a repository with what is remembered of it.
 func (s *Scheduler) scanTurn(ctx context.Context, name string, w *work) (result, error) {
 	s.counters.scanned.Add(1)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,81 +16,16 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
-	"trust-worker/layout"
 	"trust-worker/verifier"
-	"trust-worker/verifier/revocation"
-	"trust-worker/watcher"
 )
-
-// Storage is one root with the directory that it was opened from.
-type Storage struct {
-	Root *layout.Root
-	Dir  string
-	// Prefix is the route of a zot subPath: repositories below it are here
-	// and nowhere else. Empty for the main root.
-	Prefix string
-}
-
-// serving returns the root that a repository is in: the longest route wins.
-func (s *Scheduler) serving(name string) *layout.Root {
-	var best *Storage
-	for i := range s.cfg.Storage {
-		st := &s.cfg.Storage[i]
-		prefix := strings.Trim(st.Prefix, "/")
-		if prefix != "" && !strings.HasPrefix(name, prefix+"/") {
-			continue
-		}
-		if best == nil || len(prefix) > len(strings.Trim(best.Prefix, "/")) {
-			best = st
-		}
-	}
-	if best == nil {
-		return nil
-	}
-	return best.Root
-}
-
-// Config is what a Scheduler works on. Storage, Loader and Store are required.
-type Config struct {
-	// Storage are the roots, each of which serves its own repository names.
-	Storage []Storage
-	Loader  *verifier.Loader
-	Store   *store.Store
-
-	// Trust tells of changes in the trust directories; nil: only the periodic
-	// look, at least every 10 s. Repositories is the hint for storage.
-	Trust        *watcher.Trust
-	Repositories *watcher.Repositories
-
-	// Workers is how many turns run at once; 0 means one for each processor,
-	// and at least two, so that reading overlaps with verifying.
-	Workers int
-	// ScanInterval is the time between passes over storage, 60 s by default.
-	ScanInterval time.Duration
-	// ConfirmInterval is the longest time between two looks at the trust
-	// directories, 10 s by default.
-	ConfirmInterval time.Duration
-	// SlowInterval is the time between passes that re-read signature bytes;
-	// 0 means 24 h, negative never.
-	SlowInterval time.Duration
-	// Revocation is asked about certificates in the mode online; nil: nobody is.
-	Revocation *revocation.Checker
-	// MirrorPolicy allows writing the default trust policy beside the stores.
-	MirrorPolicy bool
-
-	Log *slog.Logger
-	// Now is the wall clock; nil means time.Now.
-	Now func() time.Time
-}
 
 // Scheduler keeps a cache in step with storage and trust directories.
 type Scheduler struct {
-	cfg    Config
-	log    *slog.Logger
+	cfg Config
+	examiner
 	stored *storageLog
 	// tampered tells of stored bytes that have changed, with a rate of its own.
 	tampered *storageLog
-	now      func() time.Time
 
 	agenda  *agenda
 	results chan result
@@ -130,16 +64,12 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
-	counters   counters
-	measures   *measures
-	state      stateOfScan
-	quarantine quarantine
+	state stateOfScan
 	// impatient is set for a single pass, which does not wait for the time of
 	// a retry: nobody would be there when it comes.
 	impatient bool
 
-	verify   func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
-	scanTime time.Duration                                                                         // tests shorten it
+	scanTime time.Duration // tests shorten it
 }
 
 // New checks the configuration.
@@ -160,20 +90,16 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Now = time.Now
 	}
 	s := &Scheduler{
-		cfg: cfg, log: cfg.Log, now: cfg.Now, verify: verifyOne, scanTime: scanTime + indexWait,
+		cfg: cfg, examiner: newExaminer(cfg.Store, cfg.Now, cfg.Log), scanTime: scanTime + indexWait,
 		stored: newStorageLog(cfg.Log, cfg.Now), tampered: newStorageLog(cfg.Log, cfg.Now),
 		agenda:    newAgenda(),
 		results:   make(chan result, 4*cfg.Workers),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
-		follow: make(chan struct{}, 1), measures: newMeasures(),
+		follow: make(chan struct{}, 1),
 	}
 	cfg.Store.OnPublish(s.measures.published)
 	return s, nil
-}
-
-func verifyOne(ctx context.Context, v *verifier.Verifier, r verifier.Request) (verifier.Outcome, error) {
-	return v.Verify(ctx, r)
 }
 
 func setDefault(d *time.Duration, def time.Duration) {
@@ -400,12 +326,8 @@ func (s *Scheduler) turn(ctx context.Context, i item, w *work) (r result, err er
 		return s.signerTurn(ctx, i, w)
 	case w.scan:
 		return s.scanTurn(ctx, i.repository, w)
-	case len(w.due) > 0:
-		return s.retryTurn(ctx, i.repository, w)
-	case w.settle:
-		return s.settleTurn(ctx, i.repository, w)
 	default:
-		return s.rehashTurn(ctx, i.repository, w)
+		return s.visitTurn(ctx, i.repository, w)
 	}
 }
 

@@ -224,7 +224,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 	var batches []store.Batch
 	seen := map[store.Context]bool{}
 	yes, again := true, false
-	prior := s.living(in, f)
+	prior := in.living(f)
 	for _, name := range names {
 		row, ok, err := s.cfg.Store.Row(name, f.Subject)
 		if err != nil {
@@ -234,7 +234,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		if !ok || !row.Present || k < 0 {
 			continue
 		}
-		c, reason := s.context(in, name, &row, &row.References[k])
+		c, reason := in.context(name, &row, &row.References[k])
 		if reason != "" || seen[c] {
 			continue
 		}
@@ -306,28 +306,6 @@ func (s *Scheduler) undecided(in *trustInUse, f *store.Fact) (u store.Fact, chan
 		}
 	}
 	return u, changed
-}
-
-// keepDead restores the grounds of what was matched before and is not now.
-func (s *Scheduler) keepDead(f *store.Fact) error {
-	old, ok, err := s.cfg.Store.Fact(f.Subject, f.Signature, f.Context)
-	if err != nil || !ok || len(old.Verdicts) != len(f.Verdicts) || old.Epoch != f.Epoch {
-		return err
-	}
-	for i := range f.Verdicts {
-		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !old.Verdicts[i].Matched() {
-			continue // revoked since: the old grounds do not come back
-		}
-		f.Verdicts[i] = old.Verdicts[i]
-		for _, g := range old.Verdicts[i].Grounds {
-			for _, signer := range g.Signers {
-				f.Hints = append(f.Hints, hintSigner(signer))
-			}
-		}
-	}
-	sortHints(f.Hints)
-	f.Hints = slices.Compact(f.Hints)
-	return nil
 }
 
 func sortHints(h []store.Hint) {

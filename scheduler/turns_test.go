@@ -2,12 +2,15 @@ package scheduler
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 )
@@ -151,4 +154,57 @@ func TestAScanThatTakesLong(t *testing.T) {
 	}
 	pass(time.Nanosecond, 2, true)
 	pass(time.Hour, 1, false)
+}
+
+// Rows and references of which nothing is due cost time too: when that of a turn is over,
+// the next one goes on where it ended.
+func TestAWalkThroughRowsEndsInTime(t *testing.T) {
+	w := newWorld(t)
+	s := w.scheduler()
+	const n = 2*rowsAtOnce + 9
+	rows := make([]store.Row, n)
+	for i := range rows {
+		rows[i] = store.Row{Digest: trust.Digest(sha256.Sum256(fmt.Append(nil, "image", i))), Present: true}
+	}
+	if _, err := w.store.Commit(store.Batch{Place: "app", Rows: rows}); err != nil {
+		t.Fatal(err)
+	}
+	over := func() *visit { return &visit{examiner: &s.examiner, name: "app", left: &allowance{left: turnSize}} }
+	var at place
+	seen, turns := map[trust.Digest]bool{}, 0
+	for done := false; !done; turns++ {
+		visited := 0
+		var err error
+		done, err = s.eachRow(over(), &at, func(row *store.Row) (bool, error) {
+			visited++
+			seen[row.Digest] = true
+			return false, nil
+		})
+		if err != nil || visited > rowsAtOnce {
+			t.Fatalf("a turn went through %d rows, %v", visited, err)
+		}
+	}
+	if len(seen) != n || turns != 3 {
+		t.Errorf("%d rows in %d turns", len(seen), turns)
+	}
+
+	row := store.Row{Digest: trust.Digest(sha256.Sum256([]byte("signed")))}
+	for i := range 2*looksAtOnce + 9 {
+		row.References = append(row.References, store.Reference{Digest: trust.Digest(sha256.Sum256(fmt.Append(nil, i)))})
+	}
+	slices.SortFunc(row.References, func(a, b store.Reference) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
+	looks := 0
+	at = place{}
+	for more := true; more; {
+		v, before := over(), looks
+		v.at = at
+		var err error
+		more, err = v.references(&row, func(*store.Reference) (bool, error) { looks++; return false, nil })
+		if at = v.at; err != nil || looks-before > looksAtOnce {
+			t.Fatalf("a turn went through %d references, %v", looks-before, err)
+		}
+	}
+	if looks != len(row.References) {
+		t.Errorf("%d of %d references were looked at", looks, len(row.References))
+	}
 }

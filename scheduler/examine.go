@@ -3,7 +3,10 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -13,6 +16,39 @@ import (
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
 )
+
+// examiner looks at one signature: it reads the manifest and the layers, has them
+// verified, and makes of the outcome a fact and what belongs to the place. It knows
+// nothing of queues, and of what is stored only what it asks of facts.
+type examiner struct {
+	facts      knownFacts
+	now        func() time.Time                                                                      // the wall clock
+	verify     func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) // tests make it crash
+	quarantine quarantine
+	counters   counters
+	measures   *measures
+	log        *slog.Logger
+}
+
+// knownFacts are the facts of earlier looks: those of a [store.Store], or none.
+type knownFacts interface {
+	Fact(subject, signature trust.Digest, c store.Context) (store.Fact, bool, error)
+}
+
+// noFacts is a memory of nothing.
+type noFacts struct{}
+
+func (noFacts) Fact(trust.Digest, trust.Digest, store.Context) (store.Fact, bool, error) {
+	return store.Fact{}, false, nil
+}
+
+func newExaminer(facts knownFacts, now func() time.Time, log *slog.Logger) examiner {
+	return examiner{facts: facts, now: now, verify: verifyOne, measures: newMeasures(), log: log}
+}
+
+func verifyOne(ctx context.Context, v *verifier.Verifier, r verifier.Request) (verifier.Outcome, error) {
+	return v.Verify(ctx, r)
+}
 
 // trialReferences is how many signatures of one subject may have their key
 // guessed (RSA, Ed25519), the first by digest: what is tried depends on what
@@ -33,7 +69,7 @@ type looked struct {
 
 // context returns what a fact about the reference depends on here, or the
 // reason why it is not verified: no statement governs it, or none verifies.
-func (s *Scheduler) context(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (store.Context, trust.Reason) {
+func (in *trustInUse) context(repository string, row *store.Row, ref *store.Reference) (store.Context, trust.Reason) {
 	tool := ref.Carrier.Tool()
 	policy, reason := in.inForce().Policy(repository, tool)
 	if reason == "" && !in.inForce().Enabled(tool) {
@@ -50,16 +86,16 @@ func (s *Scheduler) context(in *trustInUse, repository string, row *store.Row, r
 // under the statement in force, or only by another epoch, or a signer has come
 // that the index could not propose it for. If it has not, until is when what
 // revocation services said of it ends, 0 if nothing does.
-func (s *Scheduler) needs(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (needs bool, until int64, err error) {
+func (e *examiner) needs(in *trustInUse, repository string, row *store.Row, ref *store.Reference) (needs bool, until int64, err error) {
 	waits := len(ref.Problems) > 0
 	if !row.Present || waits && !unasked(ref.Problems) {
 		return false, 0, nil // not yet, or the retry timer's
 	}
-	c, reason := s.context(in, repository, row, ref)
+	c, reason := in.context(repository, row, ref)
 	if reason != "" {
 		return false, 0, nil
 	}
-	f, ok, err := s.cfg.Store.Fact(row.Digest, ref.Digest, c)
+	f, ok, err := e.facts.Fact(row.Digest, ref.Digest, c)
 	if err != nil || !ok {
 		return true, 0, err // also when another policy waits for revocation services
 	}
@@ -83,15 +119,47 @@ func (s *Scheduler) needs(in *trustInUse, repository string, row *store.Row, ref
 	return false, recheck(f.Verdicts), nil
 }
 
+// look looks at one reference, unless it is in quarantine. prior are verdicts on
+// layers that may be used again. An error means that the turn cannot go on; what
+// is wrong with this reference alone is in the problems. A panic outside of the
+// verifier's own guard costs this reference, not the turn.
+func (e *examiner) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+	done, ok := e.quarantine.begin(ref.Digest)
+	if !ok {
+		return whole(trust.LimitExceeded), nil
+	}
+	defer done()
+	defer func() {
+		if p := recover(); p != nil {
+			e.counters.panics.Add(1)
+			e.quarantine.panicked(ref.Digest, -1)
+			e.log.Error("looking at a signature panicked", "repository", name, "subject", row.Digest.String(),
+				"signature", ref.Digest.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			l, err = whole(trust.LimitExceeded), nil
+		}
+	}()
+	return e.lookAt(ctx, in, p, name, row, ref, prior)
+}
+
+// notePanics counts the layers at which a library panicked.
+func (e *examiner) notePanics(d trust.Digest, o *verifier.Outcome) {
+	e.counters.panics.Add(int64(o.Panics))
+	for n := range o.Layers {
+		if o.Layers[n].Panicked {
+			e.quarantine.panicked(d, n)
+		}
+	}
+}
+
 // lookAt verifies one reference.
-func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+func (e *examiner) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	began := time.Now()
 	defer func() {
 		if err == nil {
-			s.measures.looked(ref.Carrier.Tool(), &l, time.Since(began))
+			e.measures.looked(ref.Carrier.Tool(), &l, time.Since(began))
 		}
 	}()
-	s.counters.verified.Add(1)
+	e.counters.verified.Add(1)
 	if row.Ambiguous { // here; the same bytes may be named without contradiction elsewhere
 		return whole(trust.Ambiguous), nil
 	}
@@ -102,25 +170,25 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
-	o, err := s.verify(ctx, in.verifier, verifier.Request{
+	o, err := e.verify(ctx, in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Carrier: ref.Carrier, Layers: manifest.Layers,
 			Ambiguous: manifest.Ambiguous},
 		Fetch:    p.Blob,
 		Prior:    prior,
 		NoTrials: !firstByDigest(row, ref),
-		Skip:     func(layer int) bool { return s.quarantine.holds(ref.Digest, layer) },
+		Skip:     func(layer int) bool { return e.quarantine.holds(ref.Digest, layer) },
 	})
 	if err != nil {
 		return looked{}, err
 	}
-	s.notePanics(ref.Digest, &o)
+	e.notePanics(ref.Digest, &o)
 	if o.Skipped != "" {
 		return looked{}, nil
 	}
-	l = s.record(in, row, ref, &o)
+	l = e.record(in, row, ref, &o)
 	if unasked(l.problems) {
-		if until, stands, err := s.stands(in, name, l.fact); err != nil {
+		if until, stands, err := e.stands(in, name, l.fact); err != nil {
 			return looked{}, err
 		} else if stands {
 			return looked{retry: true, asked: l.asked, until: until}, nil
@@ -130,7 +198,7 @@ func (s *Scheduler) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposi
 }
 
 // record turns an outcome into a fact and what belongs to the place.
-func (s *Scheduler) record(in *trustInUse, row *store.Row, ref *store.Reference, o *verifier.Outcome) looked {
+func (e *examiner) record(in *trustInUse, row *store.Row, ref *store.Reference, o *verifier.Outcome) looked {
 	l := looked{fact: &store.Fact{
 		Subject: row.Digest, Signature: ref.Digest,
 		Context:    store.Context{Tool: o.Tool, Policy: o.Policy, MediaType: o.MediaType},
@@ -139,7 +207,7 @@ func (s *Scheduler) record(in *trustInUse, row *store.Row, ref *store.Reference,
 	hints := map[store.Hint]bool{}
 	for n, lo := range o.Layers {
 		v := lo.Verdict
-		s.counters.calls.Add(int64(lo.Calls))
+		e.counters.calls.Add(int64(lo.Calls))
 		if lo.Problem != "" {
 			l.problems = append(l.problems, store.Problem{Layer: n, Reason: lo.Problem})
 			l.retry = l.retry || lo.Problem.Undecided() || lo.Problem == trust.DigestMismatch
@@ -199,7 +267,7 @@ const maxPrior = 16
 
 // prior collects the verdicts on cosign layers of a subject that still say
 // what verifying again would.
-func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []store.Reference) (map[trust.LayerID]trust.Verdict, error) {
+func (e *examiner) prior(in *trustInUse, subject trust.Digest, old []store.Reference) (map[trust.LayerID]trust.Verdict, error) {
 	var verdicts map[trust.LayerID]trust.Verdict
 	n := 0
 	for _, ref := range old {
@@ -209,14 +277,14 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []store.Refe
 		if n++; n > maxPrior {
 			break
 		}
-		f, ok, err := s.cfg.Store.Fact(subject, ref.Digest, store.Context{Tool: trust.Cosign})
+		f, ok, err := e.facts.Fact(subject, ref.Digest, store.Context{Tool: trust.Cosign})
 		if err != nil {
 			return nil, err
 		}
 		if !ok || f.Epoch != verifier.Epoch {
 			continue
 		}
-		for layer, v := range s.living(in, &f) {
+		for layer, v := range in.living(&f) {
 			if verdicts == nil {
 				verdicts = map[trust.LayerID]trust.Verdict{}
 			}
@@ -228,7 +296,7 @@ func (s *Scheduler) prior(in *trustInUse, subject trust.Digest, old []store.Refe
 
 // living are the verdicts of a cosign fact that verifying again would repeat:
 // those with a ground in force.
-func (s *Scheduler) living(in *trustInUse, f *store.Fact) map[trust.LayerID]trust.Verdict {
+func (in *trustInUse) living(f *store.Fact) map[trust.LayerID]trust.Verdict {
 	verdicts := map[trust.LayerID]trust.Verdict{}
 	if f.Context.Tool != trust.Cosign || f.Epoch != verifier.Epoch {
 		return verdicts
@@ -243,10 +311,10 @@ func (s *Scheduler) living(in *trustInUse, f *store.Fact) map[trust.LayerID]trus
 
 // apply writes what a look gave into the reference: problems, and when to look
 // again, with back-off from a second to an hour.
-func (s *Scheduler) apply(ref *store.Reference, l looked) {
+func (e *examiner) apply(ref *store.Reference, l looked) {
 	ref.Problems = l.problems
 	if !l.retry {
-		ref.Attempts, ref.NextTry = 0, s.again(l.until)
+		ref.Attempts, ref.NextTry = 0, e.again(l.until)
 		return
 	}
 	ref.Attempts++
@@ -254,8 +322,8 @@ func (s *Scheduler) apply(ref *store.Reference, l looked) {
 	if l.asked { // the answer may not live as long as that
 		limit = revocation.Soon
 	}
-	ref.NextTry = s.now().Add(min(backoff(ref.Attempts, time.Second, longestBackoff), limit)).Unix() + 1
-	if at := s.again(l.until); at != 0 {
+	ref.NextTry = e.now().Add(min(backoff(ref.Attempts, time.Second, longestBackoff), limit)).Unix() + 1
+	if at := e.again(l.until); at != 0 {
 		ref.NextTry = min(ref.NextTry, at)
 	}
 }
@@ -264,3 +332,51 @@ func (s *Scheduler) apply(ref *store.Reference, l looked) {
 // answer of a revocation service: a reference that waits for more was put off by
 // a clock that was ahead.
 const longestBackoff, longestWait = time.Hour, revocation.MaxAge + time.Minute
+
+// reread reads a signature manifest and its layers again, verifies nothing, and says
+// what is wrong with them. The error is that of ctx.
+func (e *examiner) reread(ctx context.Context, p *layout.Repository, ref *store.Reference) (trust.Reason, error) {
+	e.counters.reread.Add(1)
+	m, err := p.Manifest(ctx, ref.Digest)
+	for i := 0; err == nil && i < min(len(m.Layers), trust.MaxLayers); i++ {
+		l := m.Layers[i]
+		if d, bad := trust.ParseDigest(l.Digest.String()); bad == nil { // or it was read as malformed already
+			_, err = p.Blob(ctx, d, l.Size, trust.MaxBlob)
+		}
+	}
+	if err != nil {
+		return reasonOf(err), ctx.Err()
+	}
+	return "", nil
+}
+
+// imageReason reads the image manifest of a row and says what is wrong with its
+// bytes, "" if nothing is. The error is that of ctx.
+func (e *examiner) imageReason(ctx context.Context, p *layout.Repository, row *store.Row) (trust.Reason, error) {
+	if _, err := p.Manifest(ctx, row.Digest); err != nil {
+		return reasonOf(err), ctx.Err()
+	}
+	return "", nil
+}
+
+// keepDead restores the grounds of what was matched before and is not now.
+func (e *examiner) keepDead(f *store.Fact) error {
+	old, ok, err := e.facts.Fact(f.Subject, f.Signature, f.Context)
+	if err != nil || !ok || len(old.Verdicts) != len(f.Verdicts) || old.Epoch != f.Epoch {
+		return err
+	}
+	for i := range f.Verdicts {
+		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !old.Verdicts[i].Matched() {
+			continue // revoked since: the old grounds do not come back
+		}
+		f.Verdicts[i] = old.Verdicts[i]
+		for _, g := range old.Verdicts[i].Grounds {
+			for _, signer := range g.Signers {
+				f.Hints = append(f.Hints, hintSigner(signer))
+			}
+		}
+	}
+	sortHints(f.Hints)
+	f.Hints = slices.Compact(f.Hints)
+	return nil
+}

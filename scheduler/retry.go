@@ -1,0 +1,100 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/cache/store"
+	"trust-worker/trust"
+)
+
+// References that could not be decided are looked at again when their time has come.
+
+// retryLoop owes the references whose next try has come.
+func (s *Scheduler) retryLoop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	// behind: the clock was ahead, of this process or of the last, and has
+	// put off what is due.
+	behind, last := true, s.now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-s.wakeup:
+		}
+		now, longest := s.now(), time.Duration(0)
+		if behind = behind || now.UnixNano() < last.UnixNano(); behind {
+			longest = longestWait
+		}
+		last = now
+		owed, next, err := s.oweDue(longest)
+		if errors.Is(err, cache.ErrDamaged) {
+			return err
+		}
+		behind = behind && (err != nil || owed == dueAtOnce)
+		wait := time.Minute // a wall clock that jumped is noticed by then
+		if !next.IsZero() {
+			wait = min(wait, next.Sub(s.now()))
+		}
+		timer.Reset(max(wait, 200*time.Millisecond))
+	}
+}
+
+// oweDue owes the references whose next try has come, up to dueAtOnce, and returns
+// when that of the next one will. With longest, what waits for longer than that is
+// owed as well.
+func (s *Scheduler) oweDue(longest time.Duration) (owed int, next time.Time, err error) {
+	due, next, err := s.cfg.Store.DueNow(s.now(), longest, dueAtOnce)
+	for _, d := range due {
+		if d.Repository == "" {
+			continue
+		}
+		s.agenda.add(item{repository: d.Repository}, retry, func(w *work) {
+			if !slices.Contains(w.due, d.Subject) {
+				w.due = append(w.due, d.Subject)
+			}
+		})
+	}
+	return len(due), next, err
+}
+
+const dueAtOnce = 1024
+
+// isDue reports whether a reference is to be looked at again: its time has come, or
+// it is a single pass's only chance to see that storage has been mended.
+// Revocation services keep their time, or each pass would wait for a dead one.
+func (s *Scheduler) isDue(ref *store.Reference, now int64) bool {
+	switch {
+	case ref.NextTry == 0:
+		return false
+	case ref.NextTry <= now, ref.NextTry-now > int64(longestWait/time.Second):
+		return true
+	}
+	return s.impatient && slices.ContainsFunc(ref.Problems, func(p store.Problem) bool { return p.Reason != trust.RevocationUnknown })
+}
+
+// oweUndecided owes one more look at everything that an earlier pass could not
+// decide; [Scheduler.isDue] says which of it has to wait for its time.
+func (s *Scheduler) oweUndecided() error {
+	const ever = 1 << 40 // seconds
+	due, _, err := s.cfg.Store.DueNow(time.Unix(ever, 0), 0, math.MaxInt)
+	if err != nil {
+		return err
+	}
+	subjects := map[string][]trust.Digest{}
+	for _, d := range due {
+		if d.Repository != "" {
+			subjects[d.Repository] = append(subjects[d.Repository], d.Subject)
+		}
+	}
+	for name, all := range subjects {
+		s.agenda.add(item{repository: name}, retry, func(w *work) { w.due = append(w.due, all...) })
+	}
+	return nil
+}
