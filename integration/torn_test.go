@@ -19,7 +19,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/internal/faulttest"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // torture is set by make torture.
@@ -233,7 +233,7 @@ func forget(images map[string]cache.Image) {
 // memory is what the daemon remembers of the trust in force, "" if it has not begun.
 func (s *torn) memory() string {
 	s.t.Helper()
-	b, err := os.ReadFile(filepath.Join(s.dir, "_trust", verifier.MemoryFile))
+	b, err := os.ReadFile(filepath.Join(s.dir, "_trust", truststore.MemoryFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func (s *torn) fromStorage() map[string]cache.Image {
 	state := s.t.TempDir()
 	// What was in force before is no part of storage.
 	if memory := s.memory(); memory != "" {
-		if err := os.WriteFile(filepath.Join(state, verifier.MemoryFile), []byte(memory), 0o640); err != nil {
+		if err := os.WriteFile(filepath.Join(state, truststore.MemoryFile), []byte(memory), 0o640); err != nil {
 			s.t.Fatal(err)
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"trust-worker/cache/store"
-	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
 )
 
@@ -14,7 +14,7 @@ import (
 type Config struct {
 	// Storage are the roots, each of which serves its own repository names.
 	Storage []Storage
-	Loader  *verifier.Loader
+	Loader  *truststore.Loader
 	Store   *store.Store
 
 	// Trust tells of changes in the trust directories; nil: only the periodic

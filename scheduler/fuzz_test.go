@@ -14,7 +14,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // FuzzStorage takes a repository that holds T's signatures of one image, in every
@@ -52,8 +52,8 @@ func FuzzStorage(f *testing.F) {
 			f.Add(fmt.Appendf(nil, entry, "", other.Digest, other.Size), content)
 		}
 	}
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"),
-		Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"),
+		Cosign: true, Notation: true, Revocation: truststore.RevocationOffline})
 	if err != nil {
 		f.Fatal(err)
 	}

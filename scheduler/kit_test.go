@@ -16,8 +16,8 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // world is storage with a cache, and a scheduler over both for each pass.
@@ -32,13 +32,13 @@ type world struct {
 	// asks makes the mode online, with the checker that it returns; one for each
 	// process.
 	asks   func() *revocation.Checker
-	memory *verifier.Memory
+	memory *truststore.Memory
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, memory: verifier.NewMemory(), st: signtest.NewStorage(filepath.Join(dir, "registry")), state: filepath.Join(dir, "state")}
+	w := &world{t: t, memory: truststore.NewMemory(), st: signtest.NewStorage(filepath.Join(dir, "registry")), state: filepath.Join(dir, "state")}
 	if err := os.Mkdir(w.state, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -80,11 +80,11 @@ func (w *world) scheduler() *Scheduler {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { root.Close() })
-	mode := verifier.RevocationOffline
+	mode := truststore.RevocationOffline
 	if w.asks != nil {
-		mode = verifier.RevocationOnline
+		mode = truststore.RevocationOnline
 	}
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"),
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"),
 		NotationDir: filepath.Join(w.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: mode, Memory: w.memory})
 	if err != nil {
 		w.t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // What a model holds the answers to.
@@ -61,7 +61,7 @@ func (m *model) rows() (rows []modelRow) {
 }
 
 // load loads the trust directories anew.
-func (m *model) load() *verifier.TrustStore {
+func (m *model) load() *truststore.TrustStore {
 	store, err := m.loader().Load(context.Background(), time.Now())
 	if err != nil {
 		m.t.Fatal(err)
@@ -69,9 +69,9 @@ func (m *model) load() *verifier.TrustStore {
 	return store
 }
 
-func (m *model) loader() *verifier.Loader {
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
-		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: verifier.RevocationOffline, Memory: m.memory})
+func (m *model) loader() *truststore.Loader {
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
+		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: truststore.RevocationOffline, Memory: m.memory})
 	if err != nil {
 		m.t.Fatal(err)
 	}

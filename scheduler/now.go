@@ -15,6 +15,7 @@ import (
 	"trust-worker/trust"
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // VerifyNow verifies one image straight from storage and decides, without a daemon or a
@@ -23,7 +24,7 @@ import (
 // there is no such repository, cache.ErrNotFound when it has no such image.
 // checker is asked about revocation in the mode online. VerifyNow runs it (the caller
 // must not), and waits for its answers or their deadline.
-func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
+func VerifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (img cache.Image, err error) {
 	if checker == nil {
 		return verifyNow(ctx, storage, loaded, nil, repository, tag, d)
 	}
@@ -36,7 +37,7 @@ func VerifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustSto
 	return img, errors.Join(err, g.Wait())
 }
 
-func verifyNow(ctx context.Context, storage []Storage, loaded *verifier.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
+func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
 	p, err := openIn(storage, repository)
 	if err != nil {
 		return cache.Image{}, err

@@ -10,6 +10,7 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Work that a change of trust, of the verifier's epoch or an earlier run makes
@@ -26,7 +27,7 @@ func markGone(s trust.SignerID) string { return "gone " + hex.EncodeToString(s[:
 
 // markPair is the checkpoint of a curve and hash for which every unmatched signature has
 // been indexed.
-func markPair(p verifier.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
+func markPair(p truststore.CurveHash) string { return "pair " + strconv.Itoa(int(p)) }
 
 // markOff says that a tool was switched off while repositories were verified, so that
 // its signatures there were skipped.
@@ -108,7 +109,7 @@ func (s *Scheduler) applied(in *trustInUse) (map[string]bool, error) {
 // which have left or are back, and that signatures are filed for curves and hashes that no key
 // uses any more. was is what workers have verified under, if that is published or
 // not.
-func (s *Scheduler) takeBack(loaded *verifier.TrustStore, trustChange store.TrustChange, was *trustInUse) error {
+func (s *Scheduler) takeBack(loaded *truststore.TrustStore, trustChange store.TrustChange, was *trustInUse) error {
 	marks, err := s.cfg.Store.Marks()
 	if err != nil {
 		return err

@@ -16,8 +16,8 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 const responder = "http://responder.invalid/"
@@ -290,8 +290,8 @@ func TestVerifyNowAsks(t *testing.T) {
 		img := w.st.Content("a", "1", "1")
 		w.st.SignNotation(img, root.Leaf(signtest.CertOptions{OCSP: responder}), signtest.NotationOptions{})
 		r := signtest.NewResponder(root)
-		loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"), NotationDir: filepath.Join(w.st.Dir, "_notation"),
-			Cosign: true, Notation: true, Revocation: verifier.RevocationOnline})
+		loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(w.st.Dir, "_cosign"), NotationDir: filepath.Join(w.st.Dir, "_notation"),
+			Cosign: true, Notation: true, Revocation: truststore.RevocationOnline})
 		if err != nil {
 			t.Fatal(err)
 		}

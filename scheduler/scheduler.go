@@ -16,7 +16,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Scheduler keeps a cache in step with storage and trust directories.
@@ -32,14 +32,14 @@ type Scheduler struct {
 
 	// loaded is what was last loaded and published, trust what workers verify
 	// under: the store has recorded it.
-	loaded atomic.Pointer[verifier.TrustStore]
+	loaded atomic.Pointer[truststore.TrustStore]
 	trust  atomic.Pointer[trustInUse]
 	// trustMu serialises loads and their publication, and guards publishOwed: the
 	// last one was not published. Nothing that takes long is waited for under it.
 	trustMu     sync.Mutex
 	publishOwed bool
-	refused     []verifier.Refusal // by the last load
-	policySaid  string             // of the last load
+	refused     []truststore.Refusal // by the last load
+	policySaid  string               // of the last load
 	// followMu serialises what follows a change of trust. followOwed: the last
 	// time it did not come to its end; owedChange is what has changed since it last
 	// did.

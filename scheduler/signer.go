@@ -17,6 +17,7 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // pass is what is left to do about one signer that came or went: the index
@@ -27,7 +28,7 @@ type pass struct {
 	after uint64
 	// pairs are complete when the pass is: every unmatched signature of the
 	// class has been filed for them.
-	pairs []verifier.CurveHash
+	pairs []truststore.CurveHash
 }
 
 // Kinds of hint in the index: store.HintSigner, and the verifier's above it.
@@ -330,8 +331,8 @@ func (s *Scheduler) oweOverflow() {
 	}
 }
 
-func cutPair(mark string) (verifier.CurveHash, bool) {
+func cutPair(mark string) (truststore.CurveHash, bool) {
 	rest, ok := strings.CutPrefix(mark, "pair ")
 	n, err := strconv.ParseUint(rest, 10, 8)
-	return verifier.CurveHash(n), ok && err == nil
+	return truststore.CurveHash(n), ok && err == nil
 }

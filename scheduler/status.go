@@ -9,8 +9,8 @@ import (
 
 	"trust-worker/cache/store"
 	"trust-worker/internal/fair"
-	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
 )
 
@@ -60,8 +60,8 @@ type Status struct {
 	// round, whatever it found. It does so each Config.ConfirmInterval; if it
 	// does not, the process hangs.
 	Looked  time.Time
-	Loaded  []verifier.File
-	Refused []verifier.Refusal
+	Loaded  []truststore.File
+	Refused []truststore.Refusal
 	Ignored int
 	Policy  string
 	// LastPass and PassTook are of the last pass over storage.
@@ -123,7 +123,7 @@ func (st *stateOfScan) setLooked(now time.Time) {
 	st.st.Looked = now
 }
 
-func (st *stateOfScan) setTrust(t *verifier.TrustStore, now time.Time) {
+func (st *stateOfScan) setTrust(t *truststore.TrustStore, now time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.st.Confirmed, st.st.Loaded, st.st.Refused = now, t.Loaded(), t.Refused()

@@ -10,13 +10,14 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
 )
 
 // trustInUse is the trust store that workers verify under, with the
 // generation of the signers that it stands for.
 type trustInUse struct {
-	store      *verifier.TrustStore
+	store      *truststore.TrustStore
 	verifier   *verifier.Verifier
 	generation uint64
 }
@@ -86,7 +87,7 @@ func (s *Scheduler) ReloadNow(ctx context.Context) error {
 
 // TrustStore returns what was last loaded from the trust directories and published,
 // or nil before the first load.
-func (s *Scheduler) TrustStore() *verifier.TrustStore { return s.loaded.Load() }
+func (s *Scheduler) TrustStore() *truststore.TrustStore { return s.loaded.Load() }
 
 // reloadTrust loads the trust directories, publishes what differs (S1), renews the
 // lease, and has the rest follow. It waits for no transaction.

@@ -7,18 +7,18 @@ import (
 	"slices"
 
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // What the log says of the trust directories: one line for each change.
 
 // logPolicy tells when another trust policy rules, or something else is wrong with it,
 // also when what is trusted stays the same. trustMu is held.
-func (s *Scheduler) logPolicy(p verifier.PolicySummary) {
+func (s *Scheduler) logPolicy(p truststore.PolicySummary) {
 	said := p.String()
 	switch {
 	case said == s.policySaid:
-	case p.Source == verifier.PolicyInvalid:
+	case p.Source == truststore.PolicyInvalid:
 		s.log.Warn("no trust policy can be used; no notation signature is trusted", "problem", p.Problem)
 	case p.Problem != "" || len(p.Lacking) > 0:
 		s.log.Warn("the trust policy is in force, but not as it should be", "policy", said)
@@ -30,7 +30,7 @@ func (s *Scheduler) logPolicy(p verifier.PolicySummary) {
 
 // logFiles has one line for each trust file that came, went, holds something else, is
 // refused, or no longer is; also when what is trusted stays the same. trustMu is held.
-func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
+func (s *Scheduler) logFiles(was, is *truststore.TrustStore) {
 	for _, r := range is.Refused() {
 		if !slices.Contains(s.refused, r) {
 			s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
@@ -42,11 +42,11 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 		return // the first load; the line about what is in force has the numbers
 	}
 	before, after := heldBy(was), heldBy(is)
-	isAt := func(path string) func(verifier.Refusal) bool {
-		return func(r verifier.Refusal) bool { return r.Path == path }
+	isAt := func(path string) func(truststore.Refusal) bool {
+		return func(r truststore.Refusal) bool { return r.Path == path }
 	}
-	isRefused := func(path string) func(verifier.Refusal) bool {
-		return func(r verifier.Refusal) bool { return r.Path == path && !r.Grace }
+	isRefused := func(path string) func(truststore.Refusal) bool {
+		return func(r truststore.Refusal) bool { return r.Path == path && !r.Grace }
 	}
 	lines := 0
 	line := func(level slog.Level, message, path string, signers []trust.Signer) {
@@ -102,7 +102,7 @@ func (s *Scheduler) logFiles(was, is *verifier.TrustStore) {
 const maxFileLines = 100
 
 // heldBy is what each trust file holds.
-func heldBy(t *verifier.TrustStore) map[string][]trust.Signer {
+func heldBy(t *truststore.TrustStore) map[string][]trust.Signer {
 	files := map[string][]trust.Signer{}
 	for _, f := range t.Loaded() {
 		files[f.Path] = append(files[f.Path], f.Signer)

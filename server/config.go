@@ -15,7 +15,7 @@ import (
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/scheduler"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Trust is the daemon's side of a change to the trust directories. Its methods
@@ -29,7 +29,7 @@ type Trust interface {
 	// TrustStore is what was last loaded, nil before the first load: after
 	// ReloadNow no older load's, also when nothing in force has changed by it
 	// (the same key may have come in a second file).
-	TrustStore() *verifier.TrustStore
+	TrustStore() *truststore.TrustStore
 }
 
 // Config says what a Server serves. Reader, Trust, Status, Changes and
@@ -206,7 +206,7 @@ func CheckAccess(listen []string, auth Auth, tls TLS, defaultStore string) error
 		}
 	}
 	if defaultStore != "" {
-		if err := verifier.ValidateStore("ca", defaultStore); err != nil {
+		if err := truststore.ValidateStore("ca", defaultStore); err != nil {
 			return fmt.Errorf("default trust store: %w", err)
 		}
 	}

@@ -10,16 +10,16 @@ import (
 	"trust-worker/changes"
 	"trust-worker/scheduler"
 	"trust-worker/server"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // idle is a daemon that has nothing to do.
 type idle struct{}
 
-func (idle) ReloadNow(context.Context) error  { return nil }
-func (idle) PublishNow(context.Context) error { return nil }
-func (idle) TrustStore() *verifier.TrustStore { return nil }
-func (idle) Status() scheduler.Status         { return scheduler.Status{} }
+func (idle) ReloadNow(context.Context) error    { return nil }
+func (idle) PublishNow(context.Context) error   { return nil }
+func (idle) TrustStore() *truststore.TrustStore { return nil }
+func (idle) Status() scheduler.Status           { return scheduler.Status{} }
 
 // A server over the cache of a state directory. The daemon gives it a scheduler.
 func Example() {

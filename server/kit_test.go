@@ -27,7 +27,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,9 +35,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // daemon is the daemon's side without its loops: real directories, a real
 // loader, a real cache.
 type daemon struct {
-	loader *verifier.Loader
+	loader *truststore.Loader
 	store  *store.Store
-	last   atomic.Pointer[verifier.TrustStore]
+	last   atomic.Pointer[truststore.TrustStore]
 	status atomic.Pointer[scheduler.Status]
 	// fail, if set, is what ReloadNow returns.
 	fail atomic.Pointer[error]
@@ -60,7 +60,7 @@ func (d *daemon) ReloadNow(ctx context.Context) error {
 	return d.store.Confirm(time.Now())
 }
 
-func (d *daemon) TrustStore() *verifier.TrustStore { return d.last.Load() }
+func (d *daemon) TrustStore() *truststore.TrustStore { return d.last.Load() }
 
 func (d *daemon) Status() scheduler.Status { return *d.status.Load() }
 
@@ -130,8 +130,8 @@ func start(t testing.TB, edit func(*Config)) *world {
 	}
 	w.d = &daemon{}
 	w.d.status.Store(&scheduler.Status{FirstPass: true})
-	w.d.loader = must[*verifier.Loader](t)(verifier.NewLoader(verifier.Config{CosignDir: cfg.CosignDir, NotationDir: cfg.NotationDir,
-		Cosign: cfg.Cosign, Notation: cfg.Notation, Revocation: verifier.RevocationOffline}))
+	w.d.loader = must[*truststore.Loader](t)(truststore.NewLoader(truststore.Config{CosignDir: cfg.CosignDir, NotationDir: cfg.NotationDir,
+		Cosign: cfg.Cosign, Notation: cfg.Notation, Revocation: truststore.RevocationOffline}))
 	w.d.store = must[*store.Store](t)(store.Open(w.state, store.Options{}))
 	check(t, w.d.ReloadNow(context.Background()))
 	check(t, w.d.store.Publish(context.Background()))

@@ -9,14 +9,14 @@ import (
 
 	"trust-worker/changes"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // material is the answer to a GET of zot's upload routes: what `trust-worker
 // keys` prints, of one tool.
 type material struct {
 	Loaded  []LoadedFile
-	Refused []verifier.Refusal
+	Refused []truststore.Refusal
 	Policy  string `json:",omitempty"`
 }
 
@@ -38,7 +38,7 @@ type LoadedFile struct {
 }
 
 // Loaded is f as it is shown, without a count.
-func Loaded(f verifier.File) LoadedFile {
+func Loaded(f truststore.File) LoadedFile {
 	l := LoadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
 		Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
 	if !f.NotAfter.IsZero() {
@@ -68,7 +68,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, tool trust.Tool, d
 	return s.sendJSON(w, r, m)
 }
 
-func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []LoadedFile {
+func (s *Server) loadedOf(store *truststore.TrustStore, tool trust.Tool) []LoadedFile {
 	out := []LoadedFile{}
 	var totals *changes.Totals
 	if s.cfg.Totals != nil {
@@ -90,8 +90,8 @@ func (s *Server) loadedOf(store *verifier.TrustStore, tool trust.Tool) []LoadedF
 
 // refusedOf returns the refusals below one trust directory; the loader names
 // them by the directory's base name, or by its path if both tools' are alike.
-func refusedOf(store *verifier.TrustStore, dir string) []verifier.Refusal {
-	out := []verifier.Refusal{}
+func refusedOf(store *truststore.TrustStore, dir string) []truststore.Refusal {
+	out := []truststore.Refusal{}
 	for _, r := range store.Refused() {
 		for _, label := range []string{filepath.Base(dir), filepath.Clean(dir)} {
 			if r.Path == label || len(r.Path) > len(label) && r.Path[:len(label)] == label && r.Path[len(label)] == '/' {

@@ -14,7 +14,7 @@ import (
 	"trust-worker/internal/powercut"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // uploaded is one request to a server: what it may bring in force, or ends.
@@ -133,7 +133,7 @@ func checkUploads(t *testing.T, dir string, history []uploaded, said string) (co
 		}
 	}
 	cosign, notation := filepath.Join(dir, "_cosign"), filepath.Join(dir, "_notation")
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: cosign, NotationDir: notation, Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: cosign, NotationDir: notation, Cosign: true, Notation: true, Revocation: truststore.RevocationOffline})
 	check(t, err)
 	store, err := loader.Load(context.Background(), time.Now())
 	check(t, err)

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // removed is the answer to a DELETE.
@@ -58,7 +58,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c c
 		if err := s.cfg.Trust.ReloadNow(ctx); err != nil {
 			return notPublished("until it is, answers may rest on what was there before, for no longer than the lease", err)
 		}
-		var files []verifier.File
+		var files []truststore.File
 		for _, f := range s.cfg.Trust.TrustStore().Loaded() {
 			if f.Signer.Fingerprint == fingerprint && concerns(f.Signer) {
 				files = append(files, f)
@@ -91,14 +91,14 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c c
 
 // removeFrom takes one signer out of the file that holds it, and returns the
 // file's path below the trust directory.
-func (s *Server) removeFrom(f verifier.File) (string, error) {
+func (s *Server) removeFrom(f truststore.File) (string, error) {
 	if f.Signer.Tool == trust.Cosign {
 		name := path.Base(f.Path)
 		return name, s.cosign.remove(name)
 	}
 	at := path.Join("truststore/x509", f.Signer.StoreType, f.Signer.StoreName)
 	name := path.Join(at, path.Base(f.Path))
-	b, err := s.notation.read(name, verifier.MaxCertificateFile)
+	b, err := s.notation.read(name, truststore.MaxCertificateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return name, s.notation.remove(name)
 	} else if err != nil {

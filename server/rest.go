@@ -14,7 +14,7 @@ import (
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // openapi describes /api/v1; a test holds the answers to it.
@@ -159,7 +159,7 @@ func (s *Server) restSignature(w http.ResponseWriter, r *http.Request, _ identit
 	})
 }
 
-func (s *Server) trustStore() (*verifier.TrustStore, error) {
+func (s *Server) trustStore() (*truststore.TrustStore, error) {
 	store := s.cfg.Trust.TrustStore()
 	if store == nil {
 		return nil, refuse(http.StatusServiceUnavailable, codeNoCache, "the trust directories have not been loaded yet", "")
@@ -183,7 +183,7 @@ func (s *Server) restRefused(w http.ResponseWriter, r *http.Request, _ identity)
 	}
 	refused := store.Refused()
 	if refused == nil {
-		refused = []verifier.Refusal{}
+		refused = []truststore.Refusal{}
 	}
 	s.stampGeneration(w)
 	return s.sendJSON(w, r, map[string]any{"Refused": refused, "Ignored": store.Ignored()})

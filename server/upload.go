@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // The headers of ours beside zot's.
@@ -55,10 +55,10 @@ type upload struct {
 func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) (err error) {
 	u := upload{dir: s.cosign, at: ".", change: change{action: "upload", tool: trust.Cosign}}
 	defer func() { s.audit(r, id, u.change, err) }()
-	if u.content, err = body(w, r, verifier.MaxKeyFile); err != nil {
+	if u.content, err = body(w, r, truststore.MaxKeyFile); err != nil {
 		return err
 	}
-	signer, err := verifier.ValidateKey(u.name(), u.content)
+	signer, err := truststore.ValidateKey(u.name(), u.content)
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeKey, "this is not a public key that cosign signatures can be verified with", howToSend(r, u.content, err))
 	}
@@ -74,10 +74,10 @@ func (s *Server) uploadCertificates(w http.ResponseWriter, r *http.Request, id i
 		return err
 	}
 	u.at, u.change.store = path.Join("truststore/x509", storeType, name), storeType+":"+name
-	if u.content, err = body(w, r, verifier.MaxCertificateFile); err != nil {
+	if u.content, err = body(w, r, truststore.MaxCertificateFile); err != nil {
 		return err
 	}
-	u.signers, err = verifier.ValidateCertificates(storeType, name, u.name(), u.content)
+	u.signers, err = truststore.ValidateCertificates(storeType, name, u.name(), u.content)
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeCertificate, "this is not a certificate that notation would accept as "+storeType, howToSend(r, u.content, err))
 	}
@@ -151,7 +151,7 @@ func (s *Server) storeOf(r *http.Request) (storeType, name string, err error) {
 		return "", "", refuse(http.StatusBadRequest, codeStore, "truststoreName is mandatory",
 			"name the trust store, ?truststoreType="+url.QueryEscape(storeType)+"&truststoreName=NAME, or give uploads a default with --truststore-name (http.truststoreName)")
 	}
-	if err := verifier.ValidateStore(storeType, name); err != nil {
+	if err := truststore.ValidateStore(storeType, name); err != nil {
 		return "", "", refuse(http.StatusBadRequest, codeStore, "this trust store cannot be used", err.Error())
 	}
 	return storeType, name, nil
@@ -234,12 +234,12 @@ func notPublished(what string, err error) error {
 
 // warn says why the upload verifies nothing, if that is so: an operator's policy
 // is never changed by an upload.
-func (s *Server) warn(store *verifier.TrustStore, u *upload) string {
+func (s *Server) warn(store *truststore.TrustStore, u *upload) string {
 	if u.tool != trust.Notation {
 		return ""
 	}
 	policy := store.Policy()
-	if policy.Source == verifier.PolicyInvalid {
+	if policy.Source == truststore.PolicyInvalid {
 		return "no trust policy can be used, so no notation signature is trusted: " + policy.Problem
 	}
 	for _, st := range store.InForce().Terms().Statements {
@@ -250,7 +250,7 @@ func (s *Server) warn(store *verifier.TrustStore, u *upload) string {
 	return fmt.Sprintf("no statement of the operator's %s names the trust store %s; it verifies nothing until one does", policy.File, u.change.store)
 }
 
-func refusalOf(store *verifier.TrustStore, file string) string {
+func refusalOf(store *truststore.TrustStore, file string) string {
 	for _, r := range store.Refused() {
 		if path.Base(r.Path) == file {
 			return "it " + r.Reason

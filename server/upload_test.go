@@ -13,7 +13,7 @@ import (
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 const notationUpload = pathNotation + "?truststoreType=ca&truststoreName=upload-cert"
@@ -131,8 +131,8 @@ func TestUploadRefused(t *testing.T) {
 		{"private key", pathCosign, key.PrivatePEM(), 400, codeKey, "PRIVATE"},
 		{"cosign's private key", pathCosign, []byte(sigstorePrivate), 400, codeKey, "PRIVATE"},
 		{"private key beside a public one", pathCosign, append(key.PEM(), key.PrivatePEM()...), 400, codeKey, "PRIVATE"},
-		{"oversized key", pathCosign, append(key.PEM(), make([]byte, verifier.MaxKeyFile)...), 413, codeSizeInvalid, "at most"},
-		{"oversized certificate", notationUpload, make([]byte, verifier.MaxCertificateFile+1), 413, codeSizeInvalid, "at most"},
+		{"oversized key", pathCosign, append(key.PEM(), make([]byte, truststore.MaxKeyFile)...), 413, codeSizeInvalid, "at most"},
+		{"oversized certificate", notationUpload, make([]byte, truststore.MaxCertificateFile+1), 413, codeSizeInvalid, "at most"},
 		{"leaf as ca", notationUpload, pem(leaf.Cert()), 400, codeCertificate, "neither a CA nor self-signed"},
 		{"root and leaf", notationUpload, pem(root.Cert(), leaf.Cert()), 400, codeCertificate, ""},
 		{"certificate with its private key", notationUpload, append(pem(root.Cert()), key.PrivatePEM()...), 400, codeCertificate, "PRIVATE"},

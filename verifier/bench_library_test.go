@@ -10,7 +10,7 @@ import (
 	"github.com/notaryproject/notation-go"
 	nverifier "github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
-	"github.com/notaryproject/notation-go/verifier/truststore"
+	notationstore "github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
@@ -18,6 +18,7 @@ import (
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/recovery"
 )
 
 // BenchmarkLibrary is the second floor: what the library costs alone on bytes like
@@ -26,12 +27,8 @@ import (
 // None of our checks, no blob hashed, nobody looked for.
 func BenchmarkLibrary(b *testing.B) {
 	k := signtest.NewKey(signtest.P256)
-	prepared, err := newKey(k.Public())
-	if err != nil {
-		b.Fatal(err)
-	}
-	w := prepared.ways[0]
-	opts := *w.simple
+	w := newDirs(b).key("k.pub", k).load().Keys(recovery.ECDSA256)[0].Ways[0]
+	opts := *w.Simple
 	opts.ClaimVerifier = cosign.SimpleClaimVerifier // as cosign verify sets it
 	b.Run("simple", func(b *testing.B) {
 		library(b, func(s Subject) *request { return simple(s, k, signtest.CosignOptions{}) }, func(r *request, blob []byte) error {
@@ -49,7 +46,7 @@ func BenchmarkLibrary(b *testing.B) {
 			if err := parsed.UnmarshalJSON(blob); err != nil {
 				return err
 			}
-			_, err := cosign.VerifyNewBundle(b.Context(), w.bundle, verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), &parsed)
+			_, err := cosign.VerifyNewBundle(b.Context(), w.Bundle, verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), &parsed)
 			return err
 		})
 	})
@@ -93,7 +90,7 @@ func notationAlone(b *testing.B, chain *signtest.Chain) notation.Verifier {
 	doc := &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
 		Name: "default-config", RegistryScopes: []string{"*"}, TrustStores: []string{"ca:" + anchorStore}, TrustedIdentities: []string{"*"},
 		SignatureVerification: trustpolicy.SignatureVerification{VerificationLevel: trustpolicy.LevelStrict.Name}}}}
-	v, err := nverifier.NewWithOptions(doc, all{truststore.TypeCA: {chain.Root()}}, nil, nverifier.VerifierOptions{
+	v, err := nverifier.NewWithOptions(doc, all{notationstore.TypeCA: {chain.Root()}}, nil, nverifier.VerifierOptions{
 		RevocationCodeSigningValidator:  &revocationCheck{purpose: purpose.CodeSigning},
 		RevocationTimestampingValidator: &revocationCheck{purpose: purpose.Timestamping}})
 	if err != nil {

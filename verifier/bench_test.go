@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trust-worker/internal/signtest"
+	"trust-worker/verifier/truststore"
 )
 
 // The benchmarks print the cost of one verification as a multiple of its floor, a
@@ -18,7 +19,7 @@ import (
 // cosign and notation-go cost by themselves. Run with
 //
 //	go test -run '^$' -bench . -benchmem ./verifier/
-func benchmark(b *testing.B, ts *TrustStore, trusted bool, requests []*request) {
+func benchmark(b *testing.B, ts *truststore.TrustStore, trusted bool, requests []*request) {
 	b.Helper()
 	v := New(ts, Options{})
 	beside(b, func(i int) error {

@@ -17,6 +17,7 @@ import (
 
 	"trust-worker/internal/strictjson"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 const (
@@ -95,8 +96,8 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 	}
 	entity := readBundle{&b, envelope}
 	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
-	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), lo, func(w way) error {
-		_, err := cosign.VerifyNewBundle(ctx, w.bundle, subject, entity)
+	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), lo, func(w truststore.Way) error {
+		_, err := cosign.VerifyNewBundle(ctx, w.Bundle, subject, entity)
 		return err
 	})
 }

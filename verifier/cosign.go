@@ -25,6 +25,7 @@ import (
 	"trust-worker/internal/strictjson"
 	"trust-worker/trust"
 	"trust-worker/verifier/recovery"
+	"trust-worker/verifier/truststore"
 )
 
 // layerAnnotations are those of a layer that cosign reads before it verifies.
@@ -171,8 +172,8 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
 		return
 	}
-	v.match(r, c.blob, raw, lo, func(w way) error {
-		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.simple)
+	v.match(r, c.blob, raw, lo, func(w truststore.Way) error {
+		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.Simple)
 		return err
 	})
 	if lo.Verdict.Reason == trust.NoTrustedKey && hasCertificate(d) {
@@ -229,21 +230,20 @@ func annotatedJSON(d ocispec.Descriptor, name string, into any) bool {
 // sets lo's verdict. The candidates are only proposals; accept asks cosign, and
 // the one Ground of this package's cosign side is made right where it has said
 // yes. Everything else about the signature has been checked by the caller.
-func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, accept func(way) error) {
-	try := func(k *key) {
-		for _, w := range k.ways {
+func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, accept func(truststore.Way) error) {
+	try := func(k *truststore.Key) {
+		for _, w := range k.Ways {
 			lo.Calls++
 			if accept(w) == nil {
-				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.SignerID{k.signer().ID()}})
+				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.SignerID{k.Signer().ID()}})
 				return
 			}
 		}
 	}
-	ring := &v.store.keys
 	skipped := false
 	for _, class := range recovery.Classify(raw) {
 		lo.Hints = append(lo.Hints, Hint{Kind: HintClass, Class: class})
-		keys := ring.byClass[class]
+		keys := v.store.Keys(class)
 		switch {
 		case lo.Verdict.Matched() || len(keys) == 0:
 		case class == recovery.ECDSA256 || class == recovery.ECDSA384 || class == recovery.ECDSA521:
@@ -257,7 +257,7 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 			}
 			for _, h := range candidates(keys[0], message, raw) {
 				lo.Hints = append(lo.Hints, h)
-				if k := ring.byPrint[h.Fingerprint]; k != nil {
+				if k := v.store.Key(h.Fingerprint); k != nil {
 					try(k)
 				}
 			}
@@ -265,7 +265,7 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 			// One is enough: nobody can make a signature that two keys
 			// accept, and when this key is removed the rest are tried.
 			for _, k := range keys {
-				if rk, ok := k.public.(*rsa.PublicKey); ok && !recovery.RSAFits(rk, raw) {
+				if rk, ok := k.Public.(*rsa.PublicKey); ok && !recovery.RSAFits(rk, raw) {
 					continue
 				}
 				if skipped = r.NoTrials; skipped {
@@ -293,12 +293,12 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 // candidates recovers the keys on like's curve that could have made an ECDSA
 // signature, under each hash that is accepted there. All keys of one class are
 // on one curve, since smaller ones are refused.
-func candidates(like *key, message, raw []byte) []Hint {
-	digests := make([][]byte, len(like.curves))
-	for i, c := range like.curves {
-		digests[i] = sum(c.hash(), message)
+func candidates(like *truststore.Key, message, raw []byte) []Hint {
+	digests := make([][]byte, len(like.Curves))
+	for i, c := range like.Curves {
+		digests[i] = sum(c.Hash(), message)
 	}
-	prints, err := recovery.Candidates(like.curves[0].curve(), raw, digests...)
+	prints, err := recovery.Candidates(like.Curves[0].Curve(), raw, digests...)
 	if err != nil {
 		panic(err) // only for curves that parseKey refuses
 	}

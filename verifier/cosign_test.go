@@ -23,6 +23,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 	"trust-worker/verifier/recovery"
+	"trust-worker/verifier/truststore"
 )
 
 // S20: every algorithm, with every hash that its tools have chosen, and none else.
@@ -42,7 +43,7 @@ func TestAlgorithms(t *testing.T) {
 				options = append(options, signtest.CosignOptions{Hash: crypto.SHA256})
 			}
 			for _, o := range options {
-				for _, ts := range []*TrustStore{ts, both} {
+				for _, ts := range []*truststore.TrustStore{ts, both} {
 					for _, r := range []*request{simple(img, k, o), bundled(img, k, o)} {
 						lo := one(t, ts, r)
 						want(t, lo, "trusted")
@@ -449,7 +450,7 @@ func TestLayerIDs(t *testing.T) {
 func TestPanic(t *testing.T) {
 	k := signtest.NewKey(signtest.P256)
 	ts := newDirs(t).key("k", k).load()
-	ts.keys.byClass[recovery.ECDSA256][0].ways = []way{{}} // cosign meets a nil CheckOpts
+	ts.Keys(recovery.ECDSA256)[0].Ways = []truststore.Way{{}} // cosign meets a nil CheckOpts
 	r := simple(image("A"), k, signtest.CosignOptions{})
 	o := verify1(t, ts, r)
 	want(t, o.Layers[0], "problem limit-exceeded")

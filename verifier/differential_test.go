@@ -3,15 +3,18 @@ package verifier
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"testing"
 	"time"
 
 	"github.com/notaryproject/notation-go"
 	nverifier "github.com/notaryproject/notation-go/verifier"
-	"github.com/notaryproject/notation-go/verifier/truststore"
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	notationstore "github.com/notaryproject/notation-go/verifier/truststore"
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // What notation-go says under the operator's document itself, as "notation verify"
@@ -74,14 +77,14 @@ func TestSameAsNotation(t *testing.T) {
 					if when != "" {
 						rest += `,"verifyTimestamp":"` + when + `"`
 					}
-					document := policy(level, rest, stores(withTSA)...)
+					document := signtest.Policy(level, rest, stores(withTSA)...)
 					ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("signingAuthority/acme", "r.pem", root.Cert()).
 						cert("tsa/stamps", "t.pem", tsaRoot.Cert()).policy(document).load()
 					for name, r := range signatures {
 						lo := one(t, ts, r)
 						got := lo.Problem == "" && decide(ts, r, lo, time.Now()).Status == trust.Trusted
 						if w := notationSays(t, document, r, all{
-							truststore.TypeCA: {root.Cert()}, truststore.TypeSigningAuthority: {root.Cert()}, truststore.TypeTSA: {tsaRoot.Cert()}}); got != w {
+							notationstore.TypeCA: {root.Cert()}, notationstore.TypeSigningAuthority: {root.Cert()}, notationstore.TypeTSA: {tsaRoot.Cert()}}); got != w {
 							t.Errorf("%s, level %s%s, tsa %v: trusted %v, notation says %v (%s)", name, level, rest, withTSA, got, w, says(lo))
 						}
 						verdicts[got]++
@@ -96,21 +99,21 @@ func TestSameAsNotation(t *testing.T) {
 }
 
 // all serves every store name.
-type all map[truststore.Type][]*x509.Certificate
+type all map[notationstore.Type][]*x509.Certificate
 
-func (a all) GetCertificates(_ context.Context, t truststore.Type, _ string) ([]*x509.Certificate, error) {
+func (a all) GetCertificates(_ context.Context, t notationstore.Type, _ string) ([]*x509.Certificate, error) {
 	return a[t], nil
 }
 
 func notationSays(t *testing.T, document string, r *request, certs all) bool {
 	t.Helper()
-	doc, err := parsePolicy([]byte(document))
-	if err != nil {
+	var doc trustpolicy.Document
+	if err := json.Unmarshal([]byte(document), &doc); err != nil {
 		t.Fatal(err)
 	}
-	v, err := nverifier.NewWithOptions(&doc.doc, certs, nil, nverifier.VerifierOptions{
-		RevocationCodeSigningValidator:  &revocationCheck{mode: RevocationOffline},
-		RevocationTimestampingValidator: &revocationCheck{mode: RevocationOffline}})
+	v, err := nverifier.NewWithOptions(&doc, certs, nil, nverifier.VerifierOptions{
+		RevocationCodeSigningValidator:  &revocationCheck{mode: truststore.RevocationOffline},
+		RevocationTimestampingValidator: &revocationCheck{mode: truststore.RevocationOffline}})
 	if err != nil {
 		t.Fatal(err)
 	}

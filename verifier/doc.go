@@ -1,12 +1,10 @@
-// Package verifier loads the trust directories into an immutable [TrustStore] and
-// finds out under which of its signers a signature verifies. What it returns are
-// facts; whether an image is trusted is decided by package trust, which joins
-// facts with what is in force.
+// Package verifier finds out under which signers of a [truststore.TrustStore] a
+// signature verifies. What it returns are facts; whether an image is trusted is decided
+// by package trust, which joins facts with what is in force.
 //
-// Loading begins in loader.go and pass.go. It is tolerant: a bad file is refused by
-// itself. Verifying begins in verifier.go and layers.go, and goes on in cosign.go,
-// bundle.go and notation.go. It is not tolerant: the checks that need no cryptography
-// come first, and then cosign or notation-go decides.
+// Verifying begins in verifier.go and layers.go, and goes on in cosign.go, bundle.go and
+// notation.go. The checks that need no cryptography come first, and then cosign or
+// notation-go decides.
 //
 // Invariants:
 //
@@ -35,16 +33,6 @@
 //	V8. A panic in a library ends with the one layer: it reads limit-exceeded and
 //	    is counted (docs/adr/0006).
 //	V9. The author of a signature is set only beside a ground.
-//	V10. A trust store is one state of each directory, never a mixture: a
-//	    Kubernetes volume is read through the directory that its ..data named,
-//	    and read again when that has changed meanwhile.
-//	V11. A file's last good content stays in force for at most [Grace] after the
-//	    file stops being parsable, and not at all when it is gone or when what
-//	    is there is complete and refused. Nothing else outlives a load.
-//	V12. A directory that is missing, empty or off trusts nothing. A policy that
-//	    cannot be used in full is not used at all.
-//	     Absence, a new name or damage of a policy never widens trust (ruling.go).
-//	V13. No message quotes the content of a file of trust material.
 //
 // The package does not find signatures (package layout), store verdicts (package
 // cache/store) or decide what to verify when (package scheduler).

@@ -26,6 +26,7 @@ import (
 
 	"trust-worker/internal/strictjson"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // targetMediaType is the only payload that a notation signature has (Notary
@@ -185,7 +186,7 @@ func readCOSE(blob []byte) (c claims, _ fault) {
 	c.scheme, c.contentType, c.payload = info.SignedAttributes.SigningScheme, content.Payload.ContentType, content.Payload.Content
 	c.plugin, c.stamp = needsPlugin(info), info.UnsignedAttributes.TimestampSignature
 	for _, cert := range info.CertificateChain {
-		c.addCertificate(fingerprintOf(cert), len(cert.Raw))
+		c.addCertificate(truststore.FingerprintOf(cert), len(cert.Raw))
 	}
 	return c, fault{}
 }
@@ -255,7 +256,7 @@ func integrityFault(err error, info *signature.SignerInfo) fault {
 	switch p := chain[0].PublicKey.(type) {
 	case *rsa.PublicKey:
 		switch bits := p.Size() * 8; {
-		case bits < minRSABits:
+		case bits < truststore.MinRSABits:
 			return faultf(trust.KeyTooSmall, "the signer's certificate has an RSA key of %d bits", bits)
 		case bits != 2048 && bits != 3072 && bits != 4096:
 			return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has an RSA key of %d bits; notation takes 2048, 3072 and 4096", bits)
@@ -265,7 +266,7 @@ func integrityFault(err error, info *signature.SignerInfo) fault {
 			return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has a key on the curve %s", p.Params().Name)
 		}
 	default:
-		return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has a key of the kind %s", algorithmOf(p))
+		return faultf(trust.UnsupportedAlgorithm, "the signer's certificate has a key of the kind %s", truststore.AlgorithmOf(p))
 	}
 	for _, c := range chain {
 		switch c.SignatureAlgorithm {

@@ -13,6 +13,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Load the trust directories, verify one cosign signature, and join the verdict
@@ -26,10 +27,10 @@ func Example() {
 	storage, key := signtest.NewStorage(dir), signtest.NewKey(signtest.P256)
 	storage.TrustKey("team.pub", key)
 
-	loader, err := verifier.NewLoader(verifier.Config{
+	loader, err := truststore.NewLoader(truststore.Config{
 		CosignDir: filepath.Join(dir, "_cosign"), Cosign: true,
 		NotationDir: filepath.Join(dir, "_notation"), Notation: true,
-		Revocation: verifier.RevocationOffline,
+		Revocation: truststore.RevocationOffline,
 	})
 	if err != nil {
 		panic(err)

@@ -10,18 +10,18 @@ import (
 	"testing"
 
 	"github.com/notaryproject/notation-core-go/signature"
-	"github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // The invariant of the fuzz targets for signatures: without T's private key, no
 // input yields a ground. T's own signatures are over another subject, so seeds
 // may contain them, and every edit of them.
-func checkNoGround(t *testing.T, ts *TrustStore, r *request) {
+func checkNoGround(t *testing.T, ts *truststore.TrustStore, r *request) {
 	t.Helper()
 	o := verify1(t, ts, r)
 	if o.Panics > 0 {
@@ -171,69 +171,6 @@ func FuzzProtected(f *testing.F) {
 	})
 }
 
-// Whatever a policy file holds, it is the default, the operator's in full, or
-// invalid; audit and skip never verify.
-func FuzzPolicy(f *testing.F) {
-	f.Add([]byte(policy("strict", "", "ca:acme")))
-	f.Add([]byte(policy("audit", `,"override":{"expiry":"log"}`, "ca:acme", "tsa:t")))
-	f.Add([]byte(`{"version":"1.0","trustPolicies":[{"name":"default-config","registryScopes":["*"],"signatureVerification":{"level":"strict"},"trustStores":[],"trustedIdentities":["*"]}]}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := parsePolicy(b)
-		if (p == nil) != (err != nil) {
-			t.Fatalf("%v, %v", p, err)
-		}
-		if p == nil {
-			return
-		}
-		for i := range p.doc.TrustPolicies {
-			st := &p.doc.TrustPolicies[i]
-			s, join, err := newStatement(st, RevocationOffline)
-			if err != nil {
-				t.Fatalf("a statement of an accepted document: %v", err)
-			}
-			level := st.SignatureVerification.VerificationLevel
-			if s.verifies != (level == "strict" || level == "permissive") || join.Policy == (trust.PolicyID{}) {
-				t.Errorf("level %q verifies: %v", level, s.verifies)
-			}
-		}
-	})
-}
-
-// A key file that is accepted holds one public key, strong enough, and says so.
-func FuzzKeyFile(f *testing.F) {
-	for _, kind := range []signtest.Kind{signtest.P256, signtest.RSA2048, signtest.RSA1024, signtest.Ed25519, signtest.P224} {
-		f.Add(signtest.NewKey(kind).PEM())
-	}
-	f.Add(signtest.NewKey(signtest.P256).PrivatePEM())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		k, err := parseKey(b)
-		if (k == nil) != (err != nil) {
-			t.Fatalf("%v, %v", k, err)
-		}
-		if k != nil && (k.fingerprint == (trust.Digest{}) || k.pem != string(b) || len(k.ways) == 0 || k.class == 0) {
-			t.Errorf("%+v", k)
-		}
-	})
-}
-
-func FuzzCertificateFile(f *testing.F) {
-	root := signtest.NewRoot(signtest.CertOptions{})
-	f.Add(signtest.CertPEM(root.Cert()))
-	f.Add(root.Cert().Raw)
-	f.Add(signtest.CertPEM(root.Leaf(signtest.CertOptions{}).Cert(), root.Cert()))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, st := range truststore.Types {
-			certs, err := parseCertificates(b, st)
-			if (len(certs) == 0) != (err != nil) {
-				t.Fatalf("%d certificates, %v", len(certs), err)
-			}
-			if err == nil && truststore.ValidateCertificates(certs) != nil {
-				t.Error("accepted what notation would not")
-			}
-		}
-	})
-}
-
 // FuzzPAE holds our encoding to the one that signtest has by another way.
 func FuzzPAE(f *testing.F) {
 	f.Add("application/vnd.in-toto+json", []byte("{}"))
@@ -257,7 +194,7 @@ func TestClaimsAgree(t *testing.T) {
 		content := must(env.Verify())
 		if f.found() || c.scheme != content.SignerInfo.SignedAttributes.SigningScheme || c.contentType != content.Payload.ContentType ||
 			string(c.payload) != string(content.Payload.Content) || !bytes.Equal(c.stamp, content.SignerInfo.UnsignedAttributes.TimestampSignature) ||
-			c.plugin != needsPlugin(&content.SignerInfo) || len(c.prints) != 2 || c.prints[0] != fingerprintOf(leaf.Cert()) || c.prints[1] != fingerprintOf(root.Cert()) {
+			c.plugin != needsPlugin(&content.SignerInfo) || len(c.prints) != 2 || c.prints[0] != truststore.FingerprintOf(leaf.Cert()) || c.prints[1] != truststore.FingerprintOf(root.Cert()) {
 			t.Errorf("%+v: %+v, %v", o, c, f)
 		}
 		// parseOnly must reach the inner envelope, or every COSE signature

@@ -18,10 +18,11 @@ import (
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // bounded fails a test whose one verification takes longer than a subject may.
-func bounded(t *testing.T, ts *TrustStore, r *request) LayerOutcome {
+func bounded(t *testing.T, ts *truststore.TrustStore, r *request) LayerOutcome {
 	t.Helper()
 	began := time.Now()
 	lo := one(t, ts, r)
@@ -68,7 +69,7 @@ func TestHostileStamps(t *testing.T) {
 	root, tsaRoot := signtest.NewRoot(signtest.CertOptions{}), signtest.NewRoot(signtest.CertOptions{CommonName: "TSA"})
 	leaf := root.Leaf(signtest.CertOptions{})
 	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/t", "t.pem", tsaRoot.Cert()).
-		policy(policy("strict", "", "ca:acme", "tsa:t")).load()
+		policy(signtest.Policy("strict", "", "ca:acme", "tsa:t")).load()
 	stamped := func(stamp []byte) *request {
 		_, b := signtest.Envelope(img.descriptor(), leaf, signtest.NotationOptions{})
 		var e map[string]any
@@ -104,7 +105,7 @@ func TestCostlyStamps(t *testing.T) {
 	root, tsaRoot := signtest.NewRoot(signtest.CertOptions{}), signtest.NewRoot(signtest.CertOptions{CommonName: "TSA"})
 	leaf, tsa := root.Leaf(signtest.CertOptions{}), signtest.NewTSA(tsaRoot, signtest.CertOptions{})
 	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("tsa/t", "t.pem", tsaRoot.Cert()).
-		policy(policy("strict", "", "ca:acme", "tsa:t")).load()
+		policy(signtest.Policy("strict", "", "ca:acme", "tsa:t")).load()
 	mid := tsaRoot.Intermediate(signtest.CertOptions{})
 	large := tsaRoot.Intermediate(signtest.CertOptions{Change: func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, maxCertDER)}}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"trust-worker/internal/inert"
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,66 +43,48 @@ func pooled(kind signtest.Kind, i int) *signtest.Key {
 // trustDirs are the trust directories of one test.
 type trustDirs struct {
 	t   testing.TB
-	dir string
-	cfg Config
+	st  *signtest.Storage
+	cfg truststore.Config
 }
 
 func newDirs(t testing.TB) *trustDirs {
 	t.Helper()
-	d := t.TempDir()
-	for _, sub := range []string{"_cosign", "_notation"} {
-		if err := os.Mkdir(filepath.Join(d, sub), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return &trustDirs{t: t, dir: d, cfg: Config{CosignDir: filepath.Join(d, "_cosign"), NotationDir: filepath.Join(d, "_notation"),
-		Cosign: true, Notation: true, Revocation: RevocationOffline}}
-}
-
-func (d *trustDirs) write(name string, b []byte) {
-	d.t.Helper()
-	p := filepath.Join(d.dir, name)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		d.t.Fatal(err)
-	}
-	if err := os.WriteFile(p, b, 0o644); err != nil {
-		d.t.Fatal(err)
-	}
+	st := signtest.NewStorage(t.TempDir())
+	return &trustDirs{t: t, st: st, cfg: truststore.Config{CosignDir: filepath.Join(st.Dir, "_cosign"), NotationDir: filepath.Join(st.Dir, "_notation"),
+		Cosign: true, Notation: true, Revocation: truststore.RevocationOffline}}
 }
 
 func (d *trustDirs) key(name string, k *signtest.Key) *trustDirs {
-	d.t.Helper()
-	d.write("_cosign/"+name, k.PEM())
+	d.st.TrustKey(name, k)
 	return d
 }
 
+// cert drops certificates into a store, for example "ca/acme".
 func (d *trustDirs) cert(store, name string, certs ...*x509.Certificate) *trustDirs {
-	d.t.Helper()
-	d.write("_notation/truststore/x509/"+store+"/"+name, signtest.CertPEM(certs...))
+	d.st.TrustCert(store, name, certs...)
 	return d
 }
 
 func (d *trustDirs) policy(doc string) *trustDirs {
-	d.t.Helper()
-	d.write("_notation/trustpolicy.json", []byte(doc))
+	d.st.Policy(doc)
 	return d
 }
 
-func (d *trustDirs) loader() *Loader {
+func (d *trustDirs) loader() *truststore.Loader {
 	d.t.Helper()
-	l, err := NewLoader(d.cfg)
+	l, err := truststore.NewLoader(d.cfg)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	return l
 }
 
-func (d *trustDirs) load() *TrustStore {
+func (d *trustDirs) load() *truststore.TrustStore {
 	d.t.Helper()
 	return load(d.t, d.loader(), time.Now())
 }
 
-func load(t testing.TB, l *Loader, now time.Time) *TrustStore {
+func load(t testing.TB, l *truststore.Loader, now time.Time) *truststore.TrustStore {
 	t.Helper()
 	ts, err := l.Load(t.Context(), now)
 	if err != nil {
@@ -171,7 +153,7 @@ func notated(s Subject, c *signtest.Chain, o signtest.NotationOptions) *request 
 	return newRequest(s, trust.NotationReferrer).blob(signtest.Envelope(s.descriptor(), c, o))
 }
 
-func verify1(t testing.TB, ts *TrustStore, r *request) Outcome {
+func verify1(t testing.TB, ts *truststore.TrustStore, r *request) Outcome {
 	t.Helper()
 	o, err := New(ts, Options{}).Verify(t.Context(), r.Request)
 	if err != nil {
@@ -181,7 +163,7 @@ func verify1(t testing.TB, ts *TrustStore, r *request) Outcome {
 }
 
 // one verifies a request with one signature.
-func one(t testing.TB, ts *TrustStore, r *request) LayerOutcome {
+func one(t testing.TB, ts *truststore.TrustStore, r *request) LayerOutcome {
 	t.Helper()
 	o := verify1(t, ts, r)
 	if len(o.Layers) != 1 {
@@ -224,6 +206,6 @@ var explained = map[trust.Reason]bool{trust.Malformed: true, trust.SubjectMismat
 	trust.UnsupportedAlgorithm: true, trust.KeyTooSmall: true, trust.PluginRequired: true, trust.IdentityNotTrusted: true}
 
 // decide joins a layer with the trust store, as a reader does.
-func decide(ts *TrustStore, r *request, lo LayerOutcome, now time.Time) trust.Decision {
+func decide(ts *truststore.TrustStore, r *request, lo LayerOutcome, now time.Time) trust.Decision {
 	return ts.InForce().Decide(r.Subject.Repository, r.Signature.Carrier.Tool(), &lo.Verdict, now)
 }

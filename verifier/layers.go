@@ -219,5 +219,5 @@ func (v *Verifier) reusable(p *trust.Verdict) bool {
 	if p.Epoch != Epoch || p.Format != trust.SimpleSigning || p.Policy != (trust.PolicyID{}) {
 		return false
 	}
-	return p.Lives(v.store.inForce.Has)
+	return p.Lives(v.store.InForce().Has)
 }

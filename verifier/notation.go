@@ -11,17 +11,18 @@ import (
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
-	"github.com/notaryproject/notation-go/verifier/truststore"
+	notationstore "github.com/notaryproject/notation-go/verifier/truststore"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // notation verifies one JWS or COSE envelope under the statement that governs the
 // repository. What needs no cryptography comes first; notation-go decides.
 func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocispec.Descriptor, fetched *content, lo *LayerOutcome) {
 	blob := fetched.blob
-	join, reason := v.store.inForce.Statement(r.Subject.Repository)
+	join, reason := v.store.InForce().Statement(r.Subject.Repository)
 	if reason != "" { // Verify has asked already; never without a statement
 		lo.Verdict.Reason = reason
 		return
@@ -57,20 +58,20 @@ func (v *Verifier) notation(ctx context.Context, r *Request, _ *Outcome, d ocisp
 		lo.refuse(f)
 		return
 	}
-	anchors := v.store.anchors.of(&c)
+	anchors := v.anchors(&c)
 	if len(anchors) == 0 {
 		lo.refuse(unanchored(d.MediaType, blob, c.storeType()))
 		return
 	}
 	for _, a := range anchors {
-		lo.RestsOn = append(lo.RestsOn, a.signers()...)
+		lo.RestsOn = append(lo.RestsOn, a.Signers()...)
 	}
 	if c.plugin != "" {
 		lo.refuse(pluginFault(c.plugin))
 		return
 	}
 	e := examination{v: v, r: r, lo: lo, mediaType: d.MediaType, blob: blob, claims: &c,
-		statement: v.store.statements[join.Name]}
+		statement: v.store.Statement(join.Name)}
 	e.judge(ctx, anchors)
 }
 
@@ -93,7 +94,7 @@ func pluginFault(attribute string) fault {
 
 // unanchored is what an envelope reads whose chain ends in no trusted certificate. It
 // is not verified only to be explained: whoever pushes chooses what that costs.
-func unanchored(mediaType string, blob []byte, storeType truststore.Type) fault {
+func unanchored(mediaType string, blob []byte, storeType notationstore.Type) fault {
 	env, err := signature.ParseEnvelope(mediaType, blob)
 	var content *signature.EnvelopeContent
 	if err == nil {
@@ -131,13 +132,13 @@ func (s *Subject) descriptor() ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: s.MediaType, Digest: ociDigest(s.Digest), Size: s.Size}
 }
 
-// of returns the trusted certificates in an envelope's chain: those in the stores
+// anchors returns the trusted certificates in an envelope's chain: those in the stores
 // of the type that its signing scheme wants, whether or not the statement names
 // the store, since that is applied when an answer is read.
-func (a *anchorage) of(c *claims) []*anchor {
-	var found []*anchor
+func (v *Verifier) anchors(c *claims) []*truststore.Anchor {
+	var found []*truststore.Anchor
 	for _, fp := range c.prints {
-		if an := a.byPrint[c.storeType()][fp]; an != nil && !slices.Contains(found, an) {
+		if an := v.store.Anchor(c.storeType(), fp); an != nil && !slices.Contains(found, an) {
 			found = append(found, an)
 		}
 	}
@@ -146,12 +147,12 @@ func (a *anchorage) of(c *claims) []*anchor {
 
 // storeType is the type of the trust stores that may anchor an envelope of this
 // signing scheme, "" for a scheme that is not known.
-func (c *claims) storeType() truststore.Type {
+func (c *claims) storeType() notationstore.Type {
 	switch c.scheme {
 	case signature.SigningSchemeX509:
-		return truststore.TypeCA
+		return notationstore.TypeCA
 	case signature.SigningSchemeX509SigningAuthority:
-		return truststore.TypeSigningAuthority
+		return notationstore.TypeSigningAuthority
 	}
 	return ""
 }
@@ -164,7 +165,7 @@ type examination struct {
 	mediaType string
 	blob      []byte
 	claims    *claims
-	statement *statement
+	statement *truststore.Statement
 	// fault is why the run that came furthest gave no ground, problem why it
 	// was not decided.
 	fault
@@ -179,20 +180,20 @@ type examination struct {
 
 // judge asks notation-go about every anchor, once without and, where the statement
 // has a use for countersignatures, once with each TSA certificate.
-func (e *examination) judge(ctx context.Context, anchors []*anchor) {
+func (e *examination) judge(ctx context.Context, anchors []*truststore.Anchor) {
 	s := e.statement
 	// Whether a countersignature can be a ground (trust-store-trust-policy,
 	// "Signature verification details", authentic timestamp). Whether the
 	// statement names the tsa store is the join's to apply.
-	stamped := s.enforces(trustpolicy.TypeAuthenticTimestamp) && e.claims.scheme == signature.SigningSchemeX509
+	stamped := s.Enforces(trustpolicy.TypeAuthenticTimestamp) && e.claims.scheme == signature.SigningSchemeX509
 	e.fault = fault{reason: trust.NoTrustedKey}
 	for _, a := range anchors {
-		plain := e.run(ctx, a, nil, s.identities, e.v.store.revocation)
+		plain := e.run(ctx, a, nil, s.Identities, e.v.store.Revocation())
 		if f := e.authenticity(ctx, a, plain); f.found() {
 			e.fault = f
 			continue
 		}
-		if !stamped || !s.stampRequired() {
+		if !stamped || !s.StampRequired() {
 			e.accept(plain, a, nil)
 		}
 		if stamped {
@@ -212,7 +213,7 @@ func (e *examination) judge(ctx context.Context, anchors []*anchor) {
 		lo.Verdict.Author = e.verified.CertificateChain[0].Subject.String()
 		lo.Verdict.RevocationNotChecked, lo.Verdict.RevocationLogged = e.notChecked, e.revoked
 		lo.Verdict.RevocationUntil = e.again
-		if expiry := e.verified.SignedAttributes.Expiry; !expiry.IsZero() && !s.enforces(trustpolicy.TypeExpiry) {
+		if expiry := e.verified.SignedAttributes.Expiry; !expiry.IsZero() && !s.Enforces(trustpolicy.TypeExpiry) {
 			lo.Verdict.LoggedExpiry = unixBound(expiry)
 		}
 	case e.problem != "" && e.reason != trust.Revoked:
@@ -236,11 +237,11 @@ func (e *examination) recheck(c *revocationCheck) {
 // certificates are asked about together first, since most envelopes have no
 // countersignature that any of them vouches for; then one by one, because a
 // ground names its signers, those first that the chain found points at.
-func (e *examination) stamped(ctx context.Context, a *anchor) {
+func (e *examination) stamped(ctx context.Context, a *truststore.Anchor) {
 	found := false
 	var together *run
-	if tsa := e.v.store.anchors.tsa; len(e.claims.stamp) > 0 && len(tsa) > 0 {
-		together = e.run(ctx, a, tsa, e.statement.identities, e.v.store.revocation)
+	if tsa := e.v.store.TSA(); len(e.claims.stamp) > 0 && len(tsa) > 0 {
+		together = e.run(ctx, a, tsa, e.statement.Identities, e.v.store.Revocation())
 		switch {
 		case together.err != nil || together.failed(trustpolicy.TypeAuthenticTimestamp):
 			e.recheck(together.stamp)
@@ -259,7 +260,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor) {
 					}
 					break
 				}
-				one := e.run(ctx, a, []*anchor{t}, e.statement.identities, e.v.store.revocation)
+				one := e.run(ctx, a, []*truststore.Anchor{t}, e.statement.Identities, e.v.store.Revocation())
 				found = e.accept(one, a, t) || found
 			}
 		}
@@ -269,7 +270,7 @@ func (e *examination) stamped(ctx context.Context, a *anchor) {
 	} else if len(e.claims.stamp) > 0 {
 		e.lo.Hints = append(e.lo.Hints, Hint{Kind: HintTimestamp})
 	}
-	if !found && e.statement.stampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
+	if !found && e.statement.StampRequired() && (e.reason == trust.NoTrustedKey || e.reason == trust.IdentityNotTrusted) {
 		e.fault = e.stampFault(together)
 	}
 	e.stampCounts = e.stampCounts || found
@@ -292,22 +293,22 @@ func (e *examination) stampFault(together *run) fault {
 
 // likeliest sorts TSA certificates: the root of the chain that was found, those
 // that differ from it in date or number alone, the others.
-func likeliest(tsa []*anchor, root *x509.Certificate) []*anchor {
-	distance := func(a *anchor) int {
+func likeliest(tsa []*truststore.Anchor, root *x509.Certificate) []*truststore.Anchor {
+	distance := func(a *truststore.Anchor) int {
 		switch {
-		case root == nil || !bytes.Equal(a.cert.RawSubject, root.RawSubject):
+		case root == nil || !bytes.Equal(a.Cert.RawSubject, root.RawSubject):
 			return 2
-		case !a.cert.Equal(root):
+		case !a.Cert.Equal(root):
 			return 1
 		}
 		return 0
 	}
-	return slices.SortedStableFunc(slices.Values(tsa), func(x, y *anchor) int { return distance(x) - distance(y) })
+	return slices.SortedStableFunc(slices.Values(tsa), func(x, y *truststore.Anchor) int { return distance(x) - distance(y) })
 }
 
 // authenticity returns "" when a run found the envelope intact and its signer
 // authentic under a, else why not.
-func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) fault {
+func (e *examination) authenticity(ctx context.Context, a *truststore.Anchor, run *run) fault {
 	switch {
 	case run.outcome == nil: // our own document was refused: nothing about the signature
 		e.problem = trust.IOError
@@ -317,7 +318,7 @@ func (e *examination) authenticity(ctx context.Context, a *anchor, run *run) fau
 	case run.failed(trustpolicy.TypeAuthenticity):
 		// Either the chain or the identity: notation-go has one result for both.
 		// Nobody is asked about a signer that is not to be trusted anyway.
-		if anyone := e.run(ctx, a, nil, []string{"*"}, RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
+		if anyone := e.run(ctx, a, nil, []string{"*"}, truststore.RevocationOffline); !anyone.failed(trustpolicy.TypeAuthenticity) && anyone.err == nil {
 			return e.identityFault(anyone)
 		}
 		return fault{reason: trust.NoTrustedKey}
@@ -345,7 +346,7 @@ func (e *examination) identityFault(run *run) fault {
 // its grounds: one for each store that holds the anchor, and the TSA's when one
 // was needed. It is the only place that makes a Ground for notation. Dates are
 // not judged here but become the ground's bounds, so that time needs no new run.
-func (e *examination) accept(run *run, a, tsa *anchor) bool {
+func (e *examination) accept(run *run, a, tsa *truststore.Anchor) bool {
 	s, now := e.statement, time.Now()
 	if run.err != nil || run.outcome == nil || run.outcome.Error != nil || run.outcome.EnvelopeContent == nil {
 		return false
@@ -358,7 +359,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	if run.result(trustpolicy.TypeExpiry) == nil || run.result(trustpolicy.TypeAuthenticTimestamp) == nil {
 		return false
 	}
-	if s.enforces(trustpolicy.TypeRevocation) && (run.failed(trustpolicy.TypeRevocation) || run.code.revoked || run.code.unknown) {
+	if s.Enforces(trustpolicy.TypeRevocation) && (run.failed(trustpolicy.TypeRevocation) || run.code.revoked || run.code.unknown) {
 		if e.recheck(run.code); run.code.revoked {
 			e.fault, e.refused = fault{reason: trust.Revoked}, true
 		} else {
@@ -367,12 +368,12 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		return false
 	}
 	info := &run.outcome.EnvelopeContent.SignerInfo
-	if plugin := needsPlugin(info); plugin != "" || !slices.ContainsFunc(info.CertificateChain, a.cert.Equal) {
+	if plugin := needsPlugin(info); plugin != "" || !slices.ContainsFunc(info.CertificateChain, a.Cert.Equal) {
 		e.fault = pluginFault(plugin)
 		return false
 	}
 	isX509 := info.SignedAttributes.SigningScheme == signature.SigningSchemeX509
-	stampEnforced := s.enforces(trustpolicy.TypeAuthenticTimestamp)
+	stampEnforced := s.Enforces(trustpolicy.TypeAuthenticTimestamp)
 	byDates := isX509 && stampEnforced && tsa == nil
 	if stampEnforced && !byDates && (run.failed(trustpolicy.TypeAuthenticTimestamp) || run.stamp.revoked || run.stamp.unknown) {
 		e.recheck(run.stamp)
@@ -382,7 +383,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 		return false
 	}
 	var b bounds
-	if s.enforces(trustpolicy.TypeExpiry) {
+	if s.Enforces(trustpolicy.TypeExpiry) {
 		b.end(info.SignedAttributes.Expiry, trust.SignatureExpired)
 	}
 	if byDates {
@@ -391,13 +392,13 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 			b.end(c.NotAfter, trust.CertificateExpired)
 		}
 	}
-	if tsa != nil && !s.stampRequired() {
+	if tsa != nil && !s.StampRequired() {
 		// Only then does afterCertExpiry look at the countersignature; until
 		// then a chain that is not yet valid is not saved by one.
 		b.from = firstExpiry(info.CertificateChain)
 	}
 	// What revocation services said has an end as well.
-	if s.enforces(trustpolicy.TypeRevocation) {
+	if s.Enforces(trustpolicy.TypeRevocation) {
 		b.end(run.code.until, trust.RevocationUnknown)
 	}
 	if tsa != nil {
@@ -406,7 +407,7 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	// notation-go has judged the same dates by the clock. Where ours allow, its
 	// results must not object: a disagreement is a mistake in one of them.
 	if b.contain(run.began) && b.contain(now) {
-		if s.enforces(trustpolicy.TypeExpiry) && run.failed(trustpolicy.TypeExpiry) ||
+		if s.Enforces(trustpolicy.TypeExpiry) && run.failed(trustpolicy.TypeExpiry) ||
 			stampEnforced && run.failed(trustpolicy.TypeAuthenticTimestamp) {
 			e.fault = fault{reason: trust.TimestampInvalid}
 			return false
@@ -415,10 +416,10 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	if run.code.notChecked || run.stamp.notChecked || run.code.unknown {
 		e.notChecked = true
 	}
-	if !s.enforces(trustpolicy.TypeRevocation) { // logged: what is not enforced is noted
+	if !s.Enforces(trustpolicy.TypeRevocation) { // logged: what is not enforced is noted
 		e.recheck(run.code)
 		e.revoked = e.revoked || run.code.revoked
-		if run.code.unknown && e.v.store.revocation == RevocationOnline {
+		if run.code.unknown && e.v.store.Revocation() == truststore.RevocationOnline {
 			e.problem = trust.RevocationUnknown // looked at again; this ground stands
 		}
 	}
@@ -426,11 +427,11 @@ func (e *examination) accept(run *run, a, tsa *anchor) bool {
 	stamps := [][]trust.SignerID{nil}
 	if tsa != nil {
 		stamps = nil
-		for _, t := range tsa.signers() {
+		for _, t := range tsa.Signers() {
 			stamps = append(stamps, []trust.SignerID{t.ID()})
 		}
 	}
-	for _, signer := range a.signers() {
+	for _, signer := range a.Signers() {
 		for _, stamp := range stamps {
 			e.lo.Verdict.Grounds = append(e.lo.Verdict.Grounds, trust.Ground{
 				Signers: append([]trust.SignerID{signer.ID()}, stamp...), From: b.from, Until: b.until, Limit: b.limit, Ends: b.ends})

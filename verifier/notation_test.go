@@ -14,13 +14,8 @@ import (
 
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
-
-// policy is a trust policy with one statement for everything.
-func policy(level, rest string, stores ...string) string {
-	return fmt.Sprintf(`{"version":"1.0","trustPolicies":[{"name":"all","registryScopes":["*"],
-		"signatureVerification":{"level":%q%s},"trustStores":%s,"trustedIdentities":["*"]}]}`, level, rest, must(json.Marshal(stores)))
-}
 
 // Both envelopes, every algorithm, both schemes.
 func TestNotationTrusted(t *testing.T) {
@@ -96,7 +91,7 @@ func TestAnchors(t *testing.T) {
 func TestNamingIsTheJoins(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
 	d := newDirs(t).cert("ca/other", "r.pem", root.Cert()).
-		cert("ca/acme", "r.pem", signtest.NewRoot(signtest.CertOptions{}).Cert()).policy(policy("strict", "", "ca:acme"))
+		cert("ca/acme", "r.pem", signtest.NewRoot(signtest.CertOptions{}).Cert()).policy(signtest.Policy("strict", "", "ca:acme"))
 	ts := d.load()
 	r := notated(image("A"), root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
 	lo := one(t, ts, r)
@@ -104,7 +99,7 @@ func TestNamingIsTheJoins(t *testing.T) {
 	if d := decide(ts, r, lo, time.Now()); d.Status != trust.Untrusted || d.Reason != trust.SignerRemoved || d.Author != "" {
 		t.Errorf("%+v", d)
 	}
-	named := d.policy(policy("strict", "", "ca:acme", "ca:other")).load()
+	named := d.policy(signtest.Policy("strict", "", "ca:acme", "ca:other")).load()
 	if d := decide(named, r, lo, time.Now()); d.Status != trust.Trusted {
 		t.Errorf("%+v", d)
 	}
@@ -281,7 +276,7 @@ func TestIdentities(t *testing.T) {
 	leaf := root.Leaf(signtest.CertOptions{CommonName: "build"})
 	hash := root.Leaf(signtest.CertOptions{CommonName: "=#00"})
 	doc := func(identities string) string {
-		return strings.Replace(policy("strict", "", "ca:acme"), `["*"]}]`, identities+"}]", 1)
+		return strings.Replace(signtest.Policy("strict", "", "ca:acme"), `["*"]}]`, identities+"}]", 1)
 	}
 	for identities, w := range map[string]string{
 		`["*"]`: "trusted",
@@ -327,18 +322,18 @@ func TestRevocation(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
 	plain, revocable := root.Leaf(signtest.CertOptions{}), root.Leaf(signtest.CertOptions{OCSP: url, CRL: url + "/crl"})
 	eLeaf := signtest.NewRoot(signtest.CertOptions{}).Leaf(signtest.CertOptions{CRL: url})
-	for _, mode := range []RevocationMode{RevocationOnline, RevocationOffline, RevocationIgnore} {
+	for _, mode := range []truststore.RevocationMode{truststore.RevocationOnline, truststore.RevocationOffline, truststore.RevocationIgnore} {
 		for policyText, w := range map[string]string{
-			policy("strict", "", "ca:acme"):                                         "problem revocation-unknown",
-			policy("strict", `,"override":{"revocation":"log"}`, "ca:acme"):         "trusted",
-			policy("strict", `,"override":{"revocation":"skip"}`, "ca:acme"):        "trusted",
-			policy("permissive", "", "ca:acme"):                                     "trusted",
-			policy("permissive", `,"override":{"revocation":"enforce"}`, "ca:acme"): "problem revocation-unknown",
+			signtest.Policy("strict", "", "ca:acme"):                                         "problem revocation-unknown",
+			signtest.Policy("strict", `,"override":{"revocation":"log"}`, "ca:acme"):         "trusted",
+			signtest.Policy("strict", `,"override":{"revocation":"skip"}`, "ca:acme"):        "trusted",
+			signtest.Policy("permissive", "", "ca:acme"):                                     "trusted",
+			signtest.Policy("permissive", `,"override":{"revocation":"enforce"}`, "ca:acme"): "problem revocation-unknown",
 		} {
 			d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policyText)
 			d.cfg.Revocation = mode
 			ts := d.load()
-			if mode == RevocationIgnore {
+			if mode == truststore.RevocationIgnore {
 				w = "trusted"
 			}
 			want(t, one(t, ts, notated(img, plain, signtest.NotationOptions{})), "trusted")
@@ -374,8 +369,8 @@ func TestSkipped(t *testing.T) {
 		policy string
 		want   trust.Reason
 	}{
-		{policy("audit", "", "ca:acme"), trust.PolicyDoesNotVerify},
-		{policy("audit", `,"override":{"authenticity":"enforce","authenticTimestamp":"enforce","expiry":"enforce","revocation":"enforce"}`, "ca:acme"), trust.PolicyDoesNotVerify},
+		{signtest.Policy("audit", "", "ca:acme"), trust.PolicyDoesNotVerify},
+		{signtest.Policy("audit", `,"override":{"authenticity":"enforce","authenticTimestamp":"enforce","expiry":"enforce","revocation":"enforce"}`, "ca:acme"), trust.PolicyDoesNotVerify},
 		{`{"version":"1.0","trustPolicies":[{"name":"a","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`, trust.PolicyDoesNotVerify},
 		{scoped("host/other"), trust.NoPolicy},
 		{scoped("one.example/" + repo), ""},
@@ -399,8 +394,8 @@ func TestSkipped(t *testing.T) {
 // authenticity may be overridden to "log"; that makes no stranger trusted.
 func TestAuthenticityLogged(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
-	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", `,"override":{"authenticity":"log"}`, "ca:acme")).load()
-	if ts.Policy().Source != PolicyOperator {
+	ts := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(signtest.Policy("strict", `,"override":{"authenticity":"log"}`, "ca:acme")).load()
+	if ts.Policy().Source != truststore.PolicyOperator {
 		t.Fatal(ts.Policy())
 	}
 	e := signtest.NewRoot(signtest.CertOptions{}).Leaf(signtest.CertOptions{})

@@ -10,6 +10,7 @@ import (
 	"github.com/notaryproject/notation-core-go/revocation/result"
 
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // revocationCheck is the revocation validator of one notation-go run. It is always
@@ -18,7 +19,7 @@ import (
 // a trusted certificate and the identity to be trusted; this one never waits for
 // the network, and keeps what it said, since notation-go reports it as text alone.
 type revocationCheck struct {
-	mode    RevocationMode
+	mode    truststore.RevocationMode
 	checker *revocation.Checker // nil: nobody to ask
 	purpose purpose.Purpose
 
@@ -42,10 +43,10 @@ func (c *revocationCheck) ValidateContext(_ context.Context, o nrevocation.Valid
 		return uniform(len(o.CertChain), result.ResultNonRevokable), nil
 	}
 	switch {
-	case c.mode == RevocationIgnore:
+	case c.mode == truststore.RevocationIgnore:
 		c.notChecked = true
 		return uniform(len(o.CertChain), result.ResultOK), nil
-	case c.mode != RevocationOnline || c.checker == nil:
+	case c.mode != truststore.RevocationOnline || c.checker == nil:
 		c.unknown = true
 		return uniform(len(o.CertChain), result.ResultUnknown), nil
 	}

@@ -16,6 +16,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/trust"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // online verifies under a checker whose requests a responder answers: once to ask,
@@ -28,7 +29,7 @@ func online(t *testing.T, d *trustDirs, r *signtest.Responder, q *request) Layer
 // onlineAll is online for several signatures, one after the other.
 func onlineAll(t *testing.T, d *trustDirs, r *signtest.Responder, qs ...*request) (found []LayerOutcome) {
 	t.Helper()
-	d.cfg.Revocation = RevocationOnline
+	d.cfg.Revocation = truststore.RevocationOnline
 	c := revocation.New(revocation.Options{Transport: r})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -70,14 +71,14 @@ func TestRevocationOnline(t *testing.T) {
 		later        trust.Reason // at the next update
 		again        bool         // has to be looked at by the next update
 	}{
-		{"enforced, good", policy("strict", "", "ca:acme"), good, "trusted", nil, trust.RevocationUnknown, true},
-		{"enforced, revoked", policy("strict", "", "ca:acme"), revoked, "revoked", nil, trust.Revoked, true},
-		{"enforced, unknown", policy("strict", "", "ca:acme"), signtest.OCSPOptions{Status: silent}, "problem revocation-unknown", nil, "", false},
-		{"enforced by override", policy("permissive", `,"override":{"revocation":"enforce"}`, "ca:acme"), revoked, "revoked", nil, trust.Revoked, true},
-		{"logged, good", policy("permissive", "", "ca:acme"), good, "trusted", nil, "", true},
-		{"logged, revoked", policy("permissive", "", "ca:acme"), revoked, "trusted", []trust.Note{trust.RevocationLogged}, "", true},
-		{"logged, unknown", policy("permissive", "", "ca:acme"), signtest.OCSPOptions{Status: silent}, "trusted", []trust.Note{trust.RevocationNotChecked}, "", false},
-		{"skipped", policy("strict", `,"override":{"revocation":"skip"}`, "ca:acme"), revoked, "trusted", nil, "", false},
+		{"enforced, good", signtest.Policy("strict", "", "ca:acme"), good, "trusted", nil, trust.RevocationUnknown, true},
+		{"enforced, revoked", signtest.Policy("strict", "", "ca:acme"), revoked, "revoked", nil, trust.Revoked, true},
+		{"enforced, unknown", signtest.Policy("strict", "", "ca:acme"), signtest.OCSPOptions{Status: silent}, "problem revocation-unknown", nil, "", false},
+		{"enforced by override", signtest.Policy("permissive", `,"override":{"revocation":"enforce"}`, "ca:acme"), revoked, "revoked", nil, trust.Revoked, true},
+		{"logged, good", signtest.Policy("permissive", "", "ca:acme"), good, "trusted", nil, "", true},
+		{"logged, revoked", signtest.Policy("permissive", "", "ca:acme"), revoked, "trusted", []trust.Note{trust.RevocationLogged}, "", true},
+		{"logged, unknown", signtest.Policy("permissive", "", "ca:acme"), signtest.OCSPOptions{Status: silent}, "trusted", []trust.Note{trust.RevocationNotChecked}, "", false},
+		{"skipped", signtest.Policy("strict", `,"override":{"revocation":"skip"}`, "ca:acme"), revoked, "trusted", nil, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := signtest.NewResponder(root)
@@ -120,30 +121,30 @@ func TestNobodyIsAskedBeforeAuthenticity(t *testing.T) {
 	// that is not by it.
 	grafted := &signtest.Chain{Certs: []*x509.Certificate{strangers.Cert(), root.Cert()}, Key: strangers.Key}
 	forged := &signtest.Chain{Certs: leaf.Certs, Key: strangers.Key}
-	strict := policy("strict", "", "ca:acme")
+	strict := signtest.Policy("strict", "", "ca:acme")
 	header := must(json.Marshal(signtest.Protected("ES256", time.Now())))
 	for name, c := range map[string]struct {
 		policy string
-		mode   RevocationMode
+		mode   truststore.RevocationMode
 		q      *request
 	}{
-		"stranger":          {strict, RevocationOnline, notated(img, strangers, signtest.NotationOptions{})},
-		"grafted":           {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), grafted))},
-		"forged":            {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), forged))},
-		"another subject":   {strict, RevocationOnline, notated(image("B"), leaf, signtest.NotationOptions{}).about(img)},
-		"another identity":  {identities(strict, "x509.subject: C=US, ST=WA, O=Somebody else"), RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
-		"audit":             {policy("audit", "", "ca:acme"), RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
-		"skip":              {`{"version":"1.0","trustPolicies":[{"name":"s","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`, RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
-		"offline":           {strict, RevocationOffline, notated(img, leaf, signtest.NotationOptions{})},
-		"ignore":            {strict, RevocationIgnore, notated(img, leaf, signtest.NotationOptions{})},
-		"broken manifest":   {strict, RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, []byte("{}"))},
-		"genuine (control)": {strict, RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
+		"stranger":          {strict, truststore.RevocationOnline, notated(img, strangers, signtest.NotationOptions{})},
+		"grafted":           {strict, truststore.RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), grafted))},
+		"forged":            {strict, truststore.RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(header, signtest.Target(img.descriptor()), forged))},
+		"another subject":   {strict, truststore.RevocationOnline, notated(image("B"), leaf, signtest.NotationOptions{}).about(img)},
+		"another identity":  {identities(strict, "x509.subject: C=US, ST=WA, O=Somebody else"), truststore.RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
+		"audit":             {signtest.Policy("audit", "", "ca:acme"), truststore.RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
+		"skip":              {`{"version":"1.0","trustPolicies":[{"name":"s","registryScopes":["*"],"signatureVerification":{"level":"skip"}}]}`, truststore.RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
+		"offline":           {strict, truststore.RevocationOffline, notated(img, leaf, signtest.NotationOptions{})},
+		"ignore":            {strict, truststore.RevocationIgnore, notated(img, leaf, signtest.NotationOptions{})},
+		"broken manifest":   {strict, truststore.RevocationOnline, newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, []byte("{}"))},
+		"genuine (control)": {strict, truststore.RevocationOnline, notated(img, leaf, signtest.NotationOptions{})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := signtest.NewResponder(root)
 			d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(c.policy)
 			lo := LayerOutcome{}
-			if c.mode == RevocationOnline {
+			if c.mode == truststore.RevocationOnline {
 				lo = online(t, d, r, c.q)
 			} else {
 				d.cfg.Revocation = c.mode
@@ -179,7 +180,7 @@ func TestRevokedWhateverTimeIsClaimed(t *testing.T) {
 			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: since}}}} // invalidityDate
 	}})
 	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).cert("signingAuthority/acme", "r.pem", root.Cert()).
-		policy(policy("strict", "", "ca:acme", "signingAuthority:acme"))
+		policy(signtest.Policy("strict", "", "ca:acme", "signingAuthority:acme"))
 	h := signtest.Protected("ES256", time.Unix(0, 0))
 	h["io.cncf.notary.signingScheme"] = "notary.x509.signingAuthority"
 	h["io.cncf.notary.authenticSigningTime"] = h["io.cncf.notary.signingTime"]
@@ -199,8 +200,8 @@ func TestRevocationOfTSA(t *testing.T) {
 	valid := root.Leaf(signtest.CertOptions{})
 	stamp := signtest.NotationOptions{Time: date(2005), TSA: signtest.NewTSA(tsaRoot, signtest.CertOptions{OCSP: responder})}
 	next := time.Now().Add(30 * time.Minute).Truncate(time.Second)
-	always := policy("strict", "", "ca:acme", "tsa:stamps")
-	after := policy("strict", `,"verifyTimestamp":"afterCertExpiry"`, "ca:acme", "tsa:stamps")
+	always := signtest.Policy("strict", "", "ca:acme", "tsa:stamps")
+	after := signtest.Policy("strict", `,"verifyTimestamp":"afterCertExpiry"`, "ca:acme", "tsa:stamps")
 	for _, c := range []struct {
 		name, policy string
 		chain        *signtest.Chain

@@ -11,10 +11,11 @@ import (
 	"github.com/notaryproject/notation-go"
 	nverifier "github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
-	"github.com/notaryproject/notation-go/verifier/truststore"
+	notationstore "github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/opencontainers/go-digest"
 
 	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // run is one call of notation-go's verifier with exactly one anchor, and at most
@@ -36,25 +37,25 @@ const anchorStore, tsaStore = "anchor", "stamp"
 // to the others, to be read against the operator's statement. Authenticity, the
 // identity included, is enforced: it ends the run before revocation is asked
 // about.
-func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identities []string, mode RevocationMode) *run {
+func (e *examination) run(ctx context.Context, a *truststore.Anchor, tsa []*truststore.Anchor, identities []string, mode truststore.RevocationMode) *run {
 	out := &run{began: time.Now(),
 		code:  &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.CodeSigning},
 		stamp: &revocationCheck{mode: mode, checker: e.v.revocation, purpose: purpose.Timestamping}}
 	e.lo.Calls++
 	revocation := trustpolicy.ActionLog
-	if e.statement.level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
+	if e.statement.Level.Enforcement[trustpolicy.TypeRevocation] == trustpolicy.ActionSkip {
 		revocation = trustpolicy.ActionSkip
 	}
-	stores := memoryStore{a.storeType: {a.cert}}
-	names := []string{string(a.storeType) + ":" + anchorStore}
+	stores := memoryStore{a.StoreType: {a.Cert}}
+	names := []string{string(a.StoreType) + ":" + anchorStore}
 	if len(tsa) > 0 {
-		names = append(names, string(truststore.TypeTSA)+":"+tsaStore)
+		names = append(names, string(notationstore.TypeTSA)+":"+tsaStore)
 		for _, t := range tsa {
-			stores[truststore.TypeTSA] = append(stores[truststore.TypeTSA], t.cert)
+			stores[notationstore.TypeTSA] = append(stores[notationstore.TypeTSA], t.Cert)
 		}
 	}
 	doc := &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
-		Name:           e.statement.name,
+		Name:           e.statement.Name,
 		RegistryScopes: []string{"*"},
 		SignatureVerification: trustpolicy.SignatureVerification{
 			VerificationLevel: trustpolicy.LevelStrict.Name,
@@ -91,11 +92,11 @@ func (e *examination) run(ctx context.Context, a *anchor, tsa []*anchor, identit
 
 // memoryStore serves exactly the certificates of one run: notation-go's own store
 // reads the directory each time, and fails whole on one bad file.
-type memoryStore map[truststore.Type][]*x509.Certificate
+type memoryStore map[notationstore.Type][]*x509.Certificate
 
 // GetCertificates implements truststore.X509TrustStore.
-func (s memoryStore) GetCertificates(_ context.Context, t truststore.Type, name string) ([]*x509.Certificate, error) {
-	if certs := s[t]; len(certs) > 0 && (name == anchorStore) == (t != truststore.TypeTSA) {
+func (s memoryStore) GetCertificates(_ context.Context, t notationstore.Type, name string) ([]*x509.Certificate, error) {
+	if certs := s[t]; len(certs) > 0 && (name == anchorStore) == (t != notationstore.TypeTSA) {
 		return certs, nil
 	}
 	return nil, fmt.Errorf("no certificates in %s:%s", t, name)

@@ -18,8 +18,8 @@ func date(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UT
 // Dates become bounds and are judged when read: C4, N3, S3.
 func TestDates(t *testing.T) {
 	img := image("A")
-	strict := policy("strict", "", "ca:acme", "signingAuthority:sa")
-	permissive := policy("permissive", "", "ca:acme", "signingAuthority:sa")
+	strict := signtest.Policy("strict", "", "ca:acme", "signingAuthority:sa")
+	permissive := signtest.Policy("permissive", "", "ca:acme", "signingAuthority:sa")
 	root := signtest.NewRoot(signtest.CertOptions{})
 	valid := root.Leaf(signtest.CertOptions{})
 	past := root.Leaf(signtest.CertOptions{NotBefore: date(2000), NotAfter: date(2010)})
@@ -94,7 +94,7 @@ func TestSigningAuthorityOutsideValidity(t *testing.T) {
 	h["crit"] = append(h["crit"].([]string), "io.cncf.notary.expiry")
 	expired := newRequest(img, trust.NotationReferrer).blob(signtest.JWSMediaType, signtest.RawJWS(must(json.Marshal(h)), signtest.Target(img.descriptor()), past))
 	want(t, one(t, d.load(), expired), "timestamp-invalid")
-	want(t, one(t, d.policy(policy("permissive", "", "signingAuthority:sa")).load(), r), "trusted")
+	want(t, one(t, d.policy(signtest.Policy("permissive", "", "signingAuthority:sa")).load(), r), "trusted")
 }
 
 func TestTimestamps(t *testing.T) {
@@ -106,7 +106,7 @@ func TestTimestamps(t *testing.T) {
 	stamped := signtest.NotationOptions{Time: date(2005), TSA: tsa}
 	late := signtest.NotationOptions{Time: date(2005), TSA: tsa, Stamped: date(2015)}
 	stores := []string{"ca:acme", "tsa:stamps"}
-	always, after := policy("strict", "", stores...), policy("strict", `,"verifyTimestamp":"afterCertExpiry"`, stores...)
+	always, after := signtest.Policy("strict", "", stores...), signtest.Policy("strict", `,"verifyTimestamp":"afterCertExpiry"`, stores...)
 	for _, c := range []struct {
 		name, policy string
 		tsas         []*signtest.Chain
@@ -124,8 +124,8 @@ func TestTimestamps(t *testing.T) {
 		{"after, stamped", after, []*signtest.Chain{tsaRoot}, stamped, "trusted", trust.Trusted, trust.Trusted},
 		{"after, not stamped", after, []*signtest.Chain{tsaRoot}, signtest.NotationOptions{Time: date(2005)}, "trusted", trust.Expired, trust.Trusted},
 		{"after, stamped too late", after, []*signtest.Chain{tsaRoot}, late, "trusted", trust.Expired, trust.Trusted},
-		{"stamp not looked at", policy("strict", "", "ca:acme"), []*signtest.Chain{tsaRoot}, stamped, "trusted", trust.Expired, trust.Trusted},
-		{"timestamps only logged", policy("permissive", "", stores...), []*signtest.Chain{tsaRoot}, late, "trusted", trust.Trusted, trust.Trusted},
+		{"stamp not looked at", signtest.Policy("strict", "", "ca:acme"), []*signtest.Chain{tsaRoot}, stamped, "trusted", trust.Expired, trust.Trusted},
+		{"timestamps only logged", signtest.Policy("permissive", "", stores...), []*signtest.Chain{tsaRoot}, late, "trusted", trust.Trusted, trust.Trusted},
 		{"stamped, signature expired", always, []*signtest.Chain{tsaRoot}, signtest.NotationOptions{Time: date(2005), Expiry: date(2006), TSA: tsa}, "trusted", trust.Expired, trust.Trusted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -177,7 +177,7 @@ func TestManyTSAs(t *testing.T) {
 	img := image("A")
 	root := signtest.NewRoot(signtest.CertOptions{})
 	past := root.Leaf(signtest.CertOptions{NotBefore: date(2000), NotAfter: date(2010)})
-	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("strict", "", "ca:acme", "tsa:stamps"))
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(signtest.Policy("strict", "", "ca:acme", "tsa:stamps"))
 	var roots []*signtest.Chain
 	for i := range maxTSARuns + 4 {
 		roots = append(roots, signtest.NewRoot(signtest.CertOptions{CommonName: fmt.Sprint("TSA ", i)}))

@@ -11,6 +11,7 @@ import (
 	"trust-worker/trust"
 	"trust-worker/verifier/recovery"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // Epoch is written into every verdict. It stands for the versions of the
@@ -172,16 +173,16 @@ type Options struct {
 // Verifier verifies signatures under one trust store. It is safe for concurrent
 // use and keeps no state between calls.
 type Verifier struct {
-	store      *TrustStore
+	store      *truststore.TrustStore
 	now        func() time.Time
 	logger     *slog.Logger
 	revocation *revocation.Checker
 }
 
 // New returns a verifier for t. A nil t trusts nothing.
-func New(t *TrustStore, o Options) *Verifier {
+func New(t *truststore.TrustStore, o Options) *Verifier {
 	if t == nil {
-		t = emptyStore()
+		t = truststore.Empty()
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -202,8 +203,8 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 	if o.Tool == trust.Notation {
 		o.MediaType = r.Subject.MediaType
 	}
-	policy, reason := v.store.inForce.Policy(r.Subject.Repository, o.Tool)
-	if !v.store.inForce.Enabled(o.Tool) {
+	policy, reason := v.store.InForce().Policy(r.Subject.Repository, o.Tool)
+	if !v.store.InForce().Enabled(o.Tool) {
 		reason = trust.NoPolicy
 	}
 	if reason != "" {

@@ -23,8 +23,8 @@ import (
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
-	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
+	"trust-worker/verifier/truststore"
 )
 
 // settings are what every command may be told. A value comes from the flag,
@@ -52,8 +52,8 @@ type settings struct {
 	http                   httpSettings
 	webhooks               []webhook.Config
 
-	memory *verifier.Memory // this process's, once it owns a state directory
-	anew   bool             // the next opening of the cache sets aside what is there
+	memory *truststore.Memory // this process's, once it owns a state directory
+	anew   bool               // the next opening of the cache sets aside what is there
 }
 
 // register declares the flags that commands share.
@@ -269,10 +269,10 @@ func (s *settings) logger() (*slog.Logger, error) {
 // loader reads the trust directories, by what the trust memory says: the one that
 // store has opened, or else the one in the state directory, which another process
 // may own.
-func (s *settings) loader(log *slog.Logger) (*verifier.Loader, error) {
+func (s *settings) loader(log *slog.Logger) (*truststore.Loader, error) {
 	memory := s.memory
 	if memory == nil {
-		memory = verifier.ReadMemory(s.state, store.Exists(s.state))
+		memory = truststore.ReadMemory(s.state, store.Exists(s.state))
 	}
 	if note := memory.Note(); note != "" && s.enable && s.notation {
 		level := slog.LevelWarn
@@ -281,18 +281,18 @@ func (s *settings) loader(log *slog.Logger) (*verifier.Loader, error) {
 		}
 		log.Log(context.Background(), level, note)
 	}
-	return verifier.NewLoader(verifier.Config{
+	return truststore.NewLoader(truststore.Config{
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
 		CosignExpected: s.sources["cosign-dir"] != "", NotationExpected: s.sources["notation-dir"] != "",
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
-		Revocation: verifier.RevocationMode(s.revocation),
+		Revocation: truststore.RevocationMode(s.revocation),
 		ZotPolicy:  s.zotPolicy || s.zotConfig != "", Memory: memory,
 	})
 }
 
 // revocationChecker is who asks about revoked certificates, nil if nobody is to.
 func (s *settings) revocationChecker(log *slog.Logger) *revocation.Checker {
-	if verifier.RevocationMode(s.revocation) != verifier.RevocationOnline {
+	if truststore.RevocationMode(s.revocation) != truststore.RevocationOnline {
 		return nil
 	}
 	return revocation.New(revocation.Options{Log: log})
@@ -333,7 +333,7 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 // store opens the cache for writing, and the trust memory beside it.
 func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, error) {
 	store, err := store.Open(s.state, store.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() error {
-		memory, err := verifier.OpenMemory(s.state, store.Exists(s.state), s.memory)
+		memory, err := truststore.OpenMemory(s.state, store.Exists(s.state), s.memory)
 		if err == nil {
 			s.memory = memory
 		}
@@ -363,7 +363,7 @@ func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*store.
 }
 
 // scheduler builds a scheduler on an open store.
-func (s *settings) scheduler(store *store.Store, roots []scheduler.Storage, loader *verifier.Loader, log *slog.Logger) scheduler.Config {
+func (s *settings) scheduler(store *store.Store, roots []scheduler.Storage, loader *truststore.Loader, log *slog.Logger) scheduler.Config {
 	return scheduler.Config{Storage: roots, Loader: loader, Store: store, Workers: s.workers,
 		ScanInterval: s.scanInterval, SlowInterval: s.slowInterval, Log: log, Revocation: s.revocationChecker(log),
 		ConfirmInterval: min(10*time.Second, max(s.lease/3, 100*time.Millisecond))}

@@ -7,13 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/server"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // keysAnswer is what `keys -o json` prints.
 type keysAnswer struct {
 	Loaded  []server.LoadedFile
-	Refused []verifier.Refusal
+	Refused []truststore.Refusal
 	Missing []string // trust directories that are not there, and need not be
 	Ignored int      // names that are never loaded: hidden files, backups
 	Policy  string
@@ -50,8 +50,8 @@ func newKeysCommand(s *settings) *cobra.Command {
 	return c
 }
 
-func keysOf(store *verifier.TrustStore) *keysAnswer {
-	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []verifier.Refusal{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
+func keysOf(store *truststore.TrustStore) *keysAnswer {
+	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []truststore.Refusal{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
 	for _, f := range store.Loaded() {
 		a.Loaded = append(a.Loaded, server.Loaded(f))
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"trust-worker/scheduler"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // notified FILE: listens as the service manager does, and appends what it is
@@ -42,7 +42,7 @@ func cmdNotified(ts *testscript.TestScript, neg bool, args []string) {
 // Each step is a condition, and what the service manager is to be told of it.
 func TestWhatTheServiceManagerIsTold(t *testing.T) {
 	at := func(s int64) time.Time { return time.Unix(s, 0) }
-	loaded := []verifier.File{{}, {}}
+	loaded := []truststore.File{{}, {}}
 	var n notifier
 	for i, step := range []struct {
 		status   scheduler.Status
@@ -58,7 +58,7 @@ func TestWhatTheServiceManagerIsTold(t *testing.T) {
 		{scheduler.Status{Confirmed: at(2), Looked: at(2), Queue: 7}, true, nil}, // a loop that stands still is not alive
 		{scheduler.Status{Confirmed: at(3), Looked: at(3), FirstPass: true, Repositories: 4, Loaded: loaded}, true,
 			[]string{"WATCHDOG=1", "STATUS=4 repositories, 2 trust files"}},
-		{scheduler.Status{Confirmed: at(3), Looked: at(4), FirstPass: true, Repositories: 4, Loaded: loaded, Queue: 1, Refused: make([]verifier.Refusal, 1)}, true,
+		{scheduler.Status{Confirmed: at(3), Looked: at(4), FirstPass: true, Repositories: 4, Loaded: loaded, Queue: 1, Refused: make([]truststore.Refusal, 1)}, true,
 			[]string{"WATCHDOG=1", "STATUS=4 repositories, 2 trust files, 1 refused; verifying"}},
 		{scheduler.Status{Confirmed: at(3), Looked: at(1), FirstPass: true, Repositories: 4, Loaded: loaded}, true, // the clock was set back
 			[]string{"WATCHDOG=1", "STATUS=4 repositories, 2 trust files"}},

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 func newPolicyCommand(s *settings) *cobra.Command {
@@ -37,7 +37,7 @@ again, or say that the default is what you want:
 				return err
 			}
 			s.notation, s.enable = true, true // asked for by name
-			s.memory = verifier.NewMemory()   // what was in force before does not change the default
+			s.memory = truststore.NewMemory() // what was in force before does not change the default
 			loader, err := s.loader(log)
 			if err != nil {
 				return err

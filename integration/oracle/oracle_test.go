@@ -24,7 +24,7 @@ import (
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 const fixtures = "../testdata/storage"
@@ -117,7 +117,7 @@ type bench struct {
 	t      *testing.T
 	root   string
 	oracle *oracle.Oracle
-	store  *verifier.TrustStore
+	store  *truststore.TrustStore
 	dir    string
 
 	bothWays          bool // ask the oracle also about what is not trusted
@@ -132,8 +132,8 @@ func newBench(t *testing.T, root string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"),
-		Cosign: true, Notation: true, Revocation: verifier.RevocationOffline})
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"),
+		Cosign: true, Notation: true, Revocation: truststore.RevocationOffline})
 	if err != nil {
 		t.Fatal(err)
 	}

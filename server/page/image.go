@@ -8,7 +8,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Image is the page that explains one image.
@@ -16,7 +16,7 @@ type Image struct {
 	Now     time.Time
 	Answers Answers
 	Daemon  scheduler.Status
-	Store   *verifier.TrustStore // nil: not loaded yet
+	Store   *truststore.TrustStore // nil: not loaded yet
 	Image   cache.Image
 	// StateDir is the state directory as a shell takes it.
 	StateDir string

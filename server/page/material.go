@@ -6,13 +6,13 @@ import (
 
 	"trust-worker/internal/phrase"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Trust is the page of the trust material.
 type Trust struct {
 	Now   time.Time
-	Store *verifier.TrustStore // nil: not loaded yet
+	Store *truststore.TrustStore // nil: not loaded yet
 	// After is how many files are on the pages before this one.
 	After int
 }
@@ -54,7 +54,7 @@ type file struct {
 // soon is when an expiry is worth a colour.
 const soon = 30 * 24 * time.Hour
 
-func fileOf(f verifier.File, now time.Time) file {
+func fileOf(f truststore.File, now time.Time) file {
 	v := file{Path: Text(f.Path), Store: Text(f.Signer.Store()), Kind: Text(f.Kind), Algorithm: Text(f.Algorithm), Subject: Text(f.Subject),
 		Tool: Text(f.Signer.Tool), Fingerprint: f.Signer.Fingerprint.String(), Short: short(f.Signer.Fingerprint), notAfter: f.NotAfter, Expiry: "no end"}
 	switch left := f.NotAfter.Sub(now); {
@@ -71,7 +71,7 @@ func fileOf(f verifier.File, now time.Time) file {
 	return v
 }
 
-func newMaterial(now time.Time, store *verifier.TrustStore) material {
+func newMaterial(now time.Time, store *truststore.TrustStore) material {
 	if store == nil {
 		return material{}
 	}

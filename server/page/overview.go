@@ -9,7 +9,7 @@ import (
 	"trust-worker/internal/phrase"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 )
 
 // Overview is the first page: the daemon's condition, what is trusted, and the
@@ -18,7 +18,7 @@ type Overview struct {
 	Now     time.Time
 	Answers Answers
 	Daemon  scheduler.Status
-	Store   *verifier.TrustStore // nil: not loaded yet
+	Store   *truststore.TrustStore // nil: not loaded yet
 	// Counts are the images of the whole registry by state; nil: not counted.
 	Counts map[string]int64
 	// Expiring is how many trusted signatures dates will end within ExpiringWithin.
@@ -224,7 +224,7 @@ func commonName(subject string) string {
 }
 
 // filesOf are the files of each key.
-func filesOf(store *verifier.TrustStore) map[trust.Signer][]string {
+func filesOf(store *truststore.TrustStore) map[trust.Signer][]string {
 	out := map[trust.Signer][]string{}
 	if store == nil {
 		return out

@@ -17,7 +17,7 @@ import (
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
-	"trust-worker/verifier"
+	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
 )
 
@@ -47,7 +47,7 @@ func fill(v reflect.Value, depth int) {
 			}
 		}
 	case reflect.Pointer:
-		if v.Type() == reflect.TypeFor[*verifier.TrustStore]() {
+		if v.Type() == reflect.TypeFor[*truststore.TrustStore]() {
 			return
 		}
 		v.Set(reflect.New(v.Type().Elem()))
@@ -144,7 +144,7 @@ func TestExpiryInWords(t *testing.T) {
 		{time.Time{}, "", "no end"}, {now.Add(-time.Hour), "unsigned", "expired 1 hour ago"}, {now.Add(50 * time.Hour), "untrusted", "expires in 2 days"},
 		{now.AddDate(3, 0, 1), "", "expires in 3 years"}, {now, "unsigned", "expired just now"},
 	} {
-		if f := fileOf(verifier.File{NotAfter: c.end}, now); f.Class != c.class || f.Expiry != c.expiry {
+		if f := fileOf(truststore.File{NotAfter: c.end}, now); f.Class != c.class || f.Expiry != c.expiry {
 			t.Errorf("%s: %q %q, want %q %q", c.end, f.Class, f.Expiry, c.class, c.expiry)
 		}
 	}
@@ -200,8 +200,8 @@ func TestTrustMaterialInPages(t *testing.T) {
 		write(fmt.Sprintf("_cosign/key-%04d.pub", i), key)
 	}
 	write("_cosign/bad.pub", []byte("not a key"))
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"), Cosign: true, Notation: true,
-		Revocation: verifier.RevocationOffline})
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(dir, "_cosign"), NotationDir: filepath.Join(dir, "_notation"), Cosign: true, Notation: true,
+		Revocation: truststore.RevocationOffline})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,8 +237,8 @@ func TestMaterialInBrief(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	loader, err := verifier.NewLoader(verifier.Config{CosignDir: dir, NotationDir: filepath.Join(dir, "none"), Cosign: true, Notation: true,
-		Revocation: verifier.RevocationOffline})
+	loader, err := truststore.NewLoader(truststore.Config{CosignDir: dir, NotationDir: filepath.Join(dir, "none"), Cosign: true, Notation: true,
+		Revocation: truststore.RevocationOffline})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ const defaultShape = `{"version":"1.0","trustPolicies":[{"name":"default-config"
 func TestPolicies(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
 	def := func(a, b string) string { return fmt.Sprintf(defaultShape, a, b) }
-	operator := policy("strict", "", "ca:acme")
+	operator := signtest.Policy("strict", "", "ca:acme")
 	replaced := func(old, new string) string {
 		if !strings.Contains(operator, old) {
 			t.Fatal(old)
@@ -38,7 +38,7 @@ func TestPolicies(t *testing.T) {
 		{"default shape, override", def(`,"override":{"expiry":"log"}`, `"ca:acme"`), PolicyOperator},
 		{"default shape, bad timestamp", def(`,"verifyTimestamp":"never"`, `"ca:acme"`), PolicyInvalid},
 		{"operator", operator, PolicyOperator},
-		{"operator without stores", policy("strict", ""), PolicyInvalid},
+		{"operator without stores", signtest.Policy("strict", ""), PolicyInvalid},
 		{"unknown member", replaced(`"name"`, `"x":1,"name"`), PolicyInvalid},
 		{"Z12 unknown member below", replaced(`"level"`, `"revocationCheck":true,"level"`), PolicyInvalid},
 		{"duplicate", replaced(`"level":"strict"`, `"level":"audit","level":"strict"`), PolicyInvalid},
@@ -106,7 +106,7 @@ func TestComputedDefault(t *testing.T) {
 // W9: zot truncates the file when it starts.
 func TestPolicyGrace(t *testing.T) {
 	root := signtest.NewRoot(signtest.CertOptions{})
-	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(policy("permissive", "", "ca:acme"))
+	d := newDirs(t).cert("ca/acme", "r.pem", root.Cert()).policy(signtest.Policy("permissive", "", "ca:acme"))
 	l, t0 := d.loader(), time.Now()
 	load(t, l, t0)
 	expect := func(after time.Duration, want PolicySource, problem bool) {
@@ -127,7 +127,7 @@ func TestPolicyGrace(t *testing.T) {
 	if at, ok := l.RetryAt(t0.Add(time.Hour)); ok {
 		t.Errorf("waits until %s for a file that stays as it is", at)
 	}
-	d.policy(policy("strict", "", "ca:acme"))
+	d.policy(signtest.Policy("strict", "", "ca:acme"))
 	expect(time.Hour, PolicyOperator, false)
 	// Complete and wrong is not in the middle of a write.
 	d.policy("{}")

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"bytes"
@@ -22,28 +22,27 @@ import (
 )
 
 const (
-	minRSABits = 2048
+	MinRSABits = 2048
 	maxRSABits = 16384 // beyond, one verification would take tens of milliseconds
 )
 
-// key is a trusted public key with everything cosign needs to verify under it,
+// Key is a trusted public key with everything cosign needs to verify under it,
 // built once. It is immutable and shared between goroutines.
-type key struct {
-	fingerprint trust.Digest
+type Key struct {
+	Fingerprint trust.Digest
 	pem         string // the file's text, as it is
 	algorithm   string
-	public      crypto.PublicKey
-	class       recovery.Class // of its signatures
-	curves      []CurveHash    // one per element of ways; none for RSA and Ed25519
-	ways        []way
+	Public      crypto.PublicKey
+	Class       recovery.Class // of its signatures
+	Curves      []CurveHash    // one per element of ways; none for RSA and Ed25519
+	Ways        []Way
 }
 
-// way is one algorithm under which a key's signatures are accepted.
-type way struct{ simple, bundle *cosign.CheckOpts }
+// Way is one algorithm under which a key's signatures are accepted.
+type Way struct{ Simple, Bundle *cosign.CheckOpts }
 
-// hashes returns the two hashes accepted on a curve, the one that cosign sign
-// chooses first. Never SHA-1; nothing else either.
-func (c CurveHash) hash() crypto.Hash {
+// Hash is the hash of the pair. Never SHA-1; nothing else either.
+func (c CurveHash) Hash() crypto.Hash {
 	switch c {
 	case P384SHA384:
 		return crypto.SHA384
@@ -53,7 +52,8 @@ func (c CurveHash) hash() crypto.Hash {
 	return crypto.SHA256
 }
 
-func (c CurveHash) curve() elliptic.Curve {
+// Curve is the curve of the pair, nil for none.
+func (c CurveHash) Curve() elliptic.Curve {
 	switch c {
 	case P256SHA256:
 		return elliptic.P256()
@@ -67,15 +67,15 @@ func (c CurveHash) curve() elliptic.Curve {
 
 // String is for logs: "P-384/SHA-256".
 func (c CurveHash) String() string {
-	if c.curve() == nil {
+	if c.Curve() == nil {
 		return "none"
 	}
-	return c.curve().Params().Name + "/" + c.hash().String()
+	return c.Curve().Params().Name + "/" + c.Hash().String()
 }
 
 // parseKey reads a cosign key file: exactly one PEM public key. The error is a
 // *fileError and never quotes the content.
-func parseKey(b []byte) (*key, error) {
+func parseKey(b []byte) (*Key, error) {
 	if bytes.Contains(b, []byte("PRIVATE KEY-----")) {
 		return nil, refusef("holds a PRIVATE key; remove it at once and put its public key here: %s", publicKeyOf(b))
 	}
@@ -103,8 +103,8 @@ func parseKey(b []byte) (*key, error) {
 }
 
 // newKey prepares pub for verification, or refuses it.
-func newKey(pub crypto.PublicKey) (*key, error) {
-	k := &key{public: pub}
+func newKey(pub crypto.PublicKey) (*Key, error) {
+	k := &Key{Public: pub}
 	var verifiers []signature.Verifier
 	add := func(v signature.Verifier, err error) error {
 		verifiers = append(verifiers, v)
@@ -119,17 +119,17 @@ func newKey(pub crypto.PublicKey) (*key, error) {
 		k.algorithm = p.Params().Name
 		switch p.Curve {
 		case elliptic.P256():
-			k.curves = []CurveHash{P256SHA256}
+			k.Curves = []CurveHash{P256SHA256}
 		case elliptic.P384():
-			k.curves = []CurveHash{P384SHA384, P384SHA256}
+			k.Curves = []CurveHash{P384SHA384, P384SHA256}
 		case elliptic.P521():
-			k.curves = []CurveHash{P521SHA512, P521SHA256}
+			k.Curves = []CurveHash{P521SHA512, P521SHA256}
 		default:
 			return nil, refusef("is a key on curve %s; use P-256, P-384 or P-521", p.Params().Name)
 		}
-		for _, c := range k.curves {
+		for _, c := range k.Curves {
 			if err == nil {
-				err = add(signature.LoadVerifier(p, c.hash()))
+				err = add(signature.LoadVerifier(p, c.Hash()))
 			}
 		}
 	case *rsa.PublicKey:
@@ -150,26 +150,27 @@ func newKey(pub crypto.PublicKey) (*key, error) {
 	if err != nil {
 		return nil, refusef("is not a usable public key (%v)", err)
 	}
-	k.fingerprint, k.class = trust.Digest(fp), recovery.ClassesFor(pub)[0]
+	k.Fingerprint, k.Class = trust.Digest(fp), recovery.ClassesFor(pub)[0]
 	for _, v := range verifiers {
-		k.ways = append(k.ways, way{
+		k.Ways = append(k.Ways, Way{
 			// The claims are the payload's, whoever signed it: see checkPayload.
-			simple: &cosign.CheckOpts{SigVerifier: v, IgnoreTlog: true, IgnoreSCT: true, Offline: true},
-			bundle: &cosign.CheckOpts{SigVerifier: v, TrustedMaterial: &root.BaseTrustedMaterial{},
+			Simple: &cosign.CheckOpts{SigVerifier: v, IgnoreTlog: true, IgnoreSCT: true, Offline: true},
+			Bundle: &cosign.CheckOpts{SigVerifier: v, TrustedMaterial: &root.BaseTrustedMaterial{},
 				IgnoreTlog: true, IgnoreSCT: true, Offline: true, NewBundleFormat: true},
 		})
 	}
 	return k, nil
 }
 
-func (k *key) signer() trust.Signer {
-	return trust.Signer{Tool: trust.Cosign, Fingerprint: k.fingerprint}
+// Signer names the key in facts.
+func (k *Key) Signer() trust.Signer {
+	return trust.Signer{Tool: trust.Cosign, Fingerprint: k.Fingerprint}
 }
 
 // keyring is the set of trusted keys, arranged for finding the few that could
 // have made a signature.
 type keyring struct {
-	byPrint map[trust.Digest]*key
-	byClass map[recovery.Class][]*key
+	byPrint map[trust.Digest]*Key
+	byClass map[recovery.Class][]*Key
 	inUse   []CurveHash
 }

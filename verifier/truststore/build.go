@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"cmp"
@@ -16,12 +16,12 @@ import (
 
 // build makes the trust store of what a completed pass has found.
 func (p *pass) build() *TrustStore {
-	t := emptyStore()
+	t := Empty()
 	t.revocation = p.cfg.Revocation
 	t.ignored, t.missing = p.ignored, p.missing
 	// Sorted by path, so that of several files with one key the first by name
 	// gives the author, whatever order the directory has.
-	slices.SortStableFunc(p.keys, func(a, b loaded[*key]) int { return cmp.Compare(a.path, b.path) })
+	slices.SortStableFunc(p.keys, func(a, b loaded[*Key]) int { return cmp.Compare(a.path, b.path) })
 	slices.SortStableFunc(p.certs, func(a, b loaded[*x509.Certificate]) int { return cmp.Compare(a.path, b.path) })
 	slices.SortStableFunc(p.refused, func(a, b Refusal) int { return cmp.Compare(a.Path, b.Path) })
 	t.refused = slices.Compact(p.refused)
@@ -37,13 +37,13 @@ func (p *pass) build() *TrustStore {
 	}
 	for _, f := range p.keys {
 		k := f.value
-		add(File{Path: f.path, Signer: k.signer(), Kind: "public key", Algorithm: k.algorithm}, k.pem)
+		add(File{Path: f.path, Signer: k.Signer(), Kind: "public key", Algorithm: k.algorithm}, k.pem)
 		t.keys.add(k)
 	}
 	for _, f := range p.certs {
 		c := f.value
-		s := trust.Signer{Tool: trust.Notation, StoreType: f.storeType, StoreName: f.storeName, Fingerprint: fingerprintOf(c)}
-		add(File{Path: f.path, Signer: s, Kind: "certificate", Algorithm: algorithmOf(c.PublicKey),
+		s := trust.Signer{Tool: trust.Notation, StoreType: f.storeType, StoreName: f.storeName, Fingerprint: FingerprintOf(c)}
+		add(File{Path: f.path, Signer: s, Kind: "certificate", Algorithm: AlgorithmOf(c.PublicKey),
 			Subject: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter}, c.Subject.String())
 		t.anchors.add(c, truststore.Type(f.storeType), f.storeName)
 	}
@@ -80,7 +80,7 @@ func (p *pass) statements(t *TrustStore, terms *trust.Terms) {
 			terms.PolicyProblem, terms.PolicyDetail, terms.Statements = trust.PolicyInvalid, err.Error(), nil
 			return
 		}
-		t.statements[s.name] = s
+		t.statements[s.Name] = s
 		terms.Statements = append(terms.Statements, join)
 	}
 }
@@ -98,25 +98,24 @@ func identify(terms trust.Terms, mode RevocationMode) trust.Digest {
 	b, err := json.Marshal(struct {
 		Terms      trust.Terms
 		Revocation RevocationMode
-		Epoch      uint32
-	}{terms, mode, Epoch})
+	}{terms, mode})
 	if err != nil {
 		panic(err) // strings, numbers and bytes cannot fail
 	}
 	return sha256.Sum256(b)
 }
 
-func (r *keyring) add(k *key) {
-	if r.byPrint[k.fingerprint] == nil { // the first by name
-		r.byPrint[k.fingerprint] = k
-		r.byClass[k.class] = append(r.byClass[k.class], k)
+func (r *keyring) add(k *Key) {
+	if r.byPrint[k.Fingerprint] == nil { // the first by name
+		r.byPrint[k.Fingerprint] = k
+		r.byClass[k.Class] = append(r.byClass[k.Class], k)
 	}
 }
 
 func (r *keyring) finish() {
 	for _, keys := range r.byClass {
 		for _, k := range keys {
-			r.inUse = append(r.inUse, k.curves...)
+			r.inUse = append(r.inUse, k.Curves...)
 		}
 	}
 	slices.Sort(r.inUse)
@@ -124,18 +123,18 @@ func (r *keyring) finish() {
 }
 
 func newKeyring() keyring {
-	return keyring{byPrint: map[trust.Digest]*key{}, byClass: map[recovery.Class][]*key{}}
+	return keyring{byPrint: map[trust.Digest]*Key{}, byClass: map[recovery.Class][]*Key{}}
 }
 
 func (a *anchorage) add(c *x509.Certificate, st truststore.Type, name string) {
 	of := a.byPrint[st]
 	if of == nil {
-		of = map[trust.Digest]*anchor{}
+		of = map[trust.Digest]*Anchor{}
 		a.byPrint[st] = of
 	}
-	fp := fingerprintOf(c)
+	fp := FingerprintOf(c)
 	if of[fp] == nil {
-		of[fp] = &anchor{cert: c, fingerprint: fp, storeType: st}
+		of[fp] = &Anchor{Cert: c, fingerprint: fp, StoreType: st}
 	}
 	of[fp].names = append(of[fp].names, name)
 }
@@ -150,5 +149,5 @@ func (a *anchorage) finish() {
 			}
 		}
 	}
-	slices.SortFunc(a.tsa, func(x, y *anchor) int { return slices.Compare(x.fingerprint[:], y.fingerprint[:]) })
+	slices.SortFunc(a.tsa, func(x, y *Anchor) int { return slices.Compare(x.fingerprint[:], y.fingerprint[:]) })
 }

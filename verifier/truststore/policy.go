@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"bytes"
@@ -56,39 +56,39 @@ func parsePolicy(b []byte) (*policyDoc, error) {
 	return p, nil
 }
 
-// statement is one policy statement, ready to verify under.
-type statement struct {
-	name       string
-	identities []string
-	level      *trustpolicy.VerificationLevel // the effective one
+// Statement is one policy statement, ready to verify under.
+type Statement struct {
+	Name       string
+	Identities []string
+	Level      *trustpolicy.VerificationLevel // the effective one
 	tsa        bool                           // names a tsa store
 	always     bool                           // verifyTimestamp
 	verifies   bool                           // level strict or permissive, as written
 	id         trust.PolicyID
 }
 
-// enforces reports whether the operator's statement enforces a check.
-func (s *statement) enforces(t trustpolicy.ValidationType) bool {
-	return s.level.Enforcement[t] == trustpolicy.ActionEnforce
+// Enforces reports whether the operator's statement enforces a check.
+func (s *Statement) Enforces(t trustpolicy.ValidationType) bool {
+	return s.Level.Enforcement[t] == trustpolicy.ActionEnforce
 }
 
-// stampRequired reports whether a signature without a countersignature is
+// StampRequired reports whether a signature without a countersignature is
 // refused: verifyTimestamp is "always" and a tsa store is named. Without one,
 // notation-go never looks at countersignatures, so that "always" means nothing.
-func (s *statement) stampRequired() bool { return s.tsa && s.always }
+func (s *Statement) StampRequired() bool { return s.tsa && s.always }
 
 // newStatement prepares a statement of a valid document, for verifying and for
 // the join.
-func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, trust.Statement, error) {
+func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*Statement, trust.Statement, error) {
 	level, err := p.SignatureVerification.GetVerificationLevel()
 	if err != nil {
 		return nil, trust.Statement{}, err
 	}
 	written := p.SignatureVerification.VerificationLevel
-	s := &statement{
-		name:       p.Name,
-		identities: p.TrustedIdentities,
-		level:      level,
+	s := &Statement{
+		Name:       p.Name,
+		Identities: p.TrustedIdentities,
+		Level:      level,
 		tsa: slices.ContainsFunc(p.TrustStores, func(s string) bool {
 			return strings.HasPrefix(s, string(truststore.TypeTSA)+":")
 		}),
@@ -99,11 +99,11 @@ func newStatement(p *trustpolicy.TrustPolicy, mode RevocationMode) (*statement, 
 	m := trust.Meaning{
 		Enforcement:     map[string]string{},
 		VerifyTimestamp: string(trustpolicy.OptionAfterCertExpiry),
-		TSA:             s.stampRequired(),
+		TSA:             s.StampRequired(),
 		Identities:      p.TrustedIdentities,
 		Revocation:      string(mode),
 	}
-	if s.stampRequired() {
+	if s.StampRequired() {
 		m.VerifyTimestamp = string(trustpolicy.OptionAlways)
 	}
 	for t, a := range level.Enforcement {

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"bytes"
@@ -43,7 +43,7 @@ func TestOddFilesAndWhatMendsThem(t *testing.T) {
 	certKey := trust.Digest(trust.SumOf(root.Cert().RawSubjectPublicKeyInfo))
 	block, _ := pem.Decode(k.PrivatePEM())
 	private := block.Bytes
-	keyPrint, certPrint := must(ValidateKey("a", pub)).Fingerprint, fingerprintOf(root.Cert())
+	keyPrint, certPrint := must(ValidateKey("a", pub)).Fingerprint, FingerprintOf(root.Cert())
 
 	for _, c := range []struct {
 		name, says string
@@ -94,7 +94,7 @@ func TestOddFilesAndWhatMendsThem(t *testing.T) {
 					if err != nil {
 						return trust.Digest{}, err
 					}
-					return fingerprintOf(certs[0]), nil
+					return FingerprintOf(certs[0]), nil
 				}
 				s, err := ValidateKey("a", b)
 				return s.Fingerprint, err

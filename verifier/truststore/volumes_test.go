@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"errors"
@@ -147,7 +147,7 @@ func TestKubernetesNotation(t *testing.T) {
 	d := newDirs(t)
 	root := signtest.NewRoot(signtest.CertOptions{})
 	d.write("_notation/..2026/truststore/x509/ca/acme/root.crt", signtest.CertPEM(root.Cert()))
-	d.write("_notation/..2026/trustpolicy.json", []byte(policy("permissive", "", "ca:acme")))
+	d.write("_notation/..2026/trustpolicy.json", []byte(signtest.Policy("permissive", "", "ca:acme")))
 	for link, target := range map[string]string{"..data": "..2026", "truststore": "..data/truststore", "trustpolicy.json": "..data/trustpolicy.json"} {
 		if err := os.Symlink(target, filepath.Join(d.dir, "_notation", link)); err != nil {
 			t.Fatal(err)

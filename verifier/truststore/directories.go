@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"context"
@@ -79,7 +79,7 @@ func (p *pass) readKeys(ctx context.Context, t *tree) error {
 			return err
 		}
 		if ok {
-			p.keys = append(p.keys, loaded[*key]{path: path, value: v.(*key)})
+			p.keys = append(p.keys, loaded[*Key]{path: path, value: v.(*Key)})
 		}
 	}
 	return nil

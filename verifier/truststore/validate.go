@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"slices"
@@ -31,7 +31,7 @@ func ValidateKey(name string, b []byte) (trust.Signer, error) {
 	if err != nil {
 		return trust.Signer{}, err
 	}
-	return k.signer(), nil
+	return k.Signer(), nil
 }
 
 // ValidateCertificates returns the signers that b, stored as name in the trust
@@ -50,7 +50,7 @@ func ValidateCertificates(storeType, store, name string, b []byte) ([]trust.Sign
 	}
 	var out []trust.Signer
 	for _, c := range certs {
-		s := trust.Signer{Tool: trust.Notation, StoreType: storeType, StoreName: store, Fingerprint: fingerprintOf(c)}
+		s := trust.Signer{Tool: trust.Notation, StoreType: storeType, StoreName: store, Fingerprint: FingerprintOf(c)}
 		if !slices.Contains(out, s) {
 			out = append(out, s)
 		}

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"bytes"
@@ -24,8 +24,8 @@ func weakness(pub crypto.PublicKey) *fileError {
 			return refusef("is an RSA key with an even modulus, under which signatures prove nothing")
 		case p.N.BitLen() <= 4096 && p.N.ProbablyPrime(0): // larger ones take a second to tell
 			return refusef("is an RSA key whose modulus is a prime, under which anyone can sign")
-		case p.N.BitLen() < minRSABits:
-			return refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), minRSABits)
+		case p.N.BitLen() < MinRSABits:
+			return refusef("is an RSA key of %d bits; use at least %d", p.N.BitLen(), MinRSABits)
 		case p.N.BitLen() > maxRSABits:
 			return refusef("is an RSA key of %d bits; use at most %d", p.N.BitLen(), maxRSABits)
 		case p.E < 3 || p.E%2 == 0:

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type pass struct {
 	budget        time.Duration     // what is left for waiting on writers
 	last          bool              // no further pass: read around a swap
 
-	keys     []loaded[*key]
+	keys     []loaded[*Key]
 	certs    []loaded[*x509.Certificate]
 	seen     policySeen // what there is of policies
 	ruling   ruling     // what rules, once the pass is complete
@@ -115,8 +115,8 @@ func (p *pass) fallBack(path string, grace time.Duration) (any, bool) {
 // adopt puts remembered content in its place when its directory cannot be listed.
 func (p *pass) adopt(path string, value any) {
 	switch v := value.(type) {
-	case *key:
-		p.keys = append(p.keys, loaded[*key]{path: path, value: v})
+	case *Key:
+		p.keys = append(p.keys, loaded[*Key]{path: path, value: v})
 	case []*x509.Certificate:
 		store := filepath.Dir(path)
 		p.addCerts(path, filepath.Base(filepath.Dir(store)), filepath.Base(store), v)
@@ -146,7 +146,7 @@ func checkName(name string, b []byte) error {
 // forget drops everything that this pass found below label.
 func (p *pass) forget(label string) {
 	below := func(path string) bool { return within(path, label) }
-	p.keys = slices.DeleteFunc(p.keys, func(f loaded[*key]) bool { return below(f.path) })
+	p.keys = slices.DeleteFunc(p.keys, func(f loaded[*Key]) bool { return below(f.path) })
 	p.certs = slices.DeleteFunc(p.certs, func(f loaded[*x509.Certificate]) bool { return below(f.path) })
 	p.refused = slices.DeleteFunc(p.refused, func(r Refusal) bool { return below(r.Path) })
 	if label == p.notationLabel {

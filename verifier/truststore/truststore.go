@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"slices"
@@ -104,21 +104,42 @@ type TrustStore struct {
 
 	keys       keyring
 	anchors    anchorage
-	statements map[string]*statement // by name
+	statements map[string]*Statement // by name
 	revocation RevocationMode
 }
 
-// emptyStore trusts nothing.
-func emptyStore() *TrustStore {
+// Empty returns a store that trusts nothing.
+func Empty() *TrustStore {
 	return &TrustStore{
 		inForce:    trust.NewInForce(trust.Terms{}),
 		policy:     PolicySummary{Source: PolicyOff},
 		keys:       newKeyring(),
-		anchors:    anchorage{byPrint: map[truststore.Type]map[trust.Digest]*anchor{}},
-		statements: map[string]*statement{},
+		anchors:    anchorage{byPrint: map[truststore.Type]map[trust.Digest]*Anchor{}},
+		statements: map[string]*Statement{},
 		revocation: RevocationOffline,
 	}
 }
+
+// Key returns the cosign key with a fingerprint, or nil.
+func (t *TrustStore) Key(fingerprint trust.Digest) *Key { return t.keys.byPrint[fingerprint] }
+
+// Keys returns the cosign keys that may have made a signature of a class.
+func (t *TrustStore) Keys(c recovery.Class) []*Key { return t.keys.byClass[c] }
+
+// Anchor returns the certificate with a fingerprint that trust stores of a type hold,
+// or nil.
+func (t *TrustStore) Anchor(storeType truststore.Type, fingerprint trust.Digest) *Anchor {
+	return t.anchors.byPrint[storeType][fingerprint]
+}
+
+// TSA returns the certificates of all tsa stores, by fingerprint.
+func (t *TrustStore) TSA() []*Anchor { return t.anchors.tsa }
+
+// Statement returns a statement of the policy in force by its name, or nil.
+func (t *TrustStore) Statement(name string) *Statement { return t.statements[name] }
+
+// Revocation is the mode in which notation signatures are verified.
+func (t *TrustStore) Revocation() RevocationMode { return t.revocation }
 
 // InForce returns the signers and statements in force, for the join.
 func (t *TrustStore) InForce() *trust.InForce { return t.inForce }
@@ -161,8 +182,8 @@ func (t *TrustStore) InUse() []CurveHash { return slices.Clone(t.keys.inUse) }
 // for keys that are not in force.
 func (t *TrustStore) Filing(s trust.Signer) (recovery.Class, []CurveHash) {
 	k := t.keys.byPrint[s.Fingerprint]
-	if k == nil || s != k.signer() {
+	if k == nil || s != k.Signer() {
 		return 0, nil
 	}
-	return k.class, slices.Clone(k.curves)
+	return k.Class, slices.Clone(k.Curves)
 }

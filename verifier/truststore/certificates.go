@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"bytes"
@@ -77,8 +77,8 @@ func beginsBlock(rest []byte) bool {
 	return bytes.Contains(rest, []byte(begin)) || len(last) > 0 && strings.HasPrefix(begin, string(last))
 }
 
-// algorithmOf names a certificate's key as [File] does.
-func algorithmOf(pub any) string {
+// AlgorithmOf names a certificate's key as [File] does.
+func AlgorithmOf(pub any) string {
 	switch p := pub.(type) {
 	case *ecdsa.PublicKey:
 		return p.Params().Name
@@ -95,26 +95,27 @@ func algorithmOf(pub any) string {
 // anchorage is the set of trusted certificates, arranged for finding the anchors
 // of a chain: by type and fingerprint, with the store names that hold each.
 type anchorage struct {
-	byPrint map[truststore.Type]map[trust.Digest]*anchor
-	tsa     []*anchor // sorted by fingerprint
+	byPrint map[truststore.Type]map[trust.Digest]*Anchor
+	tsa     []*Anchor // sorted by fingerprint
 }
 
-// anchor is one distinct certificate of a store type, with the names of the
+// Anchor is one distinct certificate of a store type, with the names of the
 // stores that hold it, sorted.
-type anchor struct {
-	cert        *x509.Certificate
+type Anchor struct {
+	Cert        *x509.Certificate
 	fingerprint trust.Digest
-	storeType   truststore.Type
+	StoreType   truststore.Type
 	names       []string
 }
 
-func fingerprintOf(c *x509.Certificate) trust.Digest { return sha256.Sum256(c.Raw) }
+// FingerprintOf is the SHA-256 of the DER.
+func FingerprintOf(c *x509.Certificate) trust.Digest { return sha256.Sum256(c.Raw) }
 
-// signers returns the anchor's signers, one for each store that holds it.
-func (a *anchor) signers() []trust.Signer {
+// Signers returns the anchor's signers, one for each store that holds it.
+func (a *Anchor) Signers() []trust.Signer {
 	out := make([]trust.Signer, 0, len(a.names))
 	for _, n := range a.names {
-		out = append(out, trust.Signer{Tool: trust.Notation, StoreType: string(a.storeType), StoreName: n, Fingerprint: a.fingerprint})
+		out = append(out, trust.Signer{Tool: trust.Notation, StoreType: string(a.StoreType), StoreName: n, Fingerprint: a.fingerprint})
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package verifier
+package truststore
 
 import (
 	"crypto/x509"
@@ -67,9 +67,9 @@ func (w *ways) do(step string) {
 		var b []byte
 		switch words[2] {
 		case "operator":
-			b = []byte(policy("strict", "", "ca:short"))
+			b = []byte(signtest.Policy("strict", "", "ca:short"))
 		case "operator2":
-			b = []byte(policy("permissive", "", "ca:short"))
+			b = []byte(signtest.Policy("permissive", "", "ca:short"))
 		case "edited": // the default with one store less
 			b = defaultDocument([]string{"ca:short"})
 		case "default":
@@ -79,7 +79,7 @@ func (w *ways) do(step string) {
 		case "zot", "zot-old":
 			b = zotDocument(w.t, map[string]string{"zot": "v2.1.19", "zot-old": "v2.0.0-to-v2.1.18"}[words[2]])
 		case "half":
-			b = []byte(policy("strict", "", "ca:short")[:40])
+			b = []byte(signtest.Policy("strict", "", "ca:short")[:40])
 		case "nonsense":
 			b = []byte(`{"version":"1.0"}`)
 		}
