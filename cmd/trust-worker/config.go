@@ -354,6 +354,9 @@ func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*store.
 		return err
 	}
 	defer func() {
+		if errors.Is(err, errStuck) {
+			return
+		}
 		if errors.Is(err, cache.ErrDamaged) {
 			err = errors.Join(err, store.MarkDamaged(err))
 		}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
@@ -90,7 +89,11 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.
 	if err != nil {
 		return err
 	}
-	defer closeAll()
+	defer func() {
+		if !errors.Is(err, errStuck) {
+			closeAll()
+		}
+	}()
 	loader, err := s.loader(log)
 	if err != nil {
 		return err
@@ -99,7 +102,11 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, told.close()) }()
+	defer func() {
+		if !errors.Is(err, errStuck) {
+			err = errors.Join(err, told.close())
+		}
+	}()
 	hooks, err := webhook.New(s.webhooks, told.journal, s.state, nil, log)
 	if errors.Is(err, webhook.ErrState) {
 		return err
@@ -125,38 +132,27 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.
 	for _, tool := range s.off() {
 		log.Warn("this tool is off: images with its signatures alone read unsigned", "tool", tool)
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	done := make(chan struct{})
-	g.Go(func() error { defer close(done); return sched.Run(gctx) })
-	g.Go(func() error { return handleSignals(gctx, sched, log) })
-	g.Go(func() error { return hooks.Run(gctx) })
-	g.Go(func() error { return s.writeStatus(gctx, store, sched, told, hooks) })
-	g.Go(func() error { return s.notifySystemd(ctx, gctx, sched.Status, watchdog, log) })
-	g.Go(func() error { return told.observer.Run(gctx) })
-	g.Go(func() error { return s.serveHTTP(gctx, &s.http, sched, told, hooks, log) })
-	g.Go(func() error {
+	p := newParts(ctx)
+	p.start("work", sched.Run)
+	p.start("signals", func(ctx context.Context) error { return handleSignals(ctx, sched, log) })
+	p.start("webhooks", hooks.Run)
+	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
+	p.start("systemd", func(parts context.Context) error { return s.notifySystemd(ctx, parts, sched.Status, watchdog, log) })
+	p.start("changes", told.observer.Run)
+	p.start("HTTP", func(ctx context.Context) error { return s.serveHTTP(ctx, &s.http, sched, told, hooks, log) })
+	p.start("first pass", func(ctx context.Context) error {
 		select {
-		case <-gctx.Done():
+		case <-ctx.Done():
 			return nil
 		case <-sched.FirstPass():
 		}
 		log.Info("first pass is over", "work", sched.Work())
 		if ready != nil {
-			return ready(gctx)
+			return ready(ctx)
 		}
 		return nil
 	})
-	g.Go(func() error {
-		<-gctx.Done()
-		select {
-		case <-done:
-		case <-time.After(stopTimeout):
-			log.Error("the work in progress did not stop in time", "timeout", stopTimeout)
-			os.Exit(exitError)
-		}
-		return nil
-	})
-	return g.Wait()
+	return p.wait(stopTimeout)
 }
 
 // off returns the tools that are switched off.
