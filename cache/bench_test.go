@@ -1,4 +1,4 @@
-package cache
+package cache_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"trust-worker/cache"
 	"trust-worker/cache/internal/format"
 	"trust-worker/cache/store"
 	"trust-worker/trust"
@@ -57,7 +58,7 @@ func many(b *testing.B, n int) (dir string, images []trust.Digest) {
 func BenchmarkLookup(b *testing.B) {
 	const n = 100_000
 	dir, images := many(b, n)
-	r, err := OpenReader(dir)
+	r, err := cache.OpenReader(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func BenchmarkLookup(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	base := snap.g.files[len(snap.g.files)-1].DB
+	_, base := snap.Base()
 	repo := func(i int) string { return fmt.Sprintf("team/app-%05d", i/1000) }
 	repos := make([]string, n/1000)
 	for i := range repos {
@@ -90,7 +91,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	bare := float64(floor.Nanoseconds()) / float64(turns)
-	lookUp := func(name string, trusted func(snap *Snapshot, repository string, d trust.Digest) (bool, error)) {
+	lookUp := func(name string, trusted func(snap *cache.Snapshot, repository string, d trust.Digest) (bool, error)) {
 		b.Run(name, func(b *testing.B) {
 			i := 0
 			b.ReportAllocs()
@@ -109,11 +110,11 @@ func BenchmarkLookup(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/bare, "×floor")
 		})
 	}
-	lookUp("image", func(snap *Snapshot, repository string, d trust.Digest) (bool, error) {
+	lookUp("image", func(snap *cache.Snapshot, repository string, d trust.Digest) (bool, error) {
 		img, err := snap.Image(repository, d)
 		return err == nil && img.SignatureInfo[0].IsTrusted, err
 	})
-	lookUp("trusted", (*Snapshot).IsTrusted)
+	lookUp("trusted", (*cache.Snapshot).IsTrusted)
 }
 
 // What it would cost to publish rows and facts apart and have the reader join them
@@ -130,7 +131,7 @@ func BenchmarkJoinOnRead(b *testing.B) {
 	if _, err := s.SetTrust(inForce(keyA)); err != nil {
 		b.Fatal(err)
 	}
-	r, err := OpenReader(dir)
+	r, err := cache.OpenReader(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -150,16 +151,16 @@ func BenchmarkJoinOnRead(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		look := map[string]func(snap *Snapshot, key []byte) error{
-			"now": func(*Snapshot, []byte) error { return nil },
-			"one more": func(snap *Snapshot, key []byte) error {
-				for _, v := range snap.layers {
+		look := map[string]func(snap *cache.Snapshot, key []byte) error{
+			"now": func(*cache.Snapshot, []byte) error { return nil },
+			"one more": func(snap *cache.Snapshot, key []byte) error {
+				for _, v := range snap.Layers() {
 					v.Buckets[format.InDigests].Get(key)
 				}
 				return nil
 			},
-			"prefix": func(snap *Snapshot, key []byte) error {
-				return snap.from(format.InDigests, key, key, func(_, _ []byte) error { return nil })
+			"prefix": func(snap *cache.Snapshot, key []byte) error {
+				return snap.From(format.InDigests, key, key, func(_, _ []byte) error { return nil })
 			},
 		}
 		for _, name := range []string{"now", "one more", "prefix"} {

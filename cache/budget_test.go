@@ -1,4 +1,4 @@
-package cache
+package cache_test
 
 import (
 	"encoding/json"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
@@ -52,10 +53,10 @@ func TestAnswersAreBounded(t *testing.T) {
 	mustCommit(t, s, store.Batch{Place: "r", Rows: []store.Row{index}})
 	publish(t, s)
 	snap := snapshot(t, openReader(t, dir))
-	bounded := func(img *Image) {
+	bounded := func(img *cache.Image) {
 		t.Helper()
 		b, err := json.Marshal(img)
-		if err != nil || len(b) > img.Size() || img.Size() > 4*MaxAnswer {
+		if err != nil || len(b) > img.Size() || img.Size() > 4*cache.MaxAnswer {
 			t.Errorf("%d bytes, estimated as %d: %v", len(b), img.Size(), err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	if err != nil || !sigs[len(sigs)-1].IsTrusted {
 		t.Errorf("%d answers: %v", len(sigs), err)
 	}
-	if b, err := json.Marshal(Image{}); err != nil || strings.Contains(string(b), "Omitted") {
+	if b, err := json.Marshal(cache.Image{}); err != nil || strings.Contains(string(b), "Omitted") {
 		t.Errorf("an image with nothing left out says so: %s", b)
 	}
 }
@@ -109,7 +110,7 @@ func TestTagsOfHeavyImages(t *testing.T) {
 	publish(t, s)
 	snap := snapshot(t, openReader(t, dir))
 	var tags []string
-	err := snap.Images("r", func(img Image) error {
+	err := snap.Images("r", func(img cache.Image) error {
 		if img.Tag == "" {
 			return nil
 		}

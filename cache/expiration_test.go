@@ -1,4 +1,4 @@
-package cache
+package cache_test
 
 import (
 	"encoding/json"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
@@ -123,7 +124,7 @@ func TestNoSignatureIsKnown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var again Image
+		var again cache.Image
 		if err := json.Unmarshal(b, &again); err != nil || again.State() != img.State() || again.Reason() != img.Reason() || again.Digest != img.Digest ||
 			len(again.Manifests) != 1 || again.Manifests[0].State() != img.State() || again.RepoName != img.RepoName {
 			t.Errorf("%s is read as %+v (%v)", b, again, err)

@@ -1,10 +1,11 @@
-package cache
+package cache_test
 
 import (
 	"context"
 	"testing"
 	"time"
 
+	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
@@ -97,9 +98,9 @@ func closeChecked(t *testing.T, s *writer) {
 	}
 }
 
-func openReader(t *testing.T, dir string, opts ...Option) *Reader {
+func openReader(t *testing.T, dir string, opts ...cache.Option) *cache.Reader {
 	t.Helper()
-	r, err := OpenReader(dir, opts...)
+	r, err := cache.OpenReader(dir, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func openReader(t *testing.T, dir string, opts ...Option) *Reader {
 	return r
 }
 
-func snapshot(t *testing.T, r *Reader) *Snapshot {
+func snapshot(t *testing.T, r *cache.Reader) *cache.Snapshot {
 	t.Helper()
 	s, err := r.Snapshot()
 	if err != nil {

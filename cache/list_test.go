@@ -1,4 +1,4 @@
-package cache
+package cache_test
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func TestSeek(t *testing.T) {
 	put("r4")
 	publish(t, s)
 	snap := snapshot(t, openReader(t, s.dir))
-	if len(snap.layers) == 1 {
+	if len(snap.Layers()) == 1 {
 		t.Fatal("there is no delta")
 	}
 	var repos []string
@@ -51,7 +51,7 @@ func TestSeek(t *testing.T) {
 		if err := snap.RepositoriesFrom(from, func(name string) error { got = append(got, name); return nil }); err != nil || !slices.Equal(got, want) {
 			t.Errorf("from %q: %v, %v", from, got, err)
 		}
-		if m := snap.layers.Merged(format.InRepositories, nil, []byte(from)); len(want) > 0 && string(m.K) != want[0] {
+		if m := snap.Layers().Merged(format.InRepositories, nil, []byte(from)); len(want) > 0 && string(m.K) != want[0] {
 			t.Errorf("from %q begins at %q", from, m.K)
 		}
 	}
@@ -100,7 +100,7 @@ func TestDigestsFrom(t *testing.T) {
 	commit("a", "2", "3", "4")
 	publish(t, s)
 	snap := snapshot(t, openReader(t, s.dir))
-	if len(snap.layers) == 1 {
+	if len(snap.Layers()) == 1 {
 		t.Fatal("there is no delta")
 	}
 	all := []trust.Digest{digest("2"), digest("3"), digest("4"), digest("alone"), digest("child")}
