@@ -148,27 +148,45 @@ func (s *Scheduler) oweSwitched(f *trust.InForce, marks map[string]bool) error {
 	if len(switched) == 0 {
 		return nil
 	}
-	batches := []store.Batch{{Marks: switched}}
 	if on {
 		places, err := s.cfg.Store.Places()
 		if err != nil {
 			return err
 		}
-		batches = append(batches, s.unsettle(places)...)
+		if err := s.oweSettling(places, bulk); err != nil {
+			return err
+		}
 	}
-	_, err := s.cfg.Store.Commit(batches...)
+	_, err := s.cfg.Store.Commit(store.Batch{Marks: switched})
 	return err
 }
 
-// unsettle queues a pass over the rows of the places, and returns what makes it
-// owed across a restart.
-func (s *Scheduler) unsettle(places []store.Place) (batches []store.Batch) {
+// markAtOnce is how many repositories one transaction marks: a pass over all of storage
+// begins while others' results are written.
+const markAtOnce = 1000
+
+// oweSettling queues a pass over the rows of the places, and marks what makes it owed
+// across a restart. What is to be remembered of the pass is committed after it.
+func (s *Scheduler) oweSettling(places []store.Place, level priority) error {
 	yes := true
-	for _, p := range places {
-		batches = append(batches, store.Batch{Place: p.Name, Update: &store.PlaceUpdate{Unsettled: &yes}})
-		s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle, w.at = true, place{} })
+	for part := range slices.Chunk(places, markAtOnce) {
+		batches := make([]store.Batch, 0, len(part))
+		for _, p := range part {
+			batches = append(batches, store.Batch{Place: p.Name, Update: &store.PlaceUpdate{Unsettled: &yes}})
+		}
+		if _, err := s.cfg.Store.Commit(batches...); err != nil {
+			return err
+		}
+		for _, p := range part {
+			s.oweSettle(p.Name, level)
+		}
 	}
-	return batches
+	return nil
+}
+
+// oweSettle queues a pass over the rows of a repository, from the first.
+func (s *Scheduler) oweSettle(name string, level priority) {
+	s.agenda.add(item{repository: name}, level, func(w *work) { w.settle, w.at = true, place{} })
 }
 
 // oweNotation owes a pass over every repository that has notation signatures.
@@ -179,22 +197,17 @@ func (s *Scheduler) oweNotation(first bool) error {
 	if err != nil {
 		return err
 	}
-	yes := true
-	var batches []store.Batch
+	var mark []store.Place
 	for _, p := range places {
-		if !p.HasNotation {
-			continue
+		switch {
+		case !p.HasNotation:
+		case first || p.Unsettled:
+			s.oweSettle(p.Name, fresh)
+		default:
+			mark = append(mark, p)
 		}
-		if !p.Unsettled && !first {
-			batches = append(batches, store.Batch{Place: p.Name, Update: &store.PlaceUpdate{Unsettled: &yes}})
-		}
-		s.agenda.add(item{repository: p.Name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
 	}
-	if len(batches) == 0 {
-		return nil
-	}
-	_, err = s.cfg.Store.Commit(batches...)
-	return err
+	return s.oweSettling(mark, fresh)
 }
 
 // resume owes what an earlier run left unfinished.
@@ -210,15 +223,17 @@ func (s *Scheduler) resume() error {
 	epoch := "epoch " + strconv.Itoa(int(verifier.Epoch))
 	for _, p := range places {
 		if p.Unsettled {
-			s.agenda.add(item{repository: p.Name}, bulk, func(w *work) { w.settle = true })
+			s.oweSettle(p.Name, bulk)
 		}
 	}
 	s.oweOverflow()
 	if marks[epoch] {
 		return nil
 	}
-	batches := append(s.unsettle(places), store.Batch{Marks: map[string]bool{epoch: true}})
-	_, err = s.cfg.Store.Commit(batches...)
+	if err := s.oweSettling(places, bulk); err != nil {
+		return err
+	}
+	_, err = s.cfg.Store.Commit(store.Batch{Marks: map[string]bool{epoch: true}})
 	return err
 }
 

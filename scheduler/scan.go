@@ -334,7 +334,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			// A change of policies owes nothing to repositories that were not known
 			// to have signatures that it is about.
 			if unsettled || outdated || s.trust.Load() != plan.under {
-				s.agenda.add(item{repository: name}, level, func(w *work) { w.settle, w.at = true, place{} })
+				s.oweSettle(name, level)
 			}
 			s.lookAgain(name, stamp == "")
 		},

@@ -128,7 +128,7 @@ func (s *Scheduler) signerTurn(ctx context.Context, i item, w *work) (result, er
 	r.then = func(outdated bool) {
 		for i := range r.batches {
 			if b := &r.batches[i]; b.Place != "" && b.Update != nil {
-				s.agenda.add(item{repository: b.Place}, fresh, func(w *work) { w.settle, w.at = true, place{} })
+				s.oweSettle(b.Place, fresh)
 			}
 			if b := &r.batches[i]; b.Place == "" && len(b.Facts) > 0 {
 				s.settleWhereItIs(b.Facts[0].Subject)
@@ -291,7 +291,7 @@ func (s *Scheduler) settleWhereItIs(subject trust.Digest) {
 		return
 	}
 	for _, name := range names {
-		s.agenda.add(item{repository: name}, fresh, func(w *work) { w.settle, w.at = true, place{} })
+		s.oweSettle(name, fresh)
 	}
 }
 
@@ -327,7 +327,7 @@ func (s *Scheduler) oweOverflow() {
 		return
 	}
 	for _, p := range places {
-		s.agenda.add(item{repository: p.Name}, slow, func(w *work) { w.settle, w.at = true, place{} })
+		s.oweSettle(p.Name, slow)
 	}
 }
 

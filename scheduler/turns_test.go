@@ -208,3 +208,43 @@ func TestAWalkThroughRowsEndsInTime(t *testing.T) {
 		t.Errorf("%d of %d references were looked at", looks, len(row.References))
 	}
 }
+
+// A pass over all of storage is marked in transactions of bounded size, each repository in
+// one of them, and what is remembered of the pass comes last.
+func TestPassesAreMarkedInParts(t *testing.T) {
+	w := newWorld(t)
+	s := w.scheduler()
+	var places []store.Batch
+	for i := range 2*markAtOnce + 5 {
+		places = append(places, store.Batch{Place: fmt.Sprintf("r%05d", i), Update: &store.PlaceUpdate{}})
+	}
+	if _, err := w.store.Commit(places...); err != nil {
+		t.Fatal(err)
+	}
+	before, err := w.store.Sequence()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.resume(); err != nil { // of an epoch that is not known yet
+		t.Fatal(err)
+	}
+	after, err := w.store.Sequence()
+	if err != nil || after-before != 4 {
+		t.Errorf("%d transactions, %v", after-before, err)
+	}
+	known, err := w.store.Places()
+	if err != nil || len(known) != len(places) || s.agenda.size() != len(places) {
+		t.Fatalf("%d places, %d queued, %v", len(known), s.agenda.size(), err)
+	}
+	for _, p := range known {
+		if !p.Unsettled {
+			t.Fatalf("%s is not marked", p.Name)
+		}
+	}
+	if err := s.resume(); err != nil { // it is known now
+		t.Fatal(err)
+	}
+	if again, err := w.store.Sequence(); err != nil || again != after {
+		t.Errorf("%d transactions more, %v", again-after, err)
+	}
+}
