@@ -187,10 +187,11 @@ func (r *verdictRecord) ground(b []byte) error {
 	return err
 }
 
-// distinct returns each signer that the verdict rests on once. They are used again.
+// distinct returns each signer that the verdict rests on once. The grounds keep theirs.
 func (r *verdictRecord) distinct() []trust.SignerID {
-	slices.SortFunc(r.signers, func(a, b trust.SignerID) int { return bytes.Compare(a[:], b[:]) })
-	return slices.Compact(r.signers)
+	once := slices.Clone(r.signers)
+	slices.SortFunc(once, func(a, b trust.SignerID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(once)
 }
 
 // next returns the first of at (0: none) and the dates of the verdict's grounds that

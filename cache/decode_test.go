@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -11,6 +12,7 @@ import (
 
 	"trust-worker/cache/internal/cachepb"
 	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
 )
 
 // textOf stands for a bucket of authors in which every key is known.
@@ -103,4 +105,24 @@ func FuzzImageRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Who a verdict rests on is a list of its own: asking for it changes no ground, which
+// hold their signers in one array.
+func TestDistinctSignersLeaveTheGrounds(t *testing.T) {
+	a, b := trust.SignerID{1}, trust.SignerID{2}
+	var r verdictRecord
+	encoded, err := proto.Marshal(&cachepb.Verdict{Grounds: []*cachepb.Ground{{Signers: b[:]}, {Signers: slices.Concat(b[:], a[:])}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.decode(encoded, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.distinct(); !slices.Equal(got, []trust.SignerID{a, b}) {
+		t.Errorf("%x", got)
+	}
+	if g := r.Grounds; !slices.Equal(g[0].Signers, []trust.SignerID{b}) || !slices.Equal(g[1].Signers, []trust.SignerID{b, a}) {
+		t.Errorf("grounds %x", g)
+	}
 }

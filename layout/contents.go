@@ -31,8 +31,10 @@ type Contents struct {
 	// Signatures are by subject, sorted by digest. A subject need not be in
 	// Images or Others: signatures may come before their image.
 	Signatures map[trust.Digest][]Reference
-	// Learned is what was found out about digests that were not known.
-	Learned map[trust.Digest]Kind
+	// Learned is what was found out about digests that were not known, Remembered are
+	// those that were.
+	Learned    map[trust.Digest]Kind
+	Remembered []trust.Digest
 	// Problems are in the order found, at most MaxProblems; Omitted counts the
 	// rest.
 	Problems []Problem

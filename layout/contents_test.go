@@ -1,6 +1,9 @@
 package layout
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -234,7 +237,10 @@ func TestKnownDigestsAreNotOpened(t *testing.T) {
 		t.Errorf("opened %d, learned %d", second.Opened, len(second.Learned))
 	}
 	// L7: the answer is the same but for the work.
-	first.Opened, first.Learned, second.Learned = 0, nil, nil
+	if len(second.Remembered) != len(kinds) {
+		t.Errorf("remembered %d", len(second.Remembered))
+	}
+	first.Opened, first.Learned, second.Learned, second.Remembered = 0, nil, nil, nil
 	if !reflect.DeepEqual(first, second) {
 		t.Errorf("first %+v\nsecond %+v", first, second)
 	}
@@ -265,5 +271,31 @@ func TestNewest(t *testing.T) {
 	r.push(image("d"), "z-first") // names two digests now
 	if got := r.contents().Newest; got != "a-second" {
 		t.Errorf("newest is %q", got)
+	}
+}
+
+// A signature manifest that Contents has read is not read again by the one look that
+// follows, within a bound; the next look reads what storage has then.
+func TestSignatureManifestsAreReadOnce(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	a := r.push(image("a"), "1")
+	small := r.push(simple("s"), sigTag(a))
+	large := r.push(with(referrer(typeSigstoreBundle, a, "b"), object{"annotations": object{"x": strings.Repeat("b", maxReadBytes)}}))
+	p := r.open(Limits{})
+	if _, err := p.Contents(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []trust.Digest{a, small, large} {
+		if err := os.Remove(r.path(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := p.Manifest(t.Context(), small); err != nil || len(m.Layers) != 1 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, d := range []trust.Digest{a, small, large} {
+		if _, err := p.Manifest(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", d, err)
+		}
 	}
 }

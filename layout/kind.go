@@ -53,6 +53,9 @@ func (c Class) carrier() trust.Carrier {
 	return 0
 }
 
+// signature reports whether a manifest of the class is usually a signature.
+func (c Class) signature() bool { return c == SimpleSigning || c.carrier() != 0 }
+
 // Kind is what a manifest is, by its own bytes alone: the same in every
 // repository, and therefore worth remembering by digest. It is plain data.
 type Kind struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -40,14 +41,18 @@ func (m *Manifest) Artifact() string {
 	return m.ConfigMediaType
 }
 
-// Manifest reads and parses one manifest. Besides those of [Repository.Blob],
+// Manifest reads and parses one manifest; the first time, it may be what [Repository.Contents]
+// has just read. Besides those of [Repository.Blob],
 // the reasons are malformed, ambiguous and limit-exceeded, for what is wrong
 // with the bytes themselves: a manifest that is returned has no [Kind.Flaw].
 // Whether descriptors elsewhere contradict it, only Contents says.
 func (p *Repository) Manifest(ctx context.Context, d trust.Digest) (*Manifest, error) {
-	m, err := p.manifest(ctx, d)
-	if err != nil {
-		return nil, err
+	m := p.read.take(d)
+	if m == nil {
+		var err error
+		if m, err = p.manifest(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	if flaw := m.Flaw(); flaw != "" {
 		return nil, reasonf(flaw, "manifest %s", d)
@@ -61,6 +66,42 @@ func (p *Repository) manifest(ctx context.Context, d trust.Digest) (*Manifest, e
 		return nil, err
 	}
 	return parseManifest(b), nil
+}
+
+// readManifests are signature manifests that Contents has read, each for the one look that
+// follows: it need not read, hash and parse the bytes again.
+type readManifests struct {
+	mu    sync.Mutex
+	kept  map[trust.Digest]*Manifest
+	bytes int64
+}
+
+// maxReadBytes bounds them, in bytes as stored. The others are read again.
+const maxReadBytes = 1 << 20
+
+func (r *readManifests) keep(d trust.Digest, m *Manifest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !m.Class.signature() || r.bytes+m.Size > maxReadBytes {
+		return
+	}
+	if r.kept == nil {
+		r.kept = map[trust.Digest]*Manifest{}
+	}
+	r.kept[d] = m
+	r.bytes += m.Size
+}
+
+// take returns a manifest that was kept, for the last time, or nil.
+func (r *readManifests) take(d trust.Digest) *Manifest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.kept[d]
+	if m != nil {
+		delete(r.kept, d)
+		r.bytes -= m.Size
+	}
+	return m
 }
 
 // document is any manifest. The pointers and nil slices tell absent (or null)

@@ -214,6 +214,7 @@ func (r *resolver) learn(ctx context.Context, n *node) error {
 	if r.known != nil {
 		if kind, ok := r.known(n.digest); ok && kind.Class != Unclassified {
 			n.kind = kind // it stays what it is if its bytes are not here
+			r.c.Remembered = append(r.c.Remembered, n.digest)
 			if r.p.looksWhole(n.digest, kind.Size) {
 				return nil
 			}
@@ -233,6 +234,7 @@ func (r *resolver) learn(ctx context.Context, n *node) error {
 	default:
 		n.kind = m.Kind
 		r.c.Learned[n.digest] = m.Kind
+		r.p.read.keep(n.digest, m)
 	}
 	return nil
 }

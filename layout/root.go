@@ -149,6 +149,7 @@ type Repository struct {
 	name  string
 	dir   *os.File
 	blobs *os.File // blobs/sha256, or nil when there is none yet
+	read  readManifests
 }
 
 // Repository opens a repository by its full name. The error wraps

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -24,6 +25,8 @@ type result struct {
 	waited bool
 	// over, if not nil, is closed when the turn is.
 	over chan struct{}
+	// weight is what it takes of the room for results that wait for the committer.
+	weight int64
 }
 
 // over ends the turn of a result.
@@ -38,6 +41,18 @@ func (s *Scheduler) over(r *result) {
 // the whole store, and the more come at once the more of them share a page. A
 // repository that has more is written in parts, see [store.Store.CommitSome].
 const maxBatch = 4000
+
+// maxResults is how many rows and facts wait for the committer before workers do.
+const maxResults = 4 * maxBatch
+
+// hand gives a result to the committer, which reads until the channel is closed.
+func (s *Scheduler) hand(r result) {
+	if r.over == nil { // long scans wait for each other
+		r.weight = int64(min(r.size(), maxResults))
+		_ = s.room.Acquire(context.Background(), r.weight)
+	}
+	s.results <- r
+}
 
 func (r *result) size() int {
 	n := 1
@@ -94,6 +109,9 @@ func restAfter(took time.Duration) time.Duration { return min(4*took, 250*time.M
 func (s *Scheduler) gather(unfinished []result, rested time.Time) (batch []result, open bool) {
 	size, waited := 0, false
 	add := func(r result) {
+		if r.weight > 0 {
+			s.room.Release(r.weight)
+		}
 		batch = append(batch, r)
 		size += r.size()
 		waited = waited || r.waited

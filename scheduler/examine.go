@@ -50,6 +50,15 @@ func verifyOne(ctx context.Context, v *verifier.Verifier, r verifier.Request) (v
 	return v.Verify(ctx, r)
 }
 
+// opened is a repository whose signatures are looked at, and the trust to verify them
+// under. One goroutine at a time uses it.
+type opened struct {
+	*layout.Repository
+	name    string
+	in      *trustInUse
+	guesses verifier.Guesses
+}
+
 // trialReferences is how many signatures of one subject may have their key
 // guessed (RSA, Ed25519), the first by digest: what is tried depends on what
 // is stored and not on its history.
@@ -123,7 +132,7 @@ func (e *examiner) needs(in *trustInUse, repository string, row *store.Row, ref 
 // layers that may be used again. An error means that the turn cannot go on; what
 // is wrong with this reference alone is in the problems. A panic outside of the
 // verifier's own guard costs this reference, not the turn.
-func (e *examiner) look(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+func (e *examiner) look(ctx context.Context, o *opened, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	done, ok := e.quarantine.begin(ref.Digest)
 	if !ok {
 		return whole(trust.LimitExceeded), nil
@@ -133,12 +142,12 @@ func (e *examiner) look(ctx context.Context, in *trustInUse, p *layout.Repositor
 		if p := recover(); p != nil {
 			e.counters.panics.Add(1)
 			e.quarantine.panicked(ref.Digest, -1)
-			e.log.Error("looking at a signature panicked", "repository", name, "subject", row.Digest.String(),
+			e.log.Error("looking at a signature panicked", "repository", o.name, "subject", row.Digest.String(),
 				"signature", ref.Digest.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			l, err = whole(trust.LimitExceeded), nil
 		}
 	}()
-	return e.lookAt(ctx, in, p, name, row, ref, prior)
+	return e.lookAt(ctx, o, row, ref, prior)
 }
 
 // notePanics counts the layers at which a library panicked.
@@ -152,7 +161,7 @@ func (e *examiner) notePanics(d trust.Digest, o *verifier.Outcome) {
 }
 
 // lookAt verifies one reference.
-func (e *examiner) lookAt(ctx context.Context, in *trustInUse, p *layout.Repository, name string, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
+func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	began := time.Now()
 	defer func() {
 		if err == nil {
@@ -163,19 +172,20 @@ func (e *examiner) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposit
 	if row.Ambiguous { // here; the same bytes may be named without contradiction elsewhere
 		return whole(trust.Ambiguous), nil
 	}
-	manifest, err := p.Manifest(ctx, ref.Digest)
+	manifest, err := r.Manifest(ctx, ref.Digest)
 	if ctx.Err() != nil {
 		return looked{}, ctx.Err()
 	}
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
-	o, err := e.verify(ctx, in.verifier, verifier.Request{
-		Subject: verifier.Subject{Repository: name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
+	o, err := e.verify(ctx, r.in.verifier, verifier.Request{
+		Subject: verifier.Subject{Repository: r.name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Carrier: ref.Carrier, Layers: manifest.Layers,
 			Ambiguous: manifest.Ambiguous},
-		Fetch:    p.Blob,
+		Fetch:    r.Blob,
 		Prior:    prior,
+		Guesses:  &r.guesses,
 		NoTrials: !firstByDigest(row, ref),
 		Skip:     func(layer int) bool { return e.quarantine.holds(ref.Digest, layer) },
 	})
@@ -186,9 +196,9 @@ func (e *examiner) lookAt(ctx context.Context, in *trustInUse, p *layout.Reposit
 	if o.Skipped != "" {
 		return looked{}, nil
 	}
-	l = e.record(in, row, ref, &o)
+	l = e.record(r.in, row, ref, &o)
 	if unasked(l.problems) {
-		if until, stands, err := e.stands(in, name, l.fact); err != nil {
+		if until, stands, err := e.stands(r.in, r.name, l.fact); err != nil {
 			return looked{}, err
 		} else if stands {
 			return looked{retry: true, asked: l.asked, until: until}, nil
@@ -335,7 +345,7 @@ const longestBackoff, longestWait = time.Hour, revocation.MaxAge + time.Minute
 
 // reread reads a signature manifest and its layers again, verifies nothing, and says
 // what is wrong with them. The error is that of ctx.
-func (e *examiner) reread(ctx context.Context, p *layout.Repository, ref *store.Reference) (trust.Reason, error) {
+func (e *examiner) reread(ctx context.Context, p *opened, ref *store.Reference) (trust.Reason, error) {
 	e.counters.reread.Add(1)
 	m, err := p.Manifest(ctx, ref.Digest)
 	for i := 0; err == nil && i < min(len(m.Layers), trust.MaxLayers); i++ {
@@ -352,7 +362,7 @@ func (e *examiner) reread(ctx context.Context, p *layout.Repository, ref *store.
 
 // imageReason reads the image manifest of a row and says what is wrong with its
 // bytes, "" if nothing is. The error is that of ctx.
-func (e *examiner) imageReason(ctx context.Context, p *layout.Repository, row *store.Row) (trust.Reason, error) {
+func (e *examiner) imageReason(ctx context.Context, p *opened, row *store.Row) (trust.Reason, error) {
 	if _, err := p.Manifest(ctx, row.Digest); err != nil {
 		return reasonOf(err), ctx.Err()
 	}

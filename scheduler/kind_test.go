@@ -19,10 +19,10 @@ func TestKindsAreRemembered(t *testing.T) {
 	if v := reflect.ValueOf(kind); v.NumField() != 7 || v.Field(4).Index(0).NumField() != 6 {
 		t.Fatal("a field is not tried here")
 	}
-	if _, err := w.store.Commit(store.Batch{Kinds: map[trust.Digest]store.Kind{d: cacheKind(kind)}}); err != nil {
+	if _, err := w.store.Commit(store.Batch{Place: "app", Kinds: map[trust.Digest]store.Kind{d: cacheKind(kind)}}); err != nil {
 		t.Fatal(err)
 	}
-	got, ok, err := w.store.Kind(d)
+	got, ok, err := w.store.Kind("app", d)
 	if err != nil || !ok || !reflect.DeepEqual(layoutKind(got), kind) {
 		t.Errorf("%+v, want %+v: %v %v", layoutKind(got), kind, ok, err)
 	}

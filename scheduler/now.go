@@ -11,7 +11,6 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
-	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 	"trust-worker/verifier/revocation"
@@ -64,8 +63,8 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 	if row == nil || !row.Present {
 		return cache.Image{}, fmt.Errorf("digest %s: %w", d, cache.ErrNotFound)
 	}
-	n := &now{examiner: newExaminer(noFacts{}, time.Now, slog.New(slog.DiscardHandler)), revocation: checker, p: p, repository: repository, at: time.Now(),
-		in: &trustInUse{store: loaded, verifier: verifier.New(loaded, verifier.Options{Revocation: checker})}}
+	n := &now{examiner: newExaminer(noFacts{}, time.Now, slog.New(slog.DiscardHandler)), revocation: checker, at: time.Now(),
+		opened: opened{Repository: p, name: repository, in: &trustInUse{store: loaded, verifier: verifier.New(loaded, verifier.Options{Revocation: checker})}}}
 	img := cache.Image{RepoName: repository, Tag: tag, Digest: d, MediaType: row.MediaType, AsOf: n.at.UTC()}
 	if row.Foreign != "" {
 		cache.NotJudged(&img, row.Foreign)
@@ -111,10 +110,8 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 // now is one VerifyNow in progress.
 type now struct {
 	examiner
+	opened
 	revocation *revocation.Checker // or nil
-	p          *layout.Repository
-	repository string
-	in         *trustInUse
 	at         time.Time
 }
 
@@ -134,7 +131,7 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 				continue
 			}
 			var err error
-			if *l, err = n.look(ctx, n.in, n.p, n.repository, row, ref, nil); err != nil {
+			if *l, err = n.look(ctx, &n.opened, row, ref, nil); err != nil {
 				return nil, err
 			}
 			waits = waits || l.waits()
@@ -174,9 +171,9 @@ func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []cache.Si
 	var out []cache.Signature
 	for i := range verdicts {
 		v := &verdicts[i]
-		d := n.in.inForce().Decide(n.repository, tool, v, n.at)
+		d := n.in.inForce().Decide(n.name, tool, v, n.at)
 		if v.Reason == "" && !v.Matched() {
-			d = n.in.inForce().Decide(n.repository, tool, nil, n.at)
+			d = n.in.inForce().Decide(n.name, tool, nil, n.at)
 		}
 		for _, problem := range l.problems {
 			if problem.Layer < 0 || problem.Layer == i {

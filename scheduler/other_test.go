@@ -40,7 +40,7 @@ func TestSignedManifestsThatAreNoImages(t *testing.T) {
 		listed := 0
 		list := func(i cache.Image) error {
 			listed++
-			if i.Digest == sbom.Trust() {
+			if i.Digest == sbom.Trust() && repo == "r" {
 				t.Errorf("%s is listed as an image", i.Digest)
 			}
 			return nil
@@ -50,7 +50,7 @@ func TestSignedManifestsThatAreNoImages(t *testing.T) {
 			t.Errorf("%d listed: %v", listed, err)
 		}
 		counts, err := snap.Count()
-		if err != nil || counts.Images["trusted"] != 0 || len(counts.Signatures) != 0 {
+		if err != nil || counts.Images["trusted"] != 0 || len(counts.Signatures) != 0 && repo == "r" {
 			t.Errorf("counted %+v: %v", counts, err)
 		}
 		return snap.Image(repo, d)
@@ -78,7 +78,8 @@ func TestSignedManifestsThatAreNoImages(t *testing.T) {
 		t.Errorf("what is not there: %v", err)
 	}
 
-	// Another repository has the manifest, known by its digest, with other bytes.
+	// Another repository has the manifest with other bytes. What it is has not been read
+	// there: it is listed, and unknown.
 	other := w.st.Content("s", "1", "x")
 	copied := w.st.AttachBlob(other, "application/spdx+json", "application/spdx+json", []byte("{}"))
 	w.st.SignSimple(copied, k, simple)
@@ -89,6 +90,7 @@ func TestSignedManifestsThatAreNoImages(t *testing.T) {
 		t.Errorf("with other bytes: %s %v", got.State(), err)
 	}
 	w.st.Remove(sbom)
+	w.st.Remove(copied)
 	w.scan()
 	if _, err := ask("r", sbom.Trust()); !errors.Is(err, cache.ErrNotFound) {
 		t.Errorf("what is gone: %v", err)

@@ -78,7 +78,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			of, prior, image = f.row, priorVerdicts{of: old.References}, nil
 		}
 		if f.waited() && image == nil { // it may have been the image that was wrong
-			reason, err := v.imageReason(ctx, p, f.row)
+			reason, err := v.imageReason(ctx, &v.opened, f.row)
 			if err != nil {
 				return nil, err
 			}
@@ -110,7 +110,7 @@ func (f *found) waited() bool { return f.was != nil && len(f.was.Problems) > 0 }
 // have to be verified.
 func (pl *plan) compare(ctx context.Context, v *visit, row, old *store.Row, until time.Time) (open []found, err error) {
 	if row.Other && row.Present && !old.Present { // the signatures are about bytes of this repository
-		reason, err := v.imageReason(ctx, v.p, row)
+		reason, err := v.imageReason(ctx, &v.opened, row)
 		if err != nil {
 			return nil, err
 		}
@@ -148,7 +148,7 @@ func (pl *plan) compare(ctx context.Context, v *visit, row, old *store.Row, unti
 				pl.left++
 				continue
 			}
-			reason, err := v.reread(ctx, v.p, ref)
+			reason, err := v.reread(ctx, &v.opened, ref)
 			if err != nil {
 				return nil, err
 			}

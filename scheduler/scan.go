@@ -148,7 +148,7 @@ func (s *Scheduler) prune(ctx context.Context) error {
 		s.log.Error("cannot prune the cache", "error", err)
 		return err
 	}
-	s.log.Info("cache pruned", "kept", p.Orphans, "facts", p.Facts, "kinds", p.Kinds)
+	s.log.Info("cache pruned", "kept", p.Orphans, "facts", p.Facts)
 	return nil
 }
 
@@ -255,17 +255,12 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		defer cancel()
 	}
 	contents, err := p.Contents(reading, func(d trust.Digest) (layout.Kind, bool) {
-		k, ok, err := s.cfg.Store.Kind(d)
-		kind := layoutKind(k)
-		if ok && err == nil && (kind.Class == layout.ImageManifest || kind.Class == layout.ImageIndex) {
-			// Signatures are read in each repository that they come to, see
-			// plan; images here.
-			var row store.Row
-			row, ok, err = s.cfg.Store.Row(name, d)
-			ok = ok && row.Present
+		if !known {
+			return layout.Kind{}, false
 		}
+		k, ok, err := s.cfg.Store.Kind(name, d)
 		kindErr = errors.Join(kindErr, err)
-		return kind, ok && err == nil
+		return layoutKind(k), ok && err == nil
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -326,7 +321,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 	return result{
 		again: w,
 		batches: []store.Batch{{
-			Place: name, Kinds: kinds, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
+			Place: name, Kinds: kinds, Remembered: c.Remembered, Tags: c.Tags, SetTags: true, Rows: plan.rows, Complete: true, Facts: plan.facts,
 			Update: &store.PlaceUpdate{Stamp: &stamp, Unlisted: &no, Unsettled: &unsettled, HasNotation: &plan.notation, Newest: &newest, AsOf: plan.asOf},
 		}},
 		then: func(outdated bool) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
@@ -29,6 +30,7 @@ type Scheduler struct {
 
 	agenda  *agenda
 	results chan result
+	room    *semaphore.Weighted // for results that wait
 
 	// loaded is what was last loaded and published, trust what workers verify
 	// under: the store has recorded it.
@@ -92,8 +94,8 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, examiner: newExaminer(cfg.Store, cfg.Now, cfg.Log), scanTime: scanTime + indexWait,
 		stored: newStorageLog(cfg.Log, cfg.Now), tampered: newStorageLog(cfg.Log, cfg.Now),
-		agenda:    newAgenda(),
-		results:   make(chan result, 4*cfg.Workers),
+		agenda:  newAgenda(),
+		results: make(chan result, maxBatch), room: semaphore.NewWeighted(maxResults),
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		follow: make(chan struct{}, 1),
@@ -308,7 +310,7 @@ func (s *Scheduler) work(ctx context.Context, kind int) error {
 		if kind == longScans { // what it holds is much: no other is begun beside it
 			r.over = make(chan struct{})
 		}
-		s.results <- r // the committer reads until this channel is closed
+		s.hand(r)
 		if r.over != nil {
 			select {
 			case <-r.over:

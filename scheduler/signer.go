@@ -247,7 +247,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.look(ctx, in, repository, name, &row, &row.References[k], prior)
+		l, err := s.look(ctx, &opened{Repository: repository, name: name, in: in}, &row, &row.References[k], prior)
 		err = errors.Join(err, repository.Close())
 		if err != nil {
 			return nil, err

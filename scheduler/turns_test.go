@@ -169,7 +169,9 @@ func TestAWalkThroughRowsEndsInTime(t *testing.T) {
 	if _, err := w.store.Commit(store.Batch{Place: "app", Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
-	over := func() *visit { return &visit{examiner: &s.examiner, name: "app", left: &allowance{left: turnSize}} }
+	over := func() *visit {
+		return &visit{examiner: &s.examiner, opened: opened{name: "app"}, left: &allowance{left: turnSize}}
+	}
 	var at place
 	seen, turns := map[trust.Digest]bool{}, 0
 	for done := false; !done; turns++ {

@@ -18,9 +18,7 @@ import (
 // visit holds what a turn reads from, what it verifies under, and what it has found.
 type visit struct {
 	*examiner
-	in    *trustInUse
-	p     *layout.Repository
-	name  string
+	opened
 	left  *allowance
 	at    place       // how far it has come
 	rows  []store.Row // that have changed
@@ -28,7 +26,7 @@ type visit struct {
 }
 
 func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string) *visit {
-	return &visit{examiner: &s.examiner, in: in, p: p, name: name, left: newAllowance()}
+	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance()}
 }
 
 // errSpent ends a visit at a reference: the turn may do no more.
@@ -136,7 +134,7 @@ func (s *Scheduler) rehash(ctx context.Context, p *layout.Repository, w *work, b
 		if !row.Present || len(row.References) == 0 {
 			return false, nil
 		}
-		image, err := v.imageReason(ctx, p, row)
+		image, err := v.imageReason(ctx, &v.opened, row)
 		if err != nil {
 			return false, err
 		}
@@ -152,7 +150,7 @@ func (s *Scheduler) rehash(ctx context.Context, p *layout.Repository, w *work, b
 			}
 			reason := image
 			if reason == "" {
-				if reason, err = v.reread(ctx, p, ref); err != nil {
+				if reason, err = v.reread(ctx, &v.opened, ref); err != nil {
 					return false, err
 				}
 				if reason != "" {
@@ -243,7 +241,7 @@ func (v *visit) settle(ctx context.Context, row *store.Row, ref *store.Reference
 		if !v.left.take() {
 			return false, errSpent
 		}
-		reason, err := v.reread(ctx, v.p, ref)
+		reason, err := v.reread(ctx, &v.opened, ref)
 		if err != nil {
 			return false, err
 		}
@@ -279,7 +277,7 @@ func (v *visit) retry(ctx context.Context, row *store.Row, ref *store.Reference,
 		return false, errSpent
 	}
 	if *image == nil {
-		reason, err := v.imageReason(ctx, v.p, row)
+		reason, err := v.imageReason(ctx, &v.opened, row)
 		if err != nil {
 			return false, err
 		}
@@ -299,7 +297,7 @@ func (v *visit) lookAndApply(ctx context.Context, row *store.Row, ref *store.Ref
 	if err != nil {
 		return false, err
 	}
-	l, err := v.look(ctx, v.in, v.p, v.name, row, ref, verdicts)
+	l, err := v.look(ctx, &v.opened, row, ref, verdicts)
 	if err != nil {
 		return false, err
 	}

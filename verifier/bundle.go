@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -96,10 +97,20 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 	}
 	entity := readBundle{&b, envelope}
 	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
-	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), lo, func(w truststore.Way) error {
+	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), hintOf(&b), lo, func(w truststore.Way) error {
 		_, err := cosign.VerifyNewBundle(ctx, w.Bundle, subject, entity)
 		return err
 	})
+}
+
+// hintOf is the fingerprint of the key that a bundle says it is by, as cosign writes it:
+// the SHA-256 of the public key, in base64. It is zero for any other hint.
+func hintOf(b *bundle.Bundle) (fingerprint trust.Digest) {
+	raw, err := base64.StdEncoding.DecodeString(b.GetVerificationMaterial().GetPublicKey().GetHint())
+	if err == nil && len(raw) == len(fingerprint) {
+		fingerprint = trust.Digest(raw)
+	}
+	return fingerprint
 }
 
 // readBundle is a bundle with its envelope and statement as sigstore-go has read

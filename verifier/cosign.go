@@ -172,7 +172,7 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
 		return
 	}
-	v.match(r, c.blob, raw, lo, func(w truststore.Way) error {
+	v.match(r, c.blob, raw, trust.Digest{}, lo, func(w truststore.Way) error {
 		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.Simple)
 		return err
 	})
@@ -229,13 +229,15 @@ func annotatedJSON(d ocispec.Descriptor, name string, into any) bool {
 // match finds the trusted keys under which raw is a signature over message, and
 // sets lo's verdict. The candidates are only proposals; accept asks cosign, and
 // the one Ground of this package's cosign side is made right where it has said
-// yes. Everything else about the signature has been checked by the caller.
-func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, accept func(truststore.Way) error) {
+// yes. Everything else about the signature has been checked by the caller. hinted is the
+// fingerprint that the signature's carrier names, or zero.
+func (v *Verifier) match(r *Request, message, raw []byte, hinted trust.Digest, lo *LayerOutcome, accept func(truststore.Way) error) {
 	try := func(k *truststore.Key) {
 		for _, w := range k.Ways {
 			lo.Calls++
 			if accept(w) == nil {
 				lo.Verdict.Grounds = append(lo.Verdict.Grounds, trust.Ground{Signers: []trust.SignerID{k.Signer().ID()}})
+				r.Guesses.signed(k.Fingerprint)
 				return
 			}
 		}
@@ -255,9 +257,16 @@ func (v *Verifier) match(r *Request, message, raw []byte, lo *LayerOutcome, acce
 				lo.Hints = append(lo.Hints, candidates(keys[0], message, raw)...)
 				continue
 			}
+			likeliest := v.likeliest(r, hinted, class)
+			if likeliest != nil {
+				if try(likeliest); lo.Verdict.Matched() {
+					continue
+				}
+				r.Guesses.wrong()
+			}
 			for _, h := range candidates(keys[0], message, raw) {
 				lo.Hints = append(lo.Hints, h)
-				if k := v.store.Key(h.Fingerprint); k != nil {
+				if k := v.store.Key(h.Fingerprint); k != nil && k != likeliest {
 					try(k)
 				}
 			}

@@ -36,6 +36,9 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 		case r.Skip != nil && r.Skip(i):
 			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
 		default:
+			if r.Guesses != nil {
+				r.Guesses.layer = i
+			}
 			var err error
 			if lo, err = v.layer(ctx, r, &o, d, verdict, fetched, v.simple); err != nil {
 				return Outcome{}, err

@@ -74,6 +74,8 @@ type Request struct {
 	// NoTrials forbids trial verification (RSA, Ed25519), whose cost grows
 	// with the number of keys: layers that need it read limit-exceeded.
 	NoTrials bool
+	// Guesses, if not nil, are of the subject's repository.
+	Guesses *Guesses
 	// Skip, if not nil, names layers that are not to be verified since that
 	// has crashed; they read limit-exceeded.
 	Skip func(layer int) bool

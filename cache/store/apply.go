@@ -60,6 +60,7 @@ type progress struct {
 	kinds []trust.Digest // the batch's, sorted
 	tags  []string       // the batch's, sorted
 	keep  map[trust.Digest]bool
+	known map[trust.Digest]bool
 }
 
 // Written reports whether all of the batch is in the store.
@@ -73,7 +74,7 @@ func (b *Batch) whole() bool { return b.SetTags || b.Complete || b.Remove }
 // late, and a row must not name a signature whose fact is known and not there yet.
 var stages = []func(*application) (more bool, err error){
 	(*application).replaceTags, (*application).deleteRows, (*application).putFacts,
-	(*application).putKinds, (*application).putRows, (*application).addTags,
+	(*application).deleteKinds, (*application).putKinds, (*application).putRows, (*application).addTags,
 }
 
 // application is a batch on its way into one transaction.
@@ -116,7 +117,7 @@ func (c *commit) apply(b *Batch, at *progress, share *share) error {
 			return a.wrap(a.close(false))
 		}
 	}
-	at.done, at.kinds, at.tags, at.keep = true, nil, nil, nil
+	at.done, at.kinds, at.tags, at.keep, at.known = true, nil, nil, nil, nil
 	return a.wrap(a.close(true))
 }
 
@@ -306,6 +307,26 @@ func (a *application) deleteRows() (more bool, err error) {
 		func(d []byte) error { return a.row(&a.place, a.b.Place, trust.Digest(d), nil) })
 }
 
+// deleteKinds forgets the manifests that the batch does not name, if it names all.
+func (a *application) deleteKinds() (more bool, err error) {
+	if !a.b.Complete && !a.b.Remove {
+		return false, nil
+	}
+	if a.at.known == nil {
+		a.at.known = make(map[trust.Digest]bool, len(a.b.Remembered))
+		for _, d := range a.b.Remembered {
+			a.at.known[d] = true
+		}
+	}
+	return a.choose(privKinds, func(d, _ []byte) bool {
+		if len(d) != 32 || a.at.known[trust.Digest(d)] {
+			return false
+		}
+		_, found := a.b.Kinds[trust.Digest(d)]
+		return !found
+	}, func(d []byte) error { return a.tx.Bucket(privKinds).Delete(append(format.Number(a.place.Id), d...)) })
+}
+
 func (a *application) putKinds() (more bool, err error) {
 	if a.at.kinds == nil {
 		a.at.kinds = slices.SortedFunc(maps.Keys(a.b.Kinds), func(x, y trust.Digest) int { return bytes.Compare(x[:], y[:]) })
@@ -315,7 +336,7 @@ func (a *application) putKinds() (more bool, err error) {
 			return true, nil
 		}
 		d := a.at.kinds[a.at.next]
-		if err := a.putMessage(privKinds, d[:], encodeKind(a.b.Kinds[d])); err != nil {
+		if err := a.putMessage(privKinds, append(format.Number(a.place.Id), d[:]...), encodeKind(a.b.Kinds[d])); err != nil {
 			return false, err
 		}
 	}

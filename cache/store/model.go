@@ -159,10 +159,13 @@ type Batch struct {
 	Place  string // the repository; empty: facts only
 	Remove bool   // the repository is gone
 	Update *PlaceUpdate
-	Kinds  map[trust.Digest]Kind
-	Tags   map[string]trust.Digest // replaces all tags when SetTags
-	// SetTags and Complete say that Tags and Rows are the whole truth:
-	// whatever they do not name is deleted.
+	// Kinds are what manifests were found to be, Remembered those of which the store
+	// knows that already.
+	Kinds      map[trust.Digest]Kind
+	Remembered []trust.Digest
+	Tags       map[string]trust.Digest // replaces all tags when SetTags
+	// SetTags and Complete say that Tags and Rows, with Kinds and Remembered, are the
+	// whole truth: whatever they do not name is deleted.
 	SetTags  bool
 	Complete bool
 	Rows     []Row

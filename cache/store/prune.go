@@ -22,10 +22,6 @@ const (
 	// maxOrphans and maxOrphanBytes bound how many such facts are kept at all.
 	maxOrphans     = 100_000
 	maxOrphanBytes = 64 << 20
-	// kindsPerRow and minKinds bound what is remembered of manifests; beyond
-	// it all is forgotten, and opened again when an index next changes.
-	kindsPerRow = 8
-	minKinds    = 1_000_000
 
 	pruneChunk = 2_000
 )
@@ -34,7 +30,6 @@ const (
 type Pruned struct {
 	Orphans int // facts without a place, kept
 	Facts   int // deleted
-	Kinds   int // forgotten
 
 	orphanBytes int
 }
@@ -50,9 +45,8 @@ func (p *Pruned) keep(key, fact []byte) {
 }
 
 // Prune deletes facts that have had no place for some days, also for want of a
-// policy under which they would count, and forgets what
-// too many manifests are. It works in short transactions and may be called at
-// any time.
+// policy under which they would count. It works in short transactions and may be called
+// at any time.
 func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
 	var after []byte
 	for {
@@ -67,12 +61,9 @@ func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
 			return p, err
 		}
 		if !more {
-			break
+			return p, nil
 		}
 	}
-	s.write.Lock()
-	defer s.write.Unlock()
-	return p, s.update(func(tx *bbolt.Tx) error { return pruneKinds(tx, &p) })
 }
 
 // pruneFacts looks at up to pruneChunk facts after a key.
@@ -177,17 +168,4 @@ func (c *commit) dropFact(key []byte) error {
 		return err
 	}
 	return facts.Delete(key)
-}
-
-func pruneKinds(tx *bbolt.Tx, p *Pruned) error {
-	kinds := tx.Bucket(privKinds).Stats().KeyN
-	if kinds <= max(minKinds, kindsPerRow*tx.Bucket(privRows).Stats().KeyN) {
-		return nil
-	}
-	p.Kinds = kinds
-	if err := tx.DeleteBucket(privKinds); err != nil {
-		return err
-	}
-	_, err := tx.CreateBucket(privKinds)
-	return err
 }

@@ -239,3 +239,48 @@ func TestPruneBoundsBytes(t *testing.T) {
 		}
 	}
 }
+
+// What a manifest is, is remembered in the repository in which it was read, for as long as
+// that lists it.
+func TestKindsAreOfARepository(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	a, b, c := trust.SumOf([]byte("a")), trust.SumOf([]byte("b")), trust.SumOf([]byte("c"))
+	kinds := func(of ...trust.Digest) map[trust.Digest]Kind {
+		m := map[trust.Digest]Kind{}
+		for _, d := range of {
+			m[d] = Kind{Class: 1, MediaType: "m"}
+		}
+		return m
+	}
+	known := func(repository string) (n int) {
+		for _, d := range []trust.Digest{a, b, c} {
+			_, ok, err := s.Kind(repository, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok {
+				n++
+			}
+		}
+		return n
+	}
+	mustCommit(t, s, Batch{Place: "one", Complete: true, Kinds: kinds(a, b, c)}, Batch{Place: "two", Complete: true, Kinds: kinds(a)})
+	if known("one") != 3 || known("two") != 1 || known("three") != 0 {
+		t.Errorf("%d, %d, %d are known", known("one"), known("two"), known("three"))
+	}
+	mustCommit(t, s, Batch{Place: "one", Facts: nil, Rows: []Row{{Digest: a}}}) // says nothing of the others
+	if known("one") != 3 {
+		t.Errorf("%d are known", known("one"))
+	}
+	mustCommit(t, s, Batch{Place: "one", Complete: true, Remembered: []trust.Digest{a}, Kinds: kinds(c)})
+	if _, ok, _ := s.Kind("one", b); ok || known("one") != 2 {
+		t.Errorf("%d are known", known("one"))
+	}
+	mustCommit(t, s, Batch{Place: "one", Remove: true})
+	publish(t, s)
+	if known("one") != 0 || known("two") != 1 {
+		t.Errorf("%d, %d are known", known("one"), known("two"))
+	}
+}

@@ -56,11 +56,17 @@ func (s *Store) Place(name string) (place Place, ok bool, err error) {
 	return place, ok, err
 }
 
-// Kind returns what is remembered of a digest.
-func (s *Store) Kind(d trust.Digest) (kind Kind, ok bool, err error) {
+// Kind returns what is remembered of a digest in a repository: its bytes have been read
+// there.
+func (s *Store) Kind(repository string, d trust.Digest) (kind Kind, ok bool, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
+		var place cachepb.Place
+		if ok, err = format.UnsealMessage([]byte(repository), tx.Bucket(privPlaces).Get([]byte(repository)), &place); !ok || err != nil {
+			return err
+		}
 		var p cachepb.Kind
-		if ok, err = format.UnsealMessage(d[:], tx.Bucket(privKinds).Get(d[:]), &p); !ok || err != nil {
+		key := append(format.Number(place.Id), d[:]...)
+		if ok, err = format.UnsealMessage(key, tx.Bucket(privKinds).Get(key), &p); !ok || err != nil {
 			return err
 		}
 		kind = Kind{Class: uint8(p.Class), MediaType: p.MediaType, Size: p.Size, Ambiguous: p.Ambiguous,

@@ -30,7 +30,7 @@ var (
 	privRows     = []byte("rows")     // place, digest → Row
 	privTags     = []byte("tags")     // place, tag → digest
 	privDigests  = []byte("digests")  // digest, place → the repository's name
-	privKinds    = []byte("kinds")    // digest → Kind
+	privKinds    = []byte("kinds")    // place, digest → Kind
 	privFacts    = []byte("facts")    // subject, signature[, context (16)] → Fact
 	privIndex    = []byte("index")    // hint (9), fact → 1
 	privFactIDs  = []byte("factids")  // fact → fact key
@@ -59,7 +59,7 @@ const (
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 6
+const privateFormat = 7
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute

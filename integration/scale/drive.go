@@ -78,7 +78,8 @@ func until(what string, step time.Duration, ok func() bool) (time.Time, error) {
 	}
 }
 
-func (d *driver) all() error {
+// all takes the steps in order, up to last, or all if that is "".
+func (d *driver) all(last string) error {
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -88,6 +89,9 @@ func (d *driver) all() error {
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
+		}
+		if step.name == last {
+			break
 		}
 	}
 	return nil

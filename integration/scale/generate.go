@@ -22,10 +22,8 @@ import (
 	"trust-worker/trust"
 )
 
-const (
-	signers  = 5   // of each image
-	lateMade = 500 // signatures by the key that is dropped in later
-)
+// lateMade is how many signatures the key made that is dropped in later.
+const lateMade = 500
 
 // generator makes deterministic storage: the same keys and signatures for the
 // same numbers.
@@ -33,6 +31,7 @@ type generator struct {
 	dir                  string
 	n, keys              int
 	perRepo              int // images in each repository
+	signers              int // of each image; with one, it is the same for the whole repository
 	images, repositories int
 	priv                 []*ecdsa.PrivateKey
 	late                 *ecdsa.PrivateKey
@@ -45,8 +44,8 @@ type place struct {
 	digest trust.Digest
 }
 
-func newGenerator(dir string, n, keys, perRepo int) *generator {
-	g := &generator{dir: dir, n: n, keys: keys, perRepo: perRepo, images: n / signers}
+func newGenerator(dir string, n, keys, perRepo, signers int) *generator {
+	g := &generator{dir: dir, n: n, keys: keys, perRepo: perRepo, signers: signers, images: n / signers}
 	g.repositories = (g.images + perRepo - 1) / perRepo
 	return g
 }
@@ -133,8 +132,11 @@ func (g *generator) repository(r int) ([]place, error) {
 		layer := w.blob("application/vnd.dev.cosign.simplesigning.v1+json", payload)
 		hash := sha256.Sum256(payload)
 		var layers []object
-		for s := range signers {
-			key := g.priv[(i*signers+s)%len(g.priv)]
+		for s := range g.signers {
+			key := g.priv[(i*g.signers+s)%len(g.priv)]
+			if g.signers == 1 {
+				key = g.priv[r%len(g.priv)]
+			}
 			if s == 0 && g.isLate(i) {
 				key = g.late
 				d, err := trust.ParseDigest(digest)

@@ -47,6 +47,8 @@ func main() {
 	n := flag.Int("n", 10_000, "signatures")
 	keys := flag.Int("keys", 1000, "trusted keys")
 	perRepo := flag.Int("per-repository", 10, "images in each repository")
+	signers := flag.Int("signers", 5, "signers of each image; 1: one for each repository")
+	last := flag.String("until", "", `end after this step, for example "first pass"`)
 	bench := flag.String("benchmarks", "", "print this file of go test -bench as a Markdown table, and do nothing else")
 	bin := flag.String("bin", "bin/trust-worker", "the built program")
 	dir := flag.String("dir", "", "where to make the storage (default: a temporary directory, removed at the end)")
@@ -64,7 +66,7 @@ func main() {
 		case *table:
 			return printTable(os.Stdout, flag.Args())
 		}
-		return measure(*n, *keys, *perRepo, *bin, *dir, *out, *lookups)
+		return measure(*n, *keys, *perRepo, *signers, *bin, *dir, *out, *last, *lookups)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -72,7 +74,7 @@ func main() {
 	}
 }
 
-func measure(n, keys, perRepo int, bin, dir, out string, lookups time.Duration) (err error) {
+func measure(n, keys, perRepo, signers int, bin, dir, out, last string, lookups time.Duration) (err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "trust-worker-scale-"); err != nil {
 			return err
@@ -87,7 +89,7 @@ func measure(n, keys, perRepo int, bin, dir, out string, lookups time.Duration) 
 	if args := os.Getenv("SCALE_ARGS"); args != "" {
 		r.Command += fmt.Sprintf(" ARGS=%q", args)
 	}
-	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo)
+	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo, signers)
 	start := time.Now()
 	if err := g.run(); err != nil {
 		return fmt.Errorf("make storage: %w", err)
@@ -99,7 +101,7 @@ func measure(n, keys, perRepo int, bin, dir, out string, lookups time.Duration) 
 		return err
 	}
 	defer d.stop()
-	if err := d.all(); err != nil {
+	if err := d.all(last); err != nil {
 		return err
 	}
 	if out == "" {

@@ -40,10 +40,10 @@ func printTable(w io.Writer, files []string) error {
 		fmt.Fprintf(w, " %d signatures, %d repositories |", r.N, r.Repositories)
 	}
 	fmt.Fprint(w, "\n|---|---|", strings.Repeat("---|", len(all)), "\n")
-	for i, row := range all[0].Rows {
+	for _, row := range all[0].Rows {
 		fmt.Fprintf(w, "| %s | %s |", strings.ReplaceAll(row.What, "  ", "– "), row.Target)
 		for _, r := range all {
-			if i < len(r.Rows) && r.Rows[i].What == row.What {
+			if i := slices.IndexFunc(r.Rows, func(o Row) bool { return o.What == row.What }); i >= 0 {
 				fmt.Fprintf(w, " %.3g %s |", r.Rows[i].Value, r.Rows[i].Unit)
 			} else {
 				fmt.Fprint(w, " |")

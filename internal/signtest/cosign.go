@@ -1,6 +1,7 @@
 package signtest
 
 import (
+	"cmp"
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
@@ -35,6 +36,8 @@ type CosignOptions struct {
 	PayloadType, PredicateType string
 	// Certificate is put in the layer's annotation; it plays no part.
 	Certificate string
+	// HintOf is the key that a bundle says it is by; nil: the one that signs.
+	HintOf *Key
 	// Annotations are added to the layer's.
 	Annotations map[string]string
 	// Referrer attaches a simple signature by its subject field rather than
@@ -95,7 +98,7 @@ func BundleJSON(subject trust.Digest, k *Key, o CosignOptions) []byte {
 		Sig   []byte `json:"sig"`
 		KeyID string `json:"keyid"`
 	}
-	fp := k.Fingerprint()
+	fp := cmp.Or(o.HintOf, k).Fingerprint()
 	return must(json.Marshal(map[string]any{
 		"mediaType":            BundleMediaType,
 		"verificationMaterial": map[string]any{"publicKey": map[string]any{"hint": base64.StdEncoding.EncodeToString(fp[:])}},

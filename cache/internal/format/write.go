@@ -46,7 +46,8 @@ func WriteDB(path string, fill func(PutFunc) error) (err error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second})
+	db, err := bbolt.Open(tmp, 0o640, &bbolt.Options{NoSync: true, NoFreelistSync: true, NoGrowSync: true, Timeout: time.Second,
+		InitialMmapSize: 256 << 20}) // addresses, not space: a mapping that grows copies everything not yet written
 	if err != nil {
 		_ = os.Remove(tmp) // there may be none; the next start sweeps
 		return err
