@@ -66,7 +66,7 @@ func TestDifferencesAreDocumented(t *testing.T) {
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	var files []string
-	for _, pattern := range []string{"*_test.go", "../*/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "../*/*_test.go", "../*/*/*_test.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

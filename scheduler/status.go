@@ -60,7 +60,7 @@ type Status struct {
 	// round, whatever it found. It does so each Config.ConfirmInterval; if it
 	// does not, the process hangs.
 	Looked  time.Time
-	Loaded  []truststore.File
+	Loaded  int // trust files
 	Refused []truststore.Refusal
 	Ignored int
 	Policy  string
@@ -126,7 +126,7 @@ func (st *stateOfScan) setLooked(now time.Time) {
 func (st *stateOfScan) setTrust(t *truststore.TrustStore, now time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.st.Confirmed, st.st.Loaded, st.st.Refused = now, t.Loaded(), t.Refused()
+	st.st.Confirmed, st.st.Loaded, st.st.Refused = now, len(t.Loaded()), t.Refused()
 	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
 }
 

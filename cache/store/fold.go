@@ -20,13 +20,13 @@ import (
 // log-structured merge tree, a layer is written again when the layers above it have
 // reached half of its size, or when there are too many layers.
 
-// fewBytes are not worth being folded, unless they are in many layers.
+// fewBytes are not worth being folded, unless they are in more layers than some.
 const fewBytes = 1 << 20
 
 // foldFrom says which layer is to become one with all above it, -1 if none. sizes are
 // in bytes, the base's first.
 func foldFrom(sizes []int64, few int64) int {
-	const some = 4 // layers that cost a look-up little
+	const some, many = 2, 6 // layers: each costs a look-up something
 	if len(sizes) < 2 {
 		return -1
 	}
@@ -39,7 +39,7 @@ func foldFrom(sizes []int64, few int64) int {
 	switch {
 	case from < len(sizes)-1 && (sum > few || len(sizes) > some):
 		return from
-	case len(sizes) > 2*some-2: // each is more than twice the next
+	case len(sizes) > many: // each is more than twice the next
 		return len(sizes) - 2
 	}
 	return -1

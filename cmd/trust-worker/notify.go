@@ -113,7 +113,7 @@ func statusLine(st scheduler.Status) string {
 	case !st.FirstPass:
 		return fmt.Sprintf("First pass: %d repositories and signers to go", st.Queue)
 	}
-	line := fmt.Sprintf("%d repositories, %d trust files", st.Repositories, len(st.Loaded))
+	line := fmt.Sprintf("%d repositories, %d trust files", st.Repositories, st.Loaded)
 	if n := len(st.Refused); n > 0 {
 		line += fmt.Sprintf(", %d refused", n)
 	}

@@ -42,7 +42,7 @@ func cmdNotified(ts *testscript.TestScript, neg bool, args []string) {
 // Each step is a condition, and what the service manager is to be told of it.
 func TestWhatTheServiceManagerIsTold(t *testing.T) {
 	at := func(s int64) time.Time { return time.Unix(s, 0) }
-	loaded := []truststore.File{{}, {}}
+	const loaded = 2
 	var n notifier
 	for i, step := range []struct {
 		status   scheduler.Status

@@ -63,8 +63,12 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 	if err != nil {
 		return err
 	}
+	// From the first moment to the last: either would end the process.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1)
 	for {
-		err := s.onStore(log, s.lease, func(store *store.Store) error { return s.serveOnce(ctx, store, log, ready) })
+		err := s.onStore(log, s.lease, func(store *store.Store) error { return s.serveOnce(ctx, store, signals, log, ready) })
 		switch {
 		case err == nil:
 			log.Info("stopped")
@@ -84,7 +88,7 @@ func (s *settings) serve(ctx context.Context, ready func(context.Context) error)
 	}
 }
 
-func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.Logger, ready func(context.Context) error) (err error) {
+func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-chan os.Signal, log *slog.Logger, ready func(context.Context) error) (err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
 		return err
@@ -134,7 +138,7 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, log *slog.
 	}
 	p := newParts(ctx)
 	p.start("work", sched.Run)
-	p.start("signals", func(ctx context.Context) error { return handleSignals(ctx, sched, log) })
+	p.start("signals", func(ctx context.Context) error { return handleSignals(ctx, signals, sched, log) })
 	p.start("webhooks", hooks.Run)
 	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
 	p.start("systemd", func(parts context.Context) error { return s.notifySystemd(ctx, parts, sched.Status, watchdog, log) })
@@ -167,10 +171,7 @@ func (s *settings) off() (tools []trust.Tool) {
 }
 
 // handleSignals reloads at HUP and rescans at USR1.
-func handleSignals(ctx context.Context, sched *scheduler.Scheduler, log *slog.Logger) error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1) // one that comes while the daemon stops must not end it
+func handleSignals(ctx context.Context, signals <-chan os.Signal, sched *scheduler.Scheduler, log *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():

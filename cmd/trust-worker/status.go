@@ -222,7 +222,7 @@ func (a *statusAnswer) text(t *table) {
 	if d.Storage != nil {
 		t.row("", fmt.Sprintf("storage: %s %s", d.Storage.Mode, d.Storage.Reason))
 	}
-	t.row("trust", fmt.Sprintf("%d files loaded, %d refused; notation policy: %s", len(d.Loaded), len(d.Refused), d.Policy))
+	t.row("trust", fmt.Sprintf("%d files loaded, %d refused; notation policy: %s", d.Loaded, len(d.Refused), d.Policy))
 	for _, r := range d.Refused {
 		t.row("refused", r.Path+": "+r.Reason)
 	}
