@@ -119,6 +119,7 @@ bench-noisy: build ## measure how long a push waits beside repositories full of 
 bench-plot: ## tables and picture of all runs in docs/performance
 	$(GO) run ./integration/scale -benchmarks docs/performance/benchmarks.txt
 	$(GO) run ./integration/scale -table docs/performance/*.json
+	$(GO) run ./integration/scale -growth $(filter-out %-repositories.json,$(wildcard docs/performance/*.json))
 	$(GO) run ./integration/scale -plot docs/performance/scale.svg $(filter-out %-repositories.json,$(wildcard docs/performance/*.json))
 
 REF ?= HEAD~1

@@ -13,9 +13,9 @@ import (
 	"trust-worker/trust"
 )
 
-// lookEvery is how often an Observer asks whether something was published: one
-// readlink.
-const lookEvery = 100 * time.Millisecond
+// lookEvery is how often an Observer asks at most whether something was published, and
+// lookSeldom how often if nobody wakes it: for what dates and a withdrawal do.
+const lookEvery, lookSeldom = 100 * time.Millisecond, time.Second
 
 // restAfter times as long as a look took an Observer rests: a bulk scan, which
 // publishes large files one after the other, needs the processor more.
@@ -44,6 +44,7 @@ type Observer struct {
 	maxDates  int
 	lastLook  time.Duration
 
+	wake   chan struct{}
 	losses *losses
 	totals atomic.Pointer[Totals]
 }
@@ -55,7 +56,7 @@ func NewObserver(reader *cache.Reader, journal *Journal, log *slog.Logger, now f
 	if now == nil {
 		now = time.Now
 	}
-	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates, lastLook: lastLook, losses: newLosses(log)}
+	o := &Observer{reader: reader, journal: journal, log: log, now: now, at: now(), maxDates: maxDates, lastLook: lastLook, losses: newLosses(log), wake: make(chan struct{}, 1)}
 	o.dates = newDates(o.maxDates)
 	snap, err := reader.Snapshot()
 	if err != nil {
@@ -89,6 +90,14 @@ func (o *Observer) close() {
 	}
 }
 
+// Published says that something was published: Run looks soon. It waits for nothing.
+func (o *Observer) Published() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Run looks until ctx ends. Call Close afterwards.
 func (o *Observer) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -109,6 +118,16 @@ func (o *Observer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		}
+		if failing {
+			continue
+		}
+		timer.Reset(lookSeldom)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-o.wake:
 		}
 	}
 }

@@ -35,6 +35,9 @@ type Config struct {
 	SlowInterval time.Duration
 	// Revocation is asked about certificates in the mode online; nil: nobody is.
 	Revocation *revocation.Checker
+	// Published, if not nil, is called after each publication, of trust or of data. It
+	// must not wait.
+	Published func()
 	// MirrorPolicy allows writing the default trust policy beside the stores.
 	MirrorPolicy bool
 

@@ -100,13 +100,22 @@ func New(cfg Config) (*Scheduler, error) {
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		follow: make(chan struct{}, 1),
 	}
-	cfg.Store.OnPublish(s.measures.published)
+	cfg.Store.OnPublish(func(asOf time.Time) {
+		s.measures.published(asOf)
+		s.published()
+	})
 	return s, nil
 }
 
 func setDefault(d *time.Duration, def time.Duration) {
 	if *d == 0 {
 		*d = def
+	}
+}
+
+func (s *Scheduler) published() {
+	if s.cfg.Published != nil {
+		s.cfg.Published()
 	}
 }
 

@@ -109,6 +109,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", errTrustNotPublished, err)
 		}
 		s.publishOwed = false
+		s.published()
 		s.state.setTrustProblem("")
 		s.log.Info("trust in force", "signers", len(loaded.InForce().Terms().Materials),
 			"policy", loaded.Policy().String(), "refused", len(loaded.Refused()))

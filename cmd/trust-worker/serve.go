@@ -119,7 +119,7 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 		return usageError{err}
 	}
 	cfg := s.scheduler(store, roots, loader, log)
-	cfg.MirrorPolicy = s.mirrorPolicy
+	cfg.MirrorPolicy, cfg.Published = s.mirrorPolicy, told.observer.Published
 	watchdog := watchdogTimeout(log)
 	if watchdog > 0 {
 		cfg.ConfirmInterval = min(cfg.ConfirmInterval, watchdog/3)

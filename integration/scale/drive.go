@@ -20,6 +20,7 @@ type driver struct {
 	lookups          time.Duration
 	cmd              *exec.Cmd
 	reader           *cache.Reader
+	idles            float64 // processors that an idle daemon uses
 }
 
 // status is what of status.json is needed here.
@@ -84,7 +85,7 @@ func (d *driver) all(last string) error {
 		name string
 		do   func() error
 	}{
-		{"key meanwhile", d.keyMeanwhile}, {"first pass", d.firstPass}, {"restart", d.restart}, {"rescan", d.rescan}, {"idle", d.idle},
+		{"key meanwhile", d.keyMeanwhile}, {"first pass", d.firstPass}, {"restart", d.restart}, {"idle", d.idle}, {"rescan", d.rescan},
 		{"key", d.key}, {"push", d.push}, {"expiry", d.expiry}, {"look-ups", d.lookUps}, {"disk", d.disk},
 	} {
 		if err := step.do(); err != nil {

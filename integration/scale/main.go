@@ -55,6 +55,7 @@ func main() {
 	out := flag.String("out", "", "write the report to this file as JSON")
 	lookups := flag.Duration("lookups", 10*time.Second, "how long to look up against publications")
 	plot := flag.String("plot", "", "draw the JSON files given as arguments to this SVG file, and do nothing else")
+	growth := flag.Bool("growth", false, "print how the JSON files given as arguments grow, as a Markdown table, and do nothing else")
 	table := flag.Bool("table", false, "print the JSON files given as arguments as a Markdown table, and do nothing else")
 	flag.Parse()
 	err := func() error {
@@ -63,6 +64,8 @@ func main() {
 			return draw(*plot, flag.Args())
 		case *bench != "":
 			return printBenchmarks(os.Stdout, *bench)
+		case *growth:
+			return printGrowth(os.Stdout, flag.Args())
 		case *table:
 			return printTable(os.Stdout, flag.Args())
 		}
