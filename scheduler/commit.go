@@ -57,7 +57,11 @@ func (s *Scheduler) hand(r result) {
 func (r *result) size() int {
 	n := 1
 	for i := range r.batches {
-		n += len(r.batches[i].Rows) + len(r.batches[i].Facts) + len(r.batches[i].Kinds) + len(r.batches[i].Tags)
+		b := &r.batches[i]
+		n += len(b.Rows) + len(b.Facts) + len(b.Kinds) + len(b.Tags) + len(b.Remembered)/8
+		for k := range b.Rows {
+			n += len(b.Rows[k].References)
+		}
 	}
 	return n
 }

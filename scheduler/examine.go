@@ -369,18 +369,22 @@ func (e *examiner) imageReason(ctx context.Context, p *opened, row *store.Row) (
 	return "", nil
 }
 
-// keepDead restores the grounds of what was matched before and is not now.
-func (e *examiner) keepDead(f *store.Fact) error {
+// keepDead restores the grounds of what was matched before and is not now, where a signer
+// that they name has left: they read signer-removed, and hold again if it comes back. What
+// no longer matches although its signers are in force is as the verifier says now.
+func (e *examiner) keepDead(in *trustInUse, l *looked) error {
+	f := l.fact
 	old, ok, err := e.facts.Fact(f.Subject, f.Signature, f.Context)
 	if err != nil || !ok || len(old.Verdicts) != len(f.Verdicts) || old.Epoch != f.Epoch {
 		return err
 	}
 	for i := range f.Verdicts {
-		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !old.Verdicts[i].Matched() {
-			continue // revoked since: the old grounds do not come back
+		was := &old.Verdicts[i]
+		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !was.Matched() || was.Lives(in.inForce().Has) {
+			continue
 		}
-		f.Verdicts[i] = old.Verdicts[i]
-		for _, g := range old.Verdicts[i].Grounds {
+		f.Verdicts[i] = *was
+		for _, g := range was.Grounds {
 			for _, signer := range g.Signers {
 				f.Hints = append(f.Hints, hintSigner(signer))
 			}
@@ -388,5 +392,6 @@ func (e *examiner) keepDead(f *store.Fact) error {
 	}
 	sortHints(f.Hints)
 	f.Hints = slices.Compact(f.Hints)
+	l.until = recheck(f.Verdicts)
 	return nil
 }

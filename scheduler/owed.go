@@ -201,7 +201,7 @@ func (s *Scheduler) oweNotation(first bool) error {
 	for _, p := range places {
 		switch {
 		case !p.HasNotation:
-		case first || p.Unsettled:
+		case first:
 			s.oweSettle(p.Name, fresh)
 		default:
 			mark = append(mark, p)

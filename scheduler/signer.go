@@ -258,7 +258,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		if waits := !keep && unasked(l.problems); l.fact != nil && (len(l.problems) == 0 || waits) {
 			seen[c] = true
 			if keep {
-				if err := s.keepDead(l.fact); err != nil {
+				if err := s.keepDead(in, &l); err != nil {
 					return nil, err
 				}
 			}

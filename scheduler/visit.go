@@ -303,7 +303,7 @@ func (v *visit) lookAndApply(ctx context.Context, row *store.Row, ref *store.Ref
 	}
 	if l.fact != nil {
 		if l.fact.Context.Tool == trust.Notation && len(l.problems) == 0 {
-			if err := v.keepDead(l.fact); err != nil {
+			if err := v.keepDead(v.in, &l); err != nil {
 				return false, err
 			}
 		}

@@ -106,6 +106,22 @@ func BenchmarkCosign(b *testing.B) {
 	}
 }
 
+// BenchmarkCosignGuessed is what a repository costs that one of 1,000 keys signs.
+func BenchmarkCosignGuessed(b *testing.B) {
+	d := newDirs(b)
+	for i, k := range benchKeys() {
+		d.key(fmt.Sprint(i), k)
+	}
+	var requests []*request
+	guesses := &Guesses{}
+	for i := range samples {
+		r := simple(image(fmt.Sprint(i)), benchKeys()[7], signtest.CosignOptions{})
+		r.Guesses = guesses
+		requests = append(requests, r)
+	}
+	benchmark(b, d.load(), true, requests)
+}
+
 func BenchmarkNotation(b *testing.B) {
 	for _, cose := range []bool{false, true} {
 		for _, n := range []int{1, 1000} {

@@ -257,12 +257,14 @@ func (v *Verifier) match(r *Request, message, raw []byte, hinted trust.Digest, l
 				lo.Hints = append(lo.Hints, candidates(keys[0], message, raw)...)
 				continue
 			}
-			likeliest := v.likeliest(r, hinted, class)
+			likeliest, guessed := v.likeliest(r, hinted, class)
 			if likeliest != nil {
 				if try(likeliest); lo.Verdict.Matched() {
 					continue
 				}
-				r.Guesses.wrong()
+				if guessed {
+					r.Guesses.wrong()
+				}
 			}
 			for _, h := range candidates(keys[0], message, raw) {
 				lo.Hints = append(lo.Hints, h)

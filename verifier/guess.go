@@ -11,8 +11,8 @@ import (
 // verification. The zero value knows nothing. It is not safe for concurrent use.
 //
 // A guess only proposes, like every hint: cosign decides, and a wrong one costs one
-// verification. After a wrong guess there are no more until two signature manifests in a
-// row agree.
+// verification. After a wrong guess there are no more for that layer until two signature
+// manifests in a row agree.
 type Guesses struct {
 	layer  int                 // which is being verified
 	last   [maxGuesses]guessed // by layer: tools append signatures in one order
@@ -26,6 +26,13 @@ type guessed struct {
 
 const maxGuesses = 16
 
+// at says which layer is verified next.
+func (g *Guesses) at(layer int) {
+	if g != nil {
+		g.layer = layer
+	}
+}
+
 // next returns the fingerprint of the key to try, zero if there is none.
 func (g *Guesses) next() (key trust.Digest) {
 	if g != nil && g.layer < maxGuesses && (g.last[g.layer].repeat || !g.missed) {
@@ -38,6 +45,7 @@ func (g *Guesses) next() (key trust.Digest) {
 func (g *Guesses) wrong() {
 	if g != nil {
 		g.missed = true
+		g.last[g.layer].repeat = false
 	}
 }
 
@@ -53,13 +61,12 @@ func (g *Guesses) signed(key trust.Digest) {
 // likeliest returns the trusted key to try before any other is looked for: the one that
 // the bundle names, else the guess. It is nil if there is none that could have made a
 // signature of the class.
-func (v *Verifier) likeliest(r *Request, hinted trust.Digest, class recovery.Class) *truststore.Key {
-	k := v.store.Key(hinted)
-	if k == nil {
-		k = v.store.Key(r.Guesses.next())
+func (v *Verifier) likeliest(r *Request, hinted trust.Digest, class recovery.Class) (k *truststore.Key, guessed bool) {
+	if k = v.store.Key(hinted); k == nil {
+		k, guessed = v.store.Key(r.Guesses.next()), true
 	}
 	if k == nil || k.Class != class {
-		return nil
+		return nil, false
 	}
-	return k
+	return k, guessed
 }

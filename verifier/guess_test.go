@@ -33,10 +33,13 @@ func TestGuesses(t *testing.T) {
 		{a, 1, "trusted"},
 		{a, 1, "trusted"},
 		{stranger, 1, "no-trusted-key"}, // a, wrongly
-		{b, 2, "trusted"},               // a again, since it repeats
+		{stranger, 0, "no-trusted-key"},
+		{b, 1, "trusted"},
 		{stranger, 0, "no-trusted-key"}, // b has signed once
 		{b, 1, "trusted"},
-		{stranger, 1, "no-trusted-key"}, // b has signed twice in a row
+		{a, 2, "trusted"}, // b has signed twice in a row
+		{a, 1, "trusted"},
+		{stranger, 1, "no-trusted-key"},
 	} {
 		lo := look(step.by)
 		want(t, lo, step.reads)

@@ -36,9 +36,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 		case r.Skip != nil && r.Skip(i):
 			lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded}
 		default:
-			if r.Guesses != nil {
-				r.Guesses.layer = i
-			}
+			r.Guesses.at(i)
 			var err error
 			if lo, err = v.layer(ctx, r, &o, d, verdict, fetched, v.simple); err != nil {
 				return Outcome{}, err
@@ -75,6 +73,7 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 		o.Layers = []LayerOutcome{{Verdict: verdict, Problem: trust.LimitExceeded}}
 		return o, nil
 	}
+	r.Guesses.at(0)
 	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &contents{}, check)
 	if err != nil {
 		return Outcome{}, err

@@ -354,13 +354,12 @@ func (s *settings) onStore(log *slog.Logger, lease time.Duration, f func(*store.
 		return err
 	}
 	defer func() {
-		if errors.Is(err, errStuck) {
-			return
-		}
 		if errors.Is(err, cache.ErrDamaged) {
 			err = errors.Join(err, store.MarkDamaged(err))
 		}
-		err = errors.Join(err, store.Close())
+		if !errors.Is(err, errStuck) {
+			err = errors.Join(err, store.Close())
+		}
 	}()
 	return f(store)
 }

@@ -67,7 +67,12 @@ func (p *parts) wait(timeout time.Duration) error {
 		return err
 	case <-timer.C:
 	}
+	var why error // that they were to stop, if it was not a signal
+	if cause := context.Cause(p.ctx); !errors.Is(cause, context.Canceled) {
+		why = cause
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Errorf("%s %w (%v)", strings.Join(slices.Sorted(maps.Keys(p.running)), ", "), errStuck, timeout)
+	stuck := fmt.Errorf("%s %w (%v)", strings.Join(slices.Sorted(maps.Keys(p.running)), ", "), errStuck, timeout)
+	return errors.Join(why, stuck)
 }

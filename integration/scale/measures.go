@@ -297,7 +297,16 @@ func (d *driver) passes() (best, used time.Duration, err error) {
 }
 
 func (d *driver) idle() error {
-	time.Sleep(3 * time.Second)
+	// After a start the daemon counts what is published, and folds.
+	var last time.Duration
+	if _, err := until("the daemon is idle", 2*time.Second, func() bool {
+		now, err := processorTime(d.cmd.Process.Pid)
+		quiet := err == nil && now-last < 100*time.Millisecond
+		last = now
+		return quiet
+	}); err != nil {
+		return err
+	}
 	rss, err := procField(d.cmd.Process.Pid, "RssAnon")
 	if err != nil {
 		return err
