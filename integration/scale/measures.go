@@ -291,20 +291,28 @@ func (d *driver) passes() (best, used time.Duration, err error) {
 	}
 	d.stop()
 	if _, err = d.start(); err == nil {
-		_, err = until("first pass", 20*time.Millisecond, func() bool { return d.status().FirstPass })
+		if _, err = until("first pass", 20*time.Millisecond, func() bool { return d.status().FirstPass }); err == nil {
+			err = d.quiet()
+		}
 	}
 	return best, used, err
 }
 
-func (d *driver) idle() error {
-	// After a start the daemon counts what is published, and folds.
+// quiet waits until the daemon has done what follows a start: it counts what is published,
+// and folds.
+func (d *driver) quiet() error {
 	var last time.Duration
-	if _, err := until("the daemon is idle", 2*time.Second, func() bool {
+	_, err := until("the daemon is idle", 2*time.Second, func() bool {
 		now, err := processorTime(d.cmd.Process.Pid)
 		quiet := err == nil && now-last < 100*time.Millisecond
 		last = now
 		return quiet
-	}); err != nil {
+	})
+	return err
+}
+
+func (d *driver) idle() error {
+	if err := d.quiet(); err != nil {
 		return err
 	}
 	rss, err := procField(d.cmd.Process.Pid, "RssAnon")
