@@ -49,7 +49,7 @@ const maxResults = 4 * maxBatch
 func (s *Scheduler) hand(r result) {
 	if r.over == nil { // long scans wait for each other
 		r.weight = int64(min(r.size(), maxResults))
-		_ = s.room.Acquire(context.Background(), r.weight)
+		_ = s.room.Acquire(context.Background(), r.weight) // fails with its context alone
 	}
 	s.results <- r
 }

@@ -12,7 +12,8 @@ import (
 	"trust-worker/trust"
 )
 
-// References that could not be decided are looked at again when their time has come.
+// References that could not be decided are looked at again when their time has come, and
+// turns that failed are done again.
 
 // retryLoop owes the references whose next try has come.
 func (s *Scheduler) retryLoop(ctx context.Context) error {
@@ -97,4 +98,24 @@ func (s *Scheduler) oweUndecided() error {
 		s.agenda.add(item{repository: name}, retry, func(w *work) { w.due = append(w.due, all...) })
 	}
 	return nil
+}
+
+// later calls f after d, unless the process ends first: what is owed is marked
+// in the store, or found again by the next pass.
+func (s *Scheduler) later(d time.Duration, f func()) { time.AfterFunc(d, f) }
+
+// postpone owes the same work again later.
+func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	d := s.agenda.failed(i)
+	s.counters.errors.Add(1)
+	s.log.Error("turn failed; will retry", "item", i.String(), "error", err, "in", d)
+	again := *w
+	time.AfterFunc(d, func() {
+		if ctx.Err() == nil {
+			s.agenda.add(i, again.level, func(w *work) { w.merge(&again) })
+		}
+	})
 }

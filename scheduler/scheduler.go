@@ -342,10 +342,6 @@ func (s *Scheduler) turn(ctx context.Context, i item, w *work) (r result, err er
 	}
 }
 
-// later calls f after d, unless the process ends first: what is owed is marked
-// in the store, or found again by the next pass.
-func (s *Scheduler) later(d time.Duration, f func()) { time.AfterFunc(d, f) }
-
 // recovered, deferred, turns a panic into an error: it is counted, and what was
 // being done is tried again later.
 func (s *Scheduler) recovered(err *error) {
@@ -354,22 +350,6 @@ func (s *Scheduler) recovered(err *error) {
 		s.log.Error("work panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		*err = fmt.Errorf("panic: %v", p)
 	}
-}
-
-// postpone owes the same work again later.
-func (s *Scheduler) postpone(ctx context.Context, i item, w *work, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	d := s.agenda.failed(i)
-	s.counters.errors.Add(1)
-	s.log.Error("turn failed; will retry", "item", i.String(), "error", err, "in", d)
-	again := *w
-	time.AfterFunc(d, func() {
-		if ctx.Err() == nil {
-			s.agenda.add(i, again.level, func(w *work) { w.merge(&again) })
-		}
-	})
 }
 
 // watchFirstPass notices when the first pass is over.

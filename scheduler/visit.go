@@ -119,7 +119,9 @@ func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, ba
 		if more {
 			break
 		}
-		w.due, v.at = w.due[1:], place{}
+		if w.due, v.at = w.due[1:], (place{}); v.left.late() { // also if nothing was due
+			break
+		}
 	}
 	w.dueAt = v.at
 	batch.Rows, batch.Facts = v.rows, v.facts
@@ -176,14 +178,14 @@ const rowsAtOnce = 256
 // is where to go on if there is more.
 func (s *Scheduler) eachRow(v *visit, at *place, visit func(*store.Row) (more bool, err error)) (done bool, err error) {
 	v.at = *at
-	defer func() { *at = v.at }()
+	defer func() { *at = v.at }() // until then at is where the turn began
 	for !v.left.spent() {
 		rows, err := s.cfg.Store.Rows(v.name, v.at.after, rowsAtOnce)
 		if err != nil {
 			return false, err
 		}
 		for k := range rows {
-			if v.left.spent() {
+			if v.left.spent() || v.at != *at && v.left.late() { // also if there was nothing to do
 				return false, nil
 			}
 			if more, err := visit(&rows[k]); err != nil || more {
@@ -193,9 +195,6 @@ func (s *Scheduler) eachRow(v *visit, at *place, visit func(*store.Row) (more bo
 		}
 		if len(rows) < rowsAtOnce {
 			return true, nil
-		}
-		if v.left.late() { // also if there was nothing to do in them
-			return false, nil
 		}
 	}
 	return false, nil

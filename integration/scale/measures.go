@@ -344,7 +344,7 @@ func wakeUps(pid int) (n int64) {
 		b, _ := os.ReadFile(task) // or it has ended
 		for line := range strings.Lines(string(b)) {
 			if value, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
-				switches, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+				switches, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64) // the kernel writes a number
 				n += switches
 			}
 		}
