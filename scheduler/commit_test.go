@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"trust-worker/cache/store"
 	"trust-worker/trust"
 )
@@ -64,6 +66,31 @@ func TestACommitWaitsForOthersOnlyWhileThereAreAny(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What waits for the committer is bounded by its rows and references, not by its number;
+// then workers wait. A long scan waits for nothing.
+func TestResultsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := gathering(9)
+		s.room = semaphore.NewWeighted(maxResults)
+		defer s.agenda.end()
+		full := store.Batch{Rows: []store.Row{{References: make([]store.Reference, maxResults)}}}
+		s.hand(result{item: repo("0"), batches: []store.Batch{full}})
+		go s.hand(result{item: repo("1"), waited: true})
+		synctest.Wait()
+		if n := len(s.results); n != 1 {
+			t.Errorf("%d results wait beside one that fills the room", n)
+		}
+		s.hand(result{item: repo("2"), batches: []store.Batch{full}, over: make(chan struct{})})
+		if batch, _ := s.gather(nil, time.Now()); len(batch) != 1 {
+			t.Errorf("%d results gathered", len(batch))
+		}
+		synctest.Wait()
+		if n := len(s.results); n != 2 { // the long scan, and what has room now
+			t.Errorf("%d results wait", n)
+		}
+	})
 }
 
 // A push of any size is written in parts, and what comes meanwhile is written with

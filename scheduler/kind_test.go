@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"trust-worker/cache/store"
+	"trust-worker/internal/signtest"
 	"trust-worker/layout"
 	"trust-worker/trust"
 )
@@ -26,4 +27,23 @@ func TestKindsAreRemembered(t *testing.T) {
 	if err != nil || !ok || !reflect.DeepEqual(layoutKind(got), kind) {
 		t.Errorf("%+v, want %+v: %v %v", layoutKind(got), kind, ok, err)
 	}
+}
+
+// What a repository lists is opened once, however often its index changes.
+func TestWhatIsKnownIsNotOpenedAgain(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("app", "1", "x")
+	w.st.SignSimple(img, k, simple)
+	if n := w.scan().Opened; n != 2 {
+		t.Errorf("opened %d", n)
+	}
+	for _, tag := range []string{"2", "3", "4"} {
+		w.st.Content("app", tag, tag)
+		if n := w.scan().Opened; n != 1 {
+			t.Errorf("tag %s is new: opened %d", tag, n)
+		}
+	}
+	w.want(img, "trusted")
 }

@@ -109,4 +109,10 @@ func TestBundleNamesItsKey(t *testing.T) {
 	if !slices.ContainsFunc(lo.Hints, func(h Hint) bool { return h.Fingerprint == stranger.Signer().Fingerprint }) {
 		t.Errorf("not filed by its signer: %v", lo.Hints)
 	}
+	// A key of another curve cannot have made it, and is not tried.
+	other := signtest.NewKey(signtest.P384)
+	lo = one(t, newDirs(t).key("a", a).key("b", signtest.NewKey(signtest.P256)).key("other", other).load(), bundled(image("A"), stranger, signtest.CosignOptions{HintOf: other}))
+	if want(t, lo, "no-trusted-key"); lo.Calls != 0 {
+		t.Errorf("%d verifications", lo.Calls)
+	}
 }
