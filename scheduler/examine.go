@@ -338,10 +338,14 @@ func (e *examiner) apply(ref *store.Reference, l looked) {
 	}
 }
 
-// longestWait is longer than any wait, of which the longest are for the next
-// answer of a revocation service: a reference that waits for more was put off by
-// a clock that was ahead.
-const longestBackoff, longestWait = time.Hour, revocation.MaxAge + time.Minute
+// longestRetry is longer than any wait after an attempt that told nothing, longestWait
+// than any for the next answer of a revocation service. A reference that waits for more
+// was put off by a clock that was ahead.
+const (
+	longestBackoff = time.Hour
+	longestRetry   = longestBackoff + time.Minute
+	longestWait    = revocation.MaxAge + time.Minute
+)
 
 // reread reads a signature manifest and its layers again, verifies nothing, and says
 // what is wrong with them. The error is that of ctx.

@@ -197,7 +197,7 @@ func (m *model) settle() {
 		m.quiet()
 	}
 	m.ahead.Add(int64(2 * time.Hour))  // past every back-off
-	_, _, err := s.oweDue(longestWait) // as when the clock has gone back
+	_, _, err := s.oweDue(longestRetry) // as when the clock has gone back
 	must(err)
 	m.quiet()
 	must(s.cfg.Store.Publish(ctx))
@@ -224,6 +224,9 @@ func (m *model) settle() {
 		s.VerifiedAt = nil
 		if s.Reason == trust.SignerRemoved {
 			s.Reason, s.Detail = trust.NoTrustedKey, ""
+		}
+		if s.Reason == trust.CertificateExpired { // who knew a time stamp authority that left, names it
+			s.Detail = ""
 		}
 		b, err := json.Marshal(s)
 		must(err)

@@ -20,6 +20,9 @@ import (
 
 var torture = os.Getenv("TRUST_WORKER_TORTURE") == "1"
 
+// foundBy are seeds that have found something.
+var foundBy = []uint64{10624071111492931033}
+
 // TestModel does anything to storage and trust directories, in any order, under a
 // scheduler at work. At each step nothing is trusted but what was stored since the
 // answers were last settled, by signers that are in force; once settled they are
@@ -31,7 +34,10 @@ func TestModel(t *testing.T) {
 	}
 	for n := range rounds {
 		seed := uint64(n)
-		if torture {
+		switch {
+		case torture && n < len(foundBy):
+			seed = foundBy[n]
+		case torture:
 			seed = rand.Uint64()
 		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

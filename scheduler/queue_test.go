@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"trust-worker/cache/store"
 )
 
 func TestBackoffDoublesUpToItsLimit(t *testing.T) {
@@ -188,4 +190,23 @@ func TestAgenda(t *testing.T) {
 			t.Error("goes on after its end")
 		}
 	})
+}
+
+// What was put off by a clock that was ahead is looked at, and what waits for the next
+// answer of a revocation service is not.
+func TestWhatAClockAheadHasPutOffIsDue(t *testing.T) {
+	const now, hour = int64(1 << 31), int64(3600)
+	s := &Scheduler{}
+	for _, c := range []struct {
+		attempts uint32
+		next     int64
+		due      bool
+	}{
+		{1, now, true}, {1, now + hour, false}, {1, now + 4*hour, true},
+		{0, 0, false}, {0, now, true}, {0, now + 4*hour, false}, {0, now + 25*hour, true},
+	} {
+		if got := s.isDue(&store.Reference{Attempts: c.attempts, NextTry: c.next}, now); got != c.due {
+			t.Errorf("after %d attempts, in %d s: %v", c.attempts, c.next-now, got)
+		}
+	}
 }

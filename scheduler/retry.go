@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -30,7 +31,10 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 		case <-s.wakeup:
 		}
 		now, longest := s.now(), time.Duration(0)
-		if behind = behind || now.UnixNano() < last.UnixNano(); behind {
+		switch wentBack := now.UnixNano() < last.UnixNano(); {
+		case wentBack:
+			behind, longest = true, longestRetry
+		case behind:
 			longest = longestWait
 		}
 		last = now
@@ -49,32 +53,50 @@ func (s *Scheduler) retryLoop(ctx context.Context) error {
 
 // oweDue owes the references whose next try has come, up to dueAtOnce, and returns
 // when that of the next one will. With longest, what waits for longer than that is
-// owed as well.
+// owed as well. With longestRetry, for a clock that was seen going back, that is all
+// which does: much of it may rightly wait for revocation services, and would fill the
+// same dueAtOnce each time.
 func (s *Scheduler) oweDue(longest time.Duration) (owed int, next time.Time, err error) {
-	due, next, err := s.cfg.Store.DueNow(s.now(), longest, dueAtOnce)
-	for _, d := range due {
-		if d.Repository == "" {
-			continue
-		}
-		s.agenda.add(item{repository: d.Repository}, retry, func(w *work) {
-			if !slices.Contains(w.due, d.Subject) {
-				w.due = append(w.due, d.Subject)
-			}
-		})
+	limit := dueAtOnce
+	if longest == longestRetry {
+		limit = math.MaxInt
 	}
+	due, next, err := s.cfg.Store.DueNow(s.now(), longest, limit)
+	s.owe(due)
 	return len(due), next, err
 }
 
 const dueAtOnce = 1024
 
+// owe owes a look at what is due, once for each subject.
+func (s *Scheduler) owe(due []store.Due) {
+	subjects := map[string][]trust.Digest{}
+	for _, d := range due {
+		if d.Repository != "" {
+			subjects[d.Repository] = append(subjects[d.Repository], d.Subject)
+		}
+	}
+	for name, all := range subjects {
+		s.agenda.add(item{repository: name}, retry, func(w *work) {
+			w.due = append(w.due, all...)
+			slices.SortFunc(w.due, func(a, b trust.Digest) int { return bytes.Compare(a[:], b[:]) })
+			w.due = slices.Compact(w.due)
+		})
+	}
+}
+
 // isDue reports whether a reference is to be looked at again: its time has come, or
 // it is a single pass's only chance to see that storage has been mended.
 // Revocation services keep their time, or each pass would wait for a dead one.
 func (s *Scheduler) isDue(ref *store.Reference, now int64) bool {
+	longest := longestWait
+	if ref.Attempts > 0 {
+		longest = longestRetry
+	}
 	switch {
 	case ref.NextTry == 0:
 		return false
-	case ref.NextTry <= now, ref.NextTry-now > int64(longestWait/time.Second):
+	case ref.NextTry <= now, ref.NextTry-now > int64(longest/time.Second): // put off by a clock that was ahead
 		return true
 	}
 	return s.impatient && slices.ContainsFunc(ref.Problems, func(p store.Problem) bool { return p.Reason != trust.RevocationUnknown })
@@ -88,15 +110,7 @@ func (s *Scheduler) oweUndecided() error {
 	if err != nil {
 		return err
 	}
-	subjects := map[string][]trust.Digest{}
-	for _, d := range due {
-		if d.Repository != "" {
-			subjects[d.Repository] = append(subjects[d.Repository], d.Subject)
-		}
-	}
-	for name, all := range subjects {
-		s.agenda.add(item{repository: name}, retry, func(w *work) { w.due = append(w.due, all...) })
-	}
+	s.owe(due)
 	return nil
 }
 
