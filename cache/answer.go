@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -51,8 +52,8 @@ type Manifest struct {
 type Signature struct {
 	Tool      trust.Tool
 	IsTrusted bool
-	// Author is the PEM text of the key file (cosign) or the subject of the
-	// leaf certificate (notation); empty unless the signer is in force.
+	// Author is the PEM text of the key file or the Subject (cosign), or the subject
+	// of the leaf certificate (notation); empty unless the signer is in force.
 	Author            string
 	Status            trust.Status
 	Reason            trust.Reason
@@ -63,6 +64,13 @@ type Signature struct {
 	SignerFingerprint trust.Digest
 	// SignerFile is the file that holds the signer: "_cosign/team.pub".
 	SignerFile string
+	// Issuer and Subject say who a keyless signature's certificate was issued to,
+	// SignedAt is the earliest time that was proven, and Root the file of the trusted
+	// root. They are empty for keys and for notation.
+	Issuer   string
+	Subject  string
+	SignedAt *time.Time
+	Root     string
 	// Detail says more of the reason, in one sentence for people; often empty.
 	Detail     string
 	ValidFrom  *time.Time
@@ -218,6 +226,49 @@ func (s *Snapshot) author(key []byte) string {
 	return s.lastAuthor.text
 }
 
+// identity reads who a keyless signature's certificate was issued to; nil if it cannot be
+// read. Identities are parsed once for many looks.
+func (s *Snapshot) identity(key []byte) *trust.Identity {
+	if len(key) != len(format.AuthorKey{}) {
+		return nil
+	}
+	return s.r.identities.get(format.AuthorKey(key), func() *trust.Identity {
+		body, ok, err := s.get(format.InAuthors, key)
+		if !ok || err != nil {
+			return nil
+		}
+		return trust.ParseIdentity(string(body))
+	})
+}
+
+// identities are those that a Reader has parsed, by the hash of their text. They are
+// bounded; when there are too many it begins anew.
+type identities struct {
+	mu    sync.RWMutex
+	known map[format.AuthorKey]*trust.Identity
+}
+
+const maxIdentities = 1 << 14
+
+func (i *identities) get(key format.AuthorKey, read func() *trust.Identity) *trust.Identity {
+	i.mu.RLock()
+	id := i.known[key]
+	i.mu.RUnlock()
+	if id != nil {
+		return id
+	}
+	if id = read(); id == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.known == nil || len(i.known) >= maxIdentities {
+		i.known = map[format.AuthorKey]*trust.Identity{}
+	}
+	i.known[key] = id
+	return id
+}
+
 // answer joins an image record with what is in force.
 func (s *Snapshot) answer(repository string, d trust.Digest, body []byte, children bool) (Image, error) {
 	return s.answerWithin(repository, d, body, children, NewBudget())
@@ -332,8 +383,12 @@ func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool
 		l.omitted = omissions{{trust.LimitExceeded.Status(), trust.LimitExceeded, n}}
 		return l, nil
 	}
+	quorum, err := s.quorum(repository, encoded, unlisted)
+	if err != nil {
+		return nil, err
+	}
 	for _, b := range encoded {
-		if err := s.eachLayer(repository, b, unlisted, l.Add); err != nil {
+		if err := s.eachLayer(repository, b, unlisted, quorum, l.Add); err != nil {
 			return nil, err
 		}
 	}
@@ -344,7 +399,11 @@ func (s *Snapshot) signatures(repository string, encoded [][]byte, unlisted bool
 // verifiedAt is Unix seconds, 0 for never.
 func NewSignature(tool trust.Tool, manifest trust.Digest, layer int, f trust.Format, verifiedAt int64, d trust.Decision) Signature {
 	sig := Signature{Tool: tool, IsTrusted: d.Status == trust.Trusted, Author: d.Author, Status: d.Status, Reason: d.Reason,
-		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint, SignerFile: d.File, Detail: d.Detail}
+		Notes: []trust.Note{}, Digest: manifest, Layer: layer, Format: f, SignerFingerprint: d.Signer.Fingerprint, SignerFile: d.File, Detail: d.Detail,
+		Issuer: d.Issuer, Subject: d.Subject, Root: d.Root}
+	if !d.SignedAt.IsZero() {
+		sig.SignedAt = pointer(d.SignedAt)
+	}
 	if len(d.Notes) > 0 {
 		sig.Notes = d.Notes
 	}

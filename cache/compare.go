@@ -110,7 +110,7 @@ func newComparison(old, s *Snapshot, from, to time.Time) comparison {
 // movedSigners returns the signers that are in force in one of two alone, if nothing else in
 // them can make an answer read differently; else nil.
 func movedSigners(x, y *trust.InForce) map[trust.SignerID]bool {
-	if !format.EqualTerms(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
+	if !format.EqualTerms(x.Terms(), y.Terms()) || !trust.SameScopes(x.Terms(), y.Terms()) || !slices.Equal(storesHeld(x), storesHeld(y)) {
 		return nil
 	}
 	ids := map[trust.SignerID]bool{}
@@ -336,8 +336,12 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 	}
 	out = []Signature{}
 	budget := NewBudget()
+	quorum, err := s.quorum(repository, s.record.signatures, unlisted)
+	if err != nil {
+		return nil, counted{}, 0, err
+	}
 	for _, b := range s.record.signatures {
-		err := s.eachLayer(repository, b, unlisted, func(sig *Signature) {
+		err := s.eachLayer(repository, b, unlisted, quorum, func(sig *Signature) {
 			is.layers.add(sig.Status, sig.Reason)
 			is.signers = append(is.signers, s.verdict.distinct()...)
 			next = s.verdict.next(next, s.now.Unix())

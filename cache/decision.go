@@ -35,8 +35,12 @@ func (s *Snapshot) isTrusted(repository string, d trust.Digest) (is bool, err er
 			return false, err
 		}
 	}
+	quorum, err := s.quorum(repository, s.record.signatures, unlisted)
+	if err != nil || quorum.Short() {
+		return false, err
+	}
 	for _, b := range s.record.signatures {
-		err := s.eachDecision(repository, b, unlisted, noAuthor, func(_ int, d *trust.Decision) bool {
+		err := s.eachDecision(repository, b, unlisted, withoutAuthors{s}, func(_ int, d *trust.Decision) bool {
 			is = d.Status == trust.Trusted
 			return !is
 		})
@@ -47,7 +51,28 @@ func (s *Snapshot) isTrusted(repository string, d trust.Digest) (is bool, err er
 	return false, nil
 }
 
-func noAuthor([]byte) string { return "" }
+// withoutAuthors reads of texts only what decides.
+type withoutAuthors struct{ *Snapshot }
+
+func (withoutAuthors) author([]byte) string { return "" }
+
+// quorum counts who signed an image, given its signatures; nil where one signer is enough.
+func (s *Snapshot) quorum(repository string, encoded [][]byte, unlisted bool) (*trust.Quorum, error) {
+	q := s.g.trust.InForce.Quorum(repository)
+	if q == nil {
+		return nil, nil
+	}
+	for _, b := range encoded {
+		err := s.eachDecision(repository, b, unlisted, s, func(_ int, d *trust.Decision) bool {
+			q.Add(d)
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return q, nil
+}
 
 // unread is why the image just decoded, of which no signature is known, may have
 // some, or "".
@@ -62,9 +87,10 @@ func (s *Snapshot) unread(unlisted bool) trust.Reason {
 	return r
 }
 
-// eachLayer calls fn with the answer about each layer of one signature.
-func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, fn func(*Signature)) error {
-	return s.eachDecision(repository, encoded, unlisted, s.author, func(layer int, d *trust.Decision) bool {
+// eachLayer calls fn with the answer about each layer of one signature of an image.
+func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, quorum *trust.Quorum, fn func(*Signature)) error {
+	return s.eachDecision(repository, encoded, unlisted, s, func(layer int, d *trust.Decision) bool {
+		quorum.Judge(d)
 		sig := NewSignature(s.signature.tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, *d)
 		fn(&sig)
 		return true
@@ -73,7 +99,7 @@ func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, f
 
 // eachDecision calls fn with the decision about each layer of one signature, until it
 // returns false.
-func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool, author func([]byte) string, fn func(layer int, d *trust.Decision) bool) error {
+func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool, t texts, fn func(layer int, d *trust.Decision) bool) error {
 	if err := s.signature.decode(encoded); err != nil {
 		return err
 	}
@@ -81,7 +107,7 @@ func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool
 		return nil
 	}
 	for layer, b := range s.signature.verdicts {
-		if err := s.verdict.decode(b, author); err != nil {
+		if err := s.verdict.decode(b, t); err != nil {
 			return err
 		}
 		if d := s.decision(repository, unlisted); !fn(layer, &d) {

@@ -115,7 +115,13 @@ type verdictRecord struct {
 	signers []trust.SignerID
 }
 
-func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
+// texts reads what verdicts name by a hash.
+type texts interface {
+	author(key []byte) string
+	identity(key []byte) *trust.Identity
+}
+
+func (r *verdictRecord) decode(b []byte, t texts) error {
 	*r = verdictRecord{grounds: r.grounds[:0], signers: r.signers[:0]}
 	err := fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
@@ -128,7 +134,7 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 		case 4:
 			r.Author = ""
 			if len(bytes) > 0 {
-				r.Author = author(bytes)
+				r.Author = t.author(bytes)
 			}
 		case 5:
 			r.Policy = format.DecodePolicy(bytes)
@@ -148,6 +154,12 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 			r.RevocationUntil = int64(v)
 		case 14:
 			r.StoreType = format.DecodeCode(format.StoreTypeCodes, uint32(v))
+		case 15:
+			if r.Identity = nil; len(bytes) > 0 {
+				r.Identity = t.identity(bytes)
+			}
+		case 16:
+			copy(r.Key[:], bytes)
 		case 1000:
 			r.Detail = string(bytes)
 		}
@@ -159,7 +171,8 @@ func (r *verdictRecord) decode(b []byte, author func(key []byte) string) error {
 
 func (r *verdictRecord) ground(b []byte) error {
 	var g trust.Ground
-	var signers []byte
+	var signers, authorities, stampers []byte
+	var times []int64
 	understood := true
 	err := fields(b, func(num protowire.Number, typ protowire.Type, v uint64, bytes []byte) error {
 		switch {
@@ -171,6 +184,18 @@ func (r *verdictRecord) ground(b []byte) error {
 			g.Until = int64(v)
 		case num == 4 && typ == protowire.VarintType:
 			g.Limit = format.DecodeReason(uint32(v))
+		case num == 5 && typ == protowire.BytesType:
+			authorities = bytes
+		case num == 6 && typ == protowire.BytesType:
+			for len(bytes) > 0 {
+				t, n := protowire.ConsumeVarint(bytes)
+				if n < 0 {
+					return fmt.Errorf("%w: %w", format.ErrDamaged, protowire.ParseError(n))
+				}
+				times, bytes = append(times, protowire.DecodeZigZag(t)), bytes[n:]
+			}
+		case num == 7 && typ == protowire.BytesType:
+			stampers = bytes
 		case num == 1000 && typ == protowire.VarintType:
 			g.Ends = int64(v)
 		case num < format.Informs: // a later version demands something more: it holds never
@@ -181,6 +206,7 @@ func (r *verdictRecord) ground(b []byte) error {
 	first := len(r.signers)
 	if understood {
 		r.signers = format.DecodeSigners(r.signers, signers)
+		g.Proof = format.DecodeProof(authorities, times, stampers)
 	}
 	g.Signers = r.signers[first:len(r.signers):len(r.signers)]
 	r.grounds = append(r.grounds, g)

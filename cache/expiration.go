@@ -58,8 +58,12 @@ func (s *Snapshot) Expirations(repository string, d trust.Digest) (e Expirations
 		if err := s.record.decode(body); err != nil {
 			return err
 		}
+		quorum, err := s.quorum(repository, s.record.signatures, unlisted)
+		if err != nil {
+			return err
+		}
 		for _, b := range s.record.signatures {
-			err := s.eachLayer(repository, b, unlisted, func(sig *Signature) {
+			err := s.eachLayer(repository, b, unlisted, quorum, func(sig *Signature) {
 				if !sig.IsTrusted {
 					return
 				}

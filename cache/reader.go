@@ -36,6 +36,8 @@ type Reader struct {
 	maxAge time.Duration
 	now    func() time.Time
 
+	identities identities
+
 	load sync.Mutex // held while a new generation is opened
 
 	mu     sync.Mutex // guards what follows and every refs

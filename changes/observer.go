@@ -353,5 +353,15 @@ func policyDifference(a, b trust.Terms) string {
 	if !same {
 		return "the statements of the notation trust policy have changed"
 	}
+	switch {
+	case !slices.Equal(a.Identities, b.Identities):
+		return "the identities that may sign have changed"
+	case !slices.Equal(a.Scopes, b.Scopes):
+		return "the scopes of the configuration have changed"
+	case !slices.EqualFunc(a.Roots, b.Roots, func(x, y trust.Root) bool { return x.File == y.File && slices.Equal(x.Authorities, y.Authorities) }):
+		return "the trusted roots have changed"
+	case !trust.SameScopes(a, b):
+		return "the scopes of keys have changed"
+	}
 	return ""
 }

@@ -119,13 +119,22 @@ func (e *examiner) needs(in *trustInUse, repository string, row *store.Row, ref 
 		if !v.Matched() && v.Reason == "" {
 			return true, 0, nil // decided elsewhere but for a blob that was missing there
 		}
-		curable := v.Reason == trust.NoTrustedKey || v.Reason == trust.KeylessNotSupported || v.Reason == trust.TimestampInvalid ||
-			c.Tool == trust.Notation && v.Matched() // another anchor may have come
+		curable := v.Reason == trust.NoTrustedKey || keylessReason(v.Reason) || v.Reason == trust.TimestampInvalid ||
+			v.Matched() && (c.Tool == trust.Notation || v.Identity != nil) // another anchor or root may have come
 		if curable && !f.Filed && f.Trust < in.generation {
 			return true, 0, nil
 		}
 	}
 	return false, recheck(f.Verdicts), nil
+}
+
+// keylessReason reports whether another trusted root may say something else.
+func keylessReason(r trust.Reason) bool {
+	switch r {
+	case trust.NoTrustedRoot, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing:
+		return true
+	}
+	return false
 }
 
 // look looks at one reference, unless it is in quarantine. prior are verdicts on
@@ -193,8 +202,12 @@ func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *s
 		return looked{}, err
 	}
 	e.notePanics(ref.Digest, &o)
-	if o.Skipped != "" {
-		return looked{}, nil
+	if o.Skipped != "" { // nothing was read: a blob that was missing may still be
+		reason, err := e.reread(ctx, r, ref)
+		if err != nil || reason == "" {
+			return looked{}, err
+		}
+		return whole(reason), nil
 	}
 	l = e.record(r.in, row, ref, &o)
 	if unasked(l.problems) {
@@ -312,7 +325,7 @@ func (in *trustInUse) living(f *store.Fact) map[trust.LayerID]trust.Verdict {
 		return verdicts
 	}
 	for _, v := range f.Verdicts {
-		if v.Lives(in.inForce().Has) {
+		if in.inForce().Lives(&v) {
 			verdicts[v.Layer] = v
 		}
 	}
@@ -384,7 +397,7 @@ func (e *examiner) keepDead(in *trustInUse, l *looked) error {
 	}
 	for i := range f.Verdicts {
 		was := &old.Verdicts[i]
-		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !was.Matched() || was.Lives(in.inForce().Has) {
+		if f.Verdicts[i].Matched() || f.Verdicts[i].Reason == trust.Revoked || !was.Matched() || in.inForce().Lives(was) {
 			continue
 		}
 		f.Verdicts[i] = *was

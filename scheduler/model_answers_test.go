@@ -196,7 +196,7 @@ func (m *model) settle() {
 		}
 		m.quiet()
 	}
-	m.ahead.Add(int64(2 * time.Hour))  // past every back-off
+	m.ahead.Add(int64(2 * time.Hour))   // past every back-off
 	_, _, err := s.oweDue(longestRetry) // as when the clock has gone back
 	must(err)
 	m.quiet()

@@ -106,6 +106,7 @@ func (m *model) rename() string {
 	}
 	m.heal()
 	m.drop(to)
+	m.rotten = true // what a copy has no blobs of is known to lack them in its old place
 	if err := os.MkdirAll(filepath.Dir(filepath.Join(m.st.Dir, to)), 0o755); err != nil {
 		m.t.Fatal(err)
 	}

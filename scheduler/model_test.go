@@ -21,7 +21,7 @@ import (
 var torture = os.Getenv("TRUST_WORKER_TORTURE") == "1"
 
 // foundBy are seeds that have found something.
-var foundBy = []uint64{10624071111492931033}
+var foundBy = []uint64{10624071111492931033, 12054702748620776764}
 
 // TestModel does anything to storage and trust directories, in any order, under a
 // scheduler at work. At each step nothing is trusted but what was stored since the

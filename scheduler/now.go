@@ -142,14 +142,24 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 		n.revocation.Settle(ctx)
 	}
 	n.at = time.Now() // answers of revocation services begin when they are made
-	out := cache.NewListing(budget)
+	out, quorum := cache.NewListing(budget), n.in.inForce().Quorum(n.name)
+	var all []decided
 	for k := range row.References {
 		ref := &row.References[k]
 		if tool := ref.Carrier.Tool(); n.in.inForce().Enabled(tool) {
-			for _, sig := range n.decide(tool, ref, looks[k]) {
-				out.Add(&sig)
-			}
+			all = append(all, n.decide(tool, ref, looks[k])...)
 		}
+	}
+	if quorum != nil {
+		for i := range all {
+			quorum.Add(&all[i].Decision)
+		}
+	}
+	for i := range all {
+		d := &all[i]
+		quorum.Judge(&d.Decision)
+		sig := cache.NewSignature(d.tool, d.manifest, d.layer, d.format, d.verifiedAt, d.Decision)
+		out.Add(&sig)
 	}
 	return out, nil
 }
@@ -159,8 +169,19 @@ func (l *looked) waits() bool {
 	return unasked(l.problems) || l.retry && len(l.problems) == 0
 }
 
+// decided is the answer about one layer of a signature, before it is known how many
+// others there are.
+type decided struct {
+	trust.Decision
+	tool       trust.Tool
+	manifest   trust.Digest
+	layer      int
+	format     trust.Format
+	verifiedAt int64
+}
+
 // decide joins what a look gave with what is in force.
-func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []cache.Signature {
+func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided {
 	verdicts := []trust.Verdict{{}}
 	if l.fact != nil && l.fact.Attachment {
 		return nil
@@ -168,7 +189,7 @@ func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []cache.Si
 	if l.fact != nil && len(l.fact.Verdicts) > 0 {
 		verdicts = l.fact.Verdicts
 	}
-	var out []cache.Signature
+	var out []decided
 	for i := range verdicts {
 		v := &verdicts[i]
 		d := n.in.inForce().Decide(n.name, tool, v, n.at)
@@ -180,7 +201,7 @@ func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []cache.Si
 				d = trust.Decision{Status: problem.Reason.Status(), Reason: problem.Reason}
 			}
 		}
-		out = append(out, cache.NewSignature(tool, ref.Digest, i, v.Format, v.VerifiedAt, d))
+		out = append(out, decided{d, tool, ref.Digest, i, v.Format, v.VerifiedAt})
 	}
 	return out
 }

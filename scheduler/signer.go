@@ -63,6 +63,10 @@ func (s *Scheduler) oweSigner(in *trustInUse, id trust.SignerID, came bool, mark
 		p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintTimestamp})}
 	case signer.Tool == trust.Notation:
 		p.hints = []store.Hint{hintOf(verifier.Hint{Kind: verifier.HintCertificate, Fingerprint: signer.Fingerprint})}
+	case signer.StoreType == trust.RootStore:
+		for _, key := range in.store.Issuers(signer) {
+			p.hints = append(p.hints, hintOf(verifier.Hint{Kind: verifier.HintIssuer, Fingerprint: key}))
+		}
 	default:
 		class, pairs := in.store.Filing(signer)
 		complete := len(pairs) > 0
@@ -189,10 +193,10 @@ func (s *Scheduler) concerns(in *trustInUse, f *store.Fact, signer trust.SignerI
 	}
 	for i := range f.Verdicts {
 		v := &f.Verdicts[i]
-		if came && !restsOn(v, signer) {
+		if came && !restsOn(v, signer) && !in.inForce().AcceptedBy(signer, v) {
 			return true
 		}
-		if !came && !v.Lives(in.inForce().Has) {
+		if !came && !in.inForce().Lives(v) {
 			return true
 		}
 	}
@@ -302,7 +306,7 @@ func (s *Scheduler) undecided(in *trustInUse, f *store.Fact) (u store.Fact, chan
 	u.Trust = in.generation
 	u.Verdicts = slices.Clone(f.Verdicts)
 	for i := range u.Verdicts {
-		if v := &u.Verdicts[i]; !v.Lives(in.inForce().Has) {
+		if v := &u.Verdicts[i]; !in.inForce().Lives(v) {
 			*v, changed = trust.Verdict{Format: v.Format, Policy: v.Policy}, true
 		}
 	}

@@ -38,6 +38,17 @@ func (s *Scheduler) logFiles(was, is *truststore.TrustStore) {
 	}
 	refused := s.refused
 	s.refused = is.Refused()
+	var scopes []string
+	if was != nil {
+		scopes = was.Scopes()
+	}
+	for n, scope := range slices.DeleteFunc(is.Scopes(), func(scope string) bool { return slices.Contains(scopes, scope) }) {
+		if n == maxFileLines {
+			s.log.Info("and more directories of cosign's are scopes")
+			break
+		}
+		s.log.Info("a directory of cosign's is a scope: what lies in it may sign in these repositories alone", "repositories", scope+", "+scope+"/…")
+	}
 	if was == nil {
 		return // the first load; the line about what is in force has the numbers
 	}

@@ -159,6 +159,13 @@ func (e *emitter) trust() {
 	for tool, n := range loaded {
 		e.value("trust_files_loaded", float64(n), string(tool))
 	}
+	ended := 0
+	for _, r := range store.Roots() {
+		if !r.Open(time.Now()) {
+			ended++
+		}
+	}
+	e.value("trusted_roots_ended", float64(ended))
 	e.value("trust_files_refused", float64(len(store.Refused())))
 }
 

@@ -23,7 +23,11 @@ type material struct {
 // LoadedFile is one piece of material in force, as the REST API and `trust-worker
 // keys` show it.
 type LoadedFile struct {
-	Path        string
+	Path string
+	// Line is that of an entry of identities.yaml, or of a trusted root in a .jsonl.
+	Line int `json:",omitempty"`
+	// Scope is the repository prefix below which it may sign; absent: everywhere.
+	Scope       string `json:",omitempty"`
 	Tool        trust.Tool
 	Store       string `json:",omitempty"`
 	Kind        string
@@ -32,17 +36,47 @@ type LoadedFile struct {
 	Subject     string     `json:",omitempty"`
 	NotBefore   *time.Time `json:",omitempty"`
 	NotAfter    *time.Time `json:",omitempty"`
+	// Identity is an entry of identities.yaml, in its own words.
+	Identity map[string]string `json:",omitempty"`
+	// Authorities are a trusted root's.
+	Authorities []Authority `json:",omitempty"`
 	// Signatures is how many stored signatures rest on it; absent while
 	// that is not counted.
 	Signatures *int64 `json:",omitempty"`
 }
 
+// Authority is one authority of a trusted root, with the time for which the root vouches
+// for it.
+type Authority struct {
+	Role, Name  string
+	From, Until *time.Time `json:",omitempty"`
+}
+
 // Loaded is f as it is shown, without a count.
 func Loaded(f truststore.File) LoadedFile {
-	l := LoadedFile{Path: f.Path, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: f.Kind, Algorithm: f.Algorithm,
+	l := LoadedFile{Path: f.Path, Line: f.Line, Scope: f.Scope, Tool: f.Signer.Tool, Store: f.Signer.Store(), Kind: string(f.Kind), Algorithm: f.Algorithm,
 		Fingerprint: f.Signer.Fingerprint, Subject: f.Subject}
 	if !f.NotAfter.IsZero() {
 		l.NotBefore, l.NotAfter = &f.NotBefore, &f.NotAfter
+	}
+	for _, a := range f.Authorities {
+		at := func(u int64) *time.Time {
+			if u == 0 {
+				return nil
+			}
+			t := time.Unix(u, 0).UTC()
+			return &t
+		}
+		l.Authorities = append(l.Authorities, Authority{a.Role.String(), a.Name, at(a.From), at(a.Until)})
+	}
+	if r := f.Identity; r != nil {
+		l.Identity = map[string]string{}
+		for name, value := range map[string]string{"issuer": r.Issuer, "issuerRegExp": r.IssuerRegExp, "subject": r.Subject, "subjectRegExp": r.SubjectRegExp, "root": r.Root,
+			"sourceRepositoryURI": r.SourceRepositoryURI, "sourceRepositoryRef": r.SourceRepositoryRef, "buildSignerURI": r.BuildSignerURI, "runnerEnvironment": r.RunnerEnvironment} {
+			if value != "" {
+				l.Identity[name] = value
+			}
+		}
 	}
 	return l
 }
@@ -79,7 +113,7 @@ func (s *Server) loadedOf(store *truststore.TrustStore, tool trust.Tool) []Loade
 			continue
 		}
 		l := Loaded(f)
-		if totals != nil {
+		if totals != nil && (f.Kind == truststore.KindKey || f.Kind == truststore.KindCertificate) {
 			n := totals.Signers[f.Signer.ID()]
 			l.Signatures = &n
 		}

@@ -94,6 +94,7 @@ var daemonMetrics = []metric{
 	{"revocation_waiting", gauge, "Certificate chains that wait for revocation services.", nil},
 
 	{"trust_files_loaded", gauge, "Pieces of trust material in force, by tool.", []string{"tool"}},
+	{"trusted_roots_ended", gauge, "Trusted roots that vouch for no certificate authority at present: newer keyless signatures are not trusted by them.", nil},
 	{"trust_files_refused", gauge, "Trust files and directories that are not loaded.", nil},
 	{"certificate_expiry_timestamp_seconds", gauge, "End of validity of a trusted certificate.", []string{"store", "fingerprint"}},
 

@@ -21,7 +21,7 @@ type removed struct {
 }
 
 func (s *Server) removeKey(w http.ResponseWriter, r *http.Request, id identity) error {
-	return s.remove(w, r, id, change{action: "remove", tool: trust.Cosign}, func(signer trust.Signer) bool { return signer.Tool == trust.Cosign })
+	return s.remove(w, r, id, change{action: "remove", tool: trust.Cosign}, func(signer trust.Signer) bool { return signer.Tool == trust.Cosign && signer.StoreType == "" })
 }
 
 // removeCertificate removes from every store, or from those that the query names.
@@ -93,7 +93,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c c
 // file's path below the trust directory.
 func (s *Server) removeFrom(f truststore.File) (string, error) {
 	if f.Signer.Tool == trust.Cosign {
-		name := path.Base(f.Path)
+		name := path.Join(f.Scope, path.Base(f.Path))
 		return name, s.cosign.remove(name)
 	}
 	at := path.Join("truststore/x509", f.Signer.StoreType, f.Signer.StoreName)

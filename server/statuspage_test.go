@@ -54,7 +54,7 @@ func registry(t *testing.T, edit func(*Config)) (w *world, spare *signtest.Key) 
 		{Digest: digestOf("alone"), MediaType: "application/vnd.oci.image.manifest.v1+json", Present: true},
 	}
 	facts := append(w.claims(&rows[0], "index", []claim{byKey(team)}), w.claims(&rows[1], "amd", []claim{byKey(team)})...)
-	facts = append(facts, w.claims(&rows[3], "alone", []claim{{tool: trust.Cosign, reason: trust.KeylessNotSupported}})...)
+	facts = append(facts, w.claims(&rows[3], "alone", []claim{{tool: trust.Cosign, reason: trust.NoTrustedRoot}})...)
 	w.commit("library/multi", map[string]trust.Digest{"3": index}, rows, facts)
 	// One that could not be listed lately, and one that nobody has looked at yet.
 	unlisted := true

@@ -55,6 +55,11 @@ type upload struct {
 func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) (err error) {
 	u := upload{dir: s.cosign, at: ".", change: change{action: "upload", tool: trust.Cosign}}
 	defer func() { s.audit(r, id, u.change, err) }()
+	scope, err := scopeOf(r)
+	if err != nil {
+		return err
+	}
+	u.at = path.Join(u.at, scope)
 	if u.content, err = body(w, r, truststore.MaxKeyFile); err != nil {
 		return err
 	}
@@ -64,6 +69,22 @@ func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) 
 	}
 	u.signers = []trust.Signer{signer}
 	return s.store(w, r, &u)
+}
+
+// scopeOf reads for which repositories a key is meant: zot's route has no such parameter,
+// and then it is for all.
+func scopeOf(r *http.Request) (string, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	scope := values.Get("scope")
+	switch {
+	case err != nil:
+		return "", refuse(http.StatusBadRequest, codeStore, "the query cannot be read", "")
+	case len(values["scope"]) > 1:
+		return "", refuse(http.StatusBadRequest, codeStore, "scope is given more than once", "")
+	case values.Has("scope") && !trust.ValidScope(scope):
+		return "", refuse(http.StatusBadRequest, codeStore, "this scope cannot be used", "it is the prefix of repositories, such as team-a or team-a/app")
+	}
+	return scope, nil
 }
 
 func (s *Server) uploadCertificates(w http.ResponseWriter, r *http.Request, id identity) (err error) {

@@ -56,6 +56,9 @@ type Statement struct {
 // Material is one signer, in force or no longer, with the file that holds or held it.
 type Material struct {
 	Signer Signer
+	// Scope is the repository prefix below which it may sign; empty: everywhere. A
+	// signer that several scopes hold has a Material for each. It is cosign's alone.
+	Scope string
 	// File is the file that holds it, the first by name if several do, relative to
 	// what holds the trust directories: "_cosign/team.pub".
 	File string
@@ -81,14 +84,23 @@ type Terms struct {
 	DefaultPolicy bool
 	// RegistryNames are the hosts that scopes may name; empty: any.
 	RegistryNames []string
+	// Roots are the trusted roots, each an independent domain and each among the
+	// Materials, and Identities who may sign by them.
+	Roots      []Root
+	Identities []IdentityRule
+	// Scopes narrow who may sign in which repository.
+	Scopes []Narrowing
 }
 
 // InForce is the trust in force, immutable: signers, statements, and which
 // tools are on. The zero value and nil trust nothing.
 type InForce struct {
 	terms    Terms
-	signers  map[SignerID]*Material
+	signers  map[SignerID][]*Material // by file name
 	left     map[SignerID]*Material
+	roots    []root
+	rules    []rule
+	memo     *matchMemo
 	wildcard int               // index into terms.Statements, plus 1; 0 for none
 	byPath   map[string][]int  // repository path → statements that name it
 	stores   []map[string]bool // per statement: the stores it names
@@ -100,12 +112,19 @@ type InForce struct {
 // NewInForce builds an InForce. It keeps terms; the caller must not change them
 // afterwards.
 func NewInForce(terms Terms) *InForce {
-	f := &InForce{terms: terms, signers: map[SignerID]*Material{}, left: map[SignerID]*Material{}, byPath: map[string][]int{}}
+	f := &InForce{terms: terms, signers: map[SignerID][]*Material{}, left: map[SignerID]*Material{}, byPath: map[string][]int{}, memo: &matchMemo{}}
 	held := map[string]bool{}
 	for i := range terms.Materials {
 		m := &terms.Materials[i]
-		f.signers[m.Signer.ID()] = m
+		id := m.Signer.ID()
+		f.signers[id] = append(f.signers[id], m)
 		held[m.Signer.Store()] = true
+	}
+	for i := range terms.Roots {
+		f.roots = append(f.roots, newRoot(&terms.Roots[i]))
+	}
+	for i := range terms.Identities {
+		f.rules = append(f.rules, compileRule(&terms.Identities[i]))
 	}
 	for i := range terms.Left {
 		f.left[terms.Left[i].Signer.ID()] = &terms.Left[i]
@@ -173,10 +192,11 @@ func (f *InForce) material(id SignerID) (m Material, ok bool) {
 	if f == nil {
 		return m, false
 	}
-	for _, signers := range []map[SignerID]*Material{f.signers, f.left} {
-		if m, ok := signers[id]; ok {
-			return *m, true
-		}
+	if all := f.signers[id]; len(all) > 0 {
+		return *all[0], true
+	}
+	if m, ok := f.left[id]; ok {
+		return *m, true
 	}
 	return m, false
 }
@@ -263,18 +283,19 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	best := refuse(SignerRemoved)
 	for i := range v.Grounds {
 		g := &v.Grounds[i]
-		if !f.usable(repository, t, g) {
+		d, ok := f.holds(repository, t, v, g, now)
+		switch {
+		case !ok && rank(best.Reason) >= 0 && rank(d.Reason) > rank(best.Reason):
+			best = d // a keyless signature
 			continue
-		}
-		d := f.describe(t, v, g)
-		if reason := g.outside(now.Unix()); reason != "" {
-			d.Status, d.Reason = reason.Status(), reason
+		case !ok:
+			continue
+		case d.Reason != "":
 			if best.Status != Trusted && saysMore(d, best) {
 				best = d
 			}
 			continue
-		}
-		if best.Status == Trusted && !outlives(d, best) {
+		case best.Status == Trusted && !outlives(d, best):
 			continue
 		}
 		d.Notes = v.notes(now.Unix())
@@ -297,6 +318,11 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 	}
 	switch best.Reason {
 	case SignerRemoved:
+		if where := f.elsewhere(repository, v); where != "" {
+			best = refuse(NoTrustedKey)
+			best.Detail = where
+			return best
+		}
 		best.Detail = f.whoLeft(repository, v)
 	case CertificateExpired:
 		best.Detail = cmp.Or(f.unnamedStamp(repository, v, now), v.Detail)
@@ -307,11 +333,32 @@ func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) D
 // refuse is every decision that rests on no ground.
 func refuse(r Reason) Decision { return Decision{Status: r.Status(), Reason: r} }
 
-func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
-	m := f.signers[g.Signers[0]]
-	d := Decision{Signer: m.Signer, File: m.File, Author: v.Author}
+// holds asks one ground. If ok, the decision is about a signer in force: it has no
+// reason where the ground holds, else why its dates do not contain now.
+func (f *InForce) holds(repository string, t Tool, v *Verdict, g *Ground, now time.Time) (d Decision, ok bool) {
+	if g.Proof != nil {
+		if t != Cosign || len(g.Signers) > 0 { // no such ground is made
+			return refuse(AuthorityRemoved), false
+		}
+		d = f.proven(repository, v, g)
+		d.key = v.Key
+		return d, d.Reason == ""
+	}
+	if !f.usable(repository, t, g) {
+		return refuse(SignerRemoved), false
+	}
+	d = f.describe(repository, t, v, g)
+	if reason := g.outside(now.Unix()); reason != "" {
+		d.Status, d.Reason = reason.Status(), reason
+	}
+	return d, true
+}
+
+func (f *InForce) describe(repository string, t Tool, v *Verdict, g *Ground) Decision {
+	m := f.governing(repository, g.Signers[0])
+	d := Decision{Signer: m.Signer, File: m.File, Author: v.Author, key: v.Key}
 	if t == Cosign {
-		d.Author = m.Author
+		d.Author, d.key = m.Author, KeyID(m.Signer.Fingerprint[:len(KeyID{})])
 	}
 	if g.From != 0 {
 		d.From = time.Unix(Date(g.From), 0).UTC()
@@ -327,21 +374,21 @@ func (f *InForce) describe(t Tool, v *Verdict, g *Ground) Decision {
 // missing, since notation verify fails then, whatever its other stores hold.
 func (f *InForce) usable(repository string, t Tool, g *Ground) bool {
 	return f.signersInForce(repository, t, g) && !slices.ContainsFunc(g.Signers, func(id SignerID) bool {
-		_, lacks := f.lacks(repository, t, f.signers[id].Signer.StoreType, SignerRemoved)
+		_, lacks := f.lacks(repository, t, f.signers[id][0].Signer.StoreType, SignerRemoved)
 		return lacks
 	})
 }
 
-// signersInForce reports whether every signer of g is held by its directory
-// and, for notation, named by the statement that governs the repository. A
+// signersInForce reports whether every signer of g is held by its directory and may
+// sign in the repository: by its scope or, for notation, by the statement there. A
 // ground without signers holds never.
 func (f *InForce) signersInForce(repository string, t Tool, g *Ground) bool {
 	if f == nil || len(g.Signers) == 0 {
 		return false
 	}
 	for _, id := range g.Signers {
-		m, ok := f.signers[id]
-		if !ok || m.Signer.Tool != t {
+		m := f.governing(repository, id)
+		if m == nil || m.Signer.Tool != t {
 			return false
 		}
 		if t == Notation {

@@ -80,7 +80,7 @@ func (f *InForce) lacks(repository string, t Tool, storeType string, r Reason) (
 	if wrong == "" && !f.terms.DefaultPolicy && storeType != tsaStore && !f.names(i, storeType) {
 		wrong = fmt.Sprintf("the statement %.80q names no trust store of the type %s, which this signature needs", f.terms.Statements[i].Name, storeType)
 		for s := range f.stores[i] {
-			if other, name, _ := strings.Cut(s, ":"); other != storeType && f.holds(storeType+":"+name) {
+			if other, name, _ := strings.Cut(s, ":"); other != storeType && f.stocked(storeType+":"+name) {
 				wrong += "; did you mean " + clip(storeType+":"+name, 160) + "?"
 				break
 			}
@@ -107,10 +107,10 @@ func (f *InForce) names(i int, storeType string) bool {
 	return false
 }
 
-// holds reports whether the store, as "type:name", holds a certificate.
-func (f *InForce) holds(store string) bool {
-	for _, m := range f.signers {
-		if m.Signer.Store() == store {
+// stocked reports whether the store, as "type:name", holds a certificate.
+func (f *InForce) stocked(store string) bool {
+	for _, all := range f.signers {
+		if all[0].Signer.Store() == store {
 			return true
 		}
 	}

@@ -43,7 +43,12 @@ const (
 	UnsupportedAlgorithm Reason = "unsupported-algorithm"
 	KeyTooSmall          Reason = "key-too-small"
 	PluginRequired       Reason = "plugin-required"
-	KeylessNotSupported  Reason = "keyless-not-supported"
+	NoTrustedRoot        Reason = "no-trusted-root"
+	AuthorityRemoved     Reason = "authority-removed"
+	NotLogged            Reason = "not-logged"
+	NoSignedTime         Reason = "no-signed-time"
+	SCTMissing           Reason = "sct-missing"
+	TooFewSigners        Reason = "too-few-signers"
 	PayloadTypeUnknown   Reason = "payload-type-unknown"
 	CertificateInvalid   Reason = "certificate-invalid"
 
@@ -70,8 +75,9 @@ var statuses = map[Reason]Status{
 	NoPolicy: Untrusted, PolicyInvalid: Untrusted, PolicyAmbiguous: Untrusted,
 	PolicyDoesNotVerify: Untrusted, IdentityNotTrusted: Untrusted, Revoked: Untrusted,
 	TimestampInvalid: Untrusted, UnsupportedAlgorithm: Untrusted, KeyTooSmall: Untrusted,
-	PluginRequired: Untrusted, KeylessNotSupported: Untrusted, PayloadTypeUnknown: Untrusted,
-	CertificateInvalid: Untrusted,
+	PluginRequired: Untrusted, PayloadTypeUnknown: Untrusted, CertificateInvalid: Untrusted,
+	NoTrustedRoot: Untrusted, AuthorityRemoved: Untrusted, NotLogged: Untrusted,
+	NoSignedTime: Untrusted, SCTMissing: Untrusted, TooFewSigners: Untrusted,
 
 	IOError: Unknown, BlobMissing: Unknown, RevocationUnknown: Unknown,
 	LimitExceeded: Unknown, UnsupportedDigest: Unknown, Stale: Unknown, NoCache: Unknown,

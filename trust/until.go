@@ -13,6 +13,12 @@ func (f *InForce) TrustedUntil(repository string, t Tool, v *Verdict, now time.T
 		for i := range v.Grounds {
 			g := &v.Grounds[i]
 			end := g.dates()
+			if g.Proof != nil {
+				if d, ok := f.holds(repository, t, v, g, now); ok && d.Reason == "" {
+					return time.Time{}
+				}
+				continue
+			}
 			if g.From != 0 && g.From > at || end != 0 && end <= at || !f.usable(repository, t, g) {
 				continue
 			}

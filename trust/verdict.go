@@ -137,6 +137,9 @@ type Ground struct {
 	// Ends is when it would end by dates if Limit is RevocationUnknown, whose
 	// answers are renewed; 0: never.
 	Ends int64
+	// Proof is what was proven of a keyless signature, which has no Signers and no
+	// dates; nil for keys and certificates in trust stores.
+	Proof *Proof
 }
 
 // Date is u, Unix seconds, within the years 1 to 9999, which are all that RFC 3339,
@@ -165,6 +168,12 @@ type Verdict struct {
 	// empty for cosign, whose author is the text of the signer's key file,
 	// and when nothing in the trust directories vouches for it.
 	Author string
+	// Identity is who a keyless signature's certificate was issued to, beside grounds
+	// that prove it; nil for other signatures.
+	Identity *Identity
+	// Key is the first half of the SHA-256 of the leaf certificate's
+	// SubjectPublicKeyInfo, beside a ground that rests on a certificate.
+	Key KeyID
 	// StoreType is the type of trust store that a notation signature's signing
 	// scheme needs, "ca" or "signingAuthority"; empty for cosign, and where the
 	// envelope does not say (Notary Project trust-store-trust-policy, "Trust
@@ -200,6 +209,9 @@ type Verdict struct {
 // Pending until they are made again.
 const MinEpoch uint32 = 4
 
+// KeyID names a public key.
+type KeyID [16]byte
+
 // LayerID names a cosign signature layer by content.
 type LayerID [16]byte
 
@@ -216,21 +228,6 @@ func (v *Verdict) Recheck() int64 {
 		}
 	}
 	return at
-}
-
-// Lives reports whether some ground of v names only signers that inForce
-// accepts: such a verdict need not be made again when other signers come.
-func (v *Verdict) Lives(inForce func(SignerID) bool) bool {
-	for _, g := range v.Grounds {
-		alive := len(g.Signers) > 0
-		for _, s := range g.Signers {
-			alive = alive && inForce(s)
-		}
-		if alive {
-			return true
-		}
-	}
-	return false
 }
 
 // MaxDetail bounds Decision.Detail, and MaxVerdictDetail what is stored of it with
@@ -264,4 +261,12 @@ type Decision struct {
 	// From and Until are the dates of the ground that decided; zero is
 	// unbounded.
 	From, Until time.Time
+	// Issuer, Subject, SignedAt (the earliest proven time) and Root (the file's name)
+	// are a keyless signature's.
+	Issuer, Subject string
+	SignedAt        time.Time
+	Root            string
+
+	identity *Identity
+	key      KeyID // whose signature it is, see Quorum
 }

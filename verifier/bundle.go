@@ -14,6 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"trust-worker/internal/strictjson"
@@ -42,7 +44,7 @@ var (
 	statementRules = strictjson.Rules{Maps: []string{"predicate", "annotations"}}
 )
 
-// bundle verifies a sigstore bundle v0.3 made by cosign sign with a key.
+// bundle verifies a sigstore bundle v0.3 made by cosign sign.
 func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec.Descriptor, c *content, lo *LayerOutcome) {
 	if d.MediaType != bundleMediaType {
 		lo.refuse(faultf(trust.Malformed, "its layer has the media type %.80q; %s is expected", d.MediaType, bundleMediaType))
@@ -88,20 +90,61 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 	if lo.Verdict.Reason != "" || lo.Problem != "" {
 		return
 	}
-	// sigstore-go would verify with a certificate that came in the bundle. It
-	// never gets there: with a key to verify with it refuses certificates, and
-	// here it is not even asked (S4).
-	if b.GetVerificationMaterial().GetPublicKey() == nil {
-		lo.Verdict.Reason = trust.KeylessNotSupported
+	entity := readBundle{&b, envelope}
+	if b.GetVerificationMaterial().GetPublicKey() == nil { // it has a certificate
+		v.keylessBundle(r, entity, lo)
 		return
 	}
-	entity := readBundle{&b, envelope}
 	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
 	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), hintOf(&b), lo, func(w truststore.Way) error {
 		_, err := cosign.VerifyNewBundle(ctx, w.Bundle, subject, entity)
 		return err
 	})
 }
+
+// keylessBundle asks the trusted roots about a bundle with a certificate.
+func (v *Verifier) keylessBundle(r *Request, entity readBundle, lo *LayerOutcome) {
+	stamps, err := entity.Timestamps()
+	if err != nil {
+		lo.refuse(faultf(trust.Malformed, "the bundle's time stamps: %s", libraryText(err)))
+		return
+	}
+	digest := r.Subject.Digest
+	v.keyless(&certified{
+		der:       entity.GetVerificationMaterial().GetCertificate().GetRawBytes(),
+		signature: entity.envelope.Signature(),
+		stamps:    stamps, readEntries: entity.TlogEntries,
+		accept: func(rt *truststore.Root, material root.TrustedMaterial, _ bool) error {
+			options := []verify.VerifierOption{verify.WithObserverTimestamps(1)}
+			if len(rt.Logs) > 0 {
+				options = append(options, verify.WithTransparencyLog(1))
+			}
+			if len(rt.CTLogs) > 0 {
+				options = append(options, verify.WithSignedCertificateTimestamps(1))
+			}
+			sv, err := verify.NewVerifier(material, options...)
+			if err != nil {
+				return err
+			}
+			// Who may sign is asked when an answer is read.
+			_, err = sv.Verify(entity, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest[:]), verify.WithoutIdentitiesUnsafe()))
+			return err
+		},
+		logged: func(material root.TrustedMaterial, e *tlog.Entry) error {
+			_, err := verify.VerifyTlogEntry(oneEntry{entity, e}, material, 1, true)
+			return err
+		},
+	}, lo)
+}
+
+// oneEntry is a bundle with one of its log entries.
+type oneEntry struct {
+	readBundle
+	entry *tlog.Entry
+}
+
+// TlogEntries implements verify.SignedEntity.
+func (o oneEntry) TlogEntries() ([]*tlog.Entry, error) { return []*tlog.Entry{o.entry}, nil }
 
 // hintOf is the fingerprint of the key that a bundle says it is by, as cosign writes it:
 // the SHA-256 of the public key, in base64. It is zero for any other hint.

@@ -91,15 +91,15 @@ func TestBundleReasons(t *testing.T) {
 		{"S4 certificate of E", byE(func(b map[string]any) {
 			materialOf(b)["certificate"] = map[string]any{"rawBytes": leaf.Cert().Raw}
 			delete(materialOf(b), "publicKey")
-		}), "keyless-not-supported"},
+		}), "no-trusted-root"},
 		{"S4 certificate, signed by T", with(func(b map[string]any) {
 			materialOf(b)["certificate"] = map[string]any{"rawBytes": leaf.Cert().Raw}
 			delete(materialOf(b), "publicKey")
-		}), "keyless-not-supported"},
+		}), "no-trusted-root"},
 		{"S4 SPKI as certificate", byE(func(b map[string]any) {
 			materialOf(b)["certificate"] = map[string]any{"rawBytes": spki}
 			delete(materialOf(b), "publicKey")
-		}), "keyless-not-supported"},
+		}), "certificate-invalid"},
 		{"S4 certificate and public key", byE(func(b map[string]any) {
 			materialOf(b)["certificate"] = map[string]any{"rawBytes": leaf.Cert().Raw}
 		}), "malformed"},

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	cbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
@@ -165,8 +168,7 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		return
 	}
 	// Neither certificate, chain nor bundle of the layer is handed over: keys
-	// come from the trust directory alone. What cosign would make of them beside
-	// a key is seen to below.
+	// come from the trust directory alone.
 	sig, err := static.NewSignature(c.blob, text)
 	if err != nil {
 		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
@@ -176,19 +178,85 @@ func (v *Verifier) simple(ctx context.Context, r *Request, _ *Outcome, d ocispec
 		_, err := cosign.VerifyImageSignature(ctx, sig, subject, w.Simple)
 		return err
 	})
-	if lo.Verdict.Reason == trust.NoTrustedKey && hasCertificate(d) {
-		lo.Verdict.Reason = trust.KeylessNotSupported
+	if lo.Verdict.Matched() && !readable(d) {
+		lo.Verdict.Grounds = nil
+		lo.refuse(faultf(trust.Malformed, "a key that is trusted verifies it, but cosign cannot read what its layer carries besides: a certificate, a chain, a log's bundle or a time stamp"))
+		return
 	}
-	if lo.Verdict.Matched() {
-		boundByAnnotations(d, lo)
+	if hasCertificate(d) {
+		v.keylessLayer(ctx, subject, c.blob, raw, d, lo)
 	}
 }
 
-// boundByAnnotations takes trust away as cosign verify --key does for what a layer
-// carries beside its signature: what cosign cannot read makes the layer unusable,
-// and a certificate must be within its dates at the time of verification. It never
-// adds any.
-func boundByAnnotations(d ocispec.Descriptor, lo *LayerOutcome) {
+// keylessLayer asks the trusted roots about a layer with a certificate.
+func (v *Verifier) keylessLayer(ctx context.Context, subject v1.Hash, blob, raw []byte, d ocispec.Descriptor, lo *LayerOutcome) {
+	certs, ok := annotatedCertificates(d, static.CertificateAnnotationKey)
+	if !ok || len(certs) != 1 {
+		lo.keylessFault(faultf(trust.Malformed, "the annotation %s holds no single certificate in PEM", static.CertificateAnnotationKey))
+		return
+	}
+	var log *cbundle.RekorBundle
+	var stamp *cbundle.RFC3161Timestamp
+	signed := &certified{der: certs[0].Raw, signature: raw}
+	signed.readEntries = func() ([]*tlog.Entry, error) {
+		if !annotatedJSON(d, static.BundleAnnotationKey, &log) {
+			return nil, errors.New("it cannot be read")
+		}
+		if log == nil {
+			return nil, nil
+		}
+		e, err := annotatedEntry(log)
+		if err != nil {
+			return nil, err
+		}
+		return []*tlog.Entry{e}, nil
+	}
+	if annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp) && stamp != nil { // else it proves nothing
+		signed.stamps = [][]byte{stamp.SignedRFC3161Timestamp}
+	}
+	signed.accept = func(rt *truststore.Root, material root.TrustedMaterial, stamped bool) error {
+		// The chain that comes along is not handed over: cosign does not use it
+		// beside a trusted root. What the root does not demand is neither.
+		options := []static.Option{static.WithCertChain([]byte(d.Annotations[static.CertificateAnnotationKey]), nil)}
+		if len(rt.Logs) > 0 {
+			options = append(options, static.WithBundle(log))
+		}
+		if stamped {
+			options = append(options, static.WithRFC3161Timestamp(stamp))
+		}
+		sig, err := static.NewSignature(blob, d.Annotations[static.SignatureAnnotationKey], options...)
+		if err != nil {
+			return err
+		}
+		_, err = cosign.VerifyImageSignature(ctx, sig, subject, &cosign.CheckOpts{TrustedMaterial: material, Offline: true,
+			IgnoreTlog: len(rt.Logs) == 0, IgnoreSCT: len(rt.CTLogs) == 0, UseSignedTimestamps: stamped})
+		return err
+	}
+	v.keyless(signed, lo)
+}
+
+// annotatedEntry reads the log entry of a layer as cosign does, which takes for granted
+// that its body is a string.
+func annotatedEntry(b *cbundle.RekorBundle) (*tlog.Entry, error) {
+	text, ok := b.Payload.Body.(string)
+	if !ok {
+		return nil, errors.New("the entry's body is no text")
+	}
+	id, err := hex.DecodeString(b.Payload.LogID)
+	if err != nil {
+		return nil, errors.New("the log's id is no hexadecimal number")
+	}
+	body, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errors.New("the entry's body is not base64")
+	}
+	return tlog.NewEntry(body, b.Payload.IntegratedTime, b.Payload.LogIndex, id, b.SignedEntryTimestamp, nil)
+}
+
+// readable reports whether cosign verify --key can read what a layer carries beside its
+// signature. If not it refuses the layer, and so do we. What it says there adds no trust
+// and takes none: a key in _cosign is enough (docs/differences.md).
+func readable(d ocispec.Descriptor) bool {
 	var log cbundle.RekorBundle
 	var stamp cbundle.RFC3161Timestamp
 	certs, ok := annotatedCertificates(d, static.CertificateAnnotationKey)
@@ -196,18 +264,7 @@ func boundByAnnotations(d ocispec.Descriptor, lo *LayerOutcome) {
 		_, chain := annotatedCertificates(d, static.ChainAnnotationKey)
 		ok = ok && chain && len(certs) > 0
 	}
-	if !ok || !annotatedJSON(d, static.BundleAnnotationKey, &log) || !annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp) {
-		lo.Verdict.Grounds = nil
-		lo.refuse(faultf(trust.Malformed, "a key that is trusted verifies it, but cosign cannot read what its layer carries besides: a certificate, a chain, a log's bundle or a time stamp"))
-		return
-	}
-	if len(certs) == 0 {
-		return
-	}
-	for i := range lo.Verdict.Grounds {
-		g := &lo.Verdict.Grounds[i]
-		g.From, g.Until, g.Limit = unixBound(certs[0].NotBefore), unixBound(certs[0].NotAfter), trust.CertificateExpired
-	}
+	return ok && annotatedJSON(d, static.BundleAnnotationKey, &log) && annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp)
 }
 
 // annotatedCertificates reads an annotation of certificates, if there is one.

@@ -40,7 +40,7 @@ func TestEpoch(t *testing.T) {
 }
 
 // V1: a Ground is made in two places, one for each tool.
-func TestGroundsAreMadeInTwoPlaces(t *testing.T) {
+func TestGroundsAreMadeInThreePlaces(t *testing.T) {
 	entries, err := os.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestGroundsAreMadeInTwoPlaces(t *testing.T) {
 			t.Errorf("%s says trusted; only the join does", e.Name())
 		}
 	}
-	if fmt.Sprint(made) != "map[cosign.go:1 notation.go:1]" {
+	if fmt.Sprint(made) != "map[cosign.go:1 keyless.go:1 notation.go:1]" {
 		t.Errorf("grounds are made in %v", made)
 	}
 }
@@ -75,10 +75,11 @@ func TestReasonsAreCovered(t *testing.T) {
 	elsewhere := map[trust.Reason]bool{
 		trust.Stale: true, trust.NoCache: true, trust.New: true, trust.PolicyChanged: true, // the join and the cache
 		trust.Revoked:           true, // the online validator
+		trust.TooFewSigners:     true, // the join
 		trust.UnsupportedDigest: true, // package layout finds these, and nobody verifies them
 	}
 	var tests strings.Builder
-	for _, name := range []string{"cosign_test.go", "bundle_test.go", "notation_test.go", "timestamp_test.go"} {
+	for _, name := range []string{"cosign_test.go", "bundle_test.go", "notation_test.go", "timestamp_test.go", "keyless_test.go"} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +87,9 @@ func TestReasonsAreCovered(t *testing.T) {
 		tests.Write(b)
 	}
 	symbols := map[trust.Reason]string{trust.NoPolicy: "trust.NoPolicy", trust.PolicyInvalid: "trust.PolicyInvalid",
-		trust.PolicyAmbiguous: "trust.PolicyAmbiguous", trust.PolicyDoesNotVerify: "trust.PolicyDoesNotVerify", trust.SignerRemoved: "trust.SignerRemoved"}
+		trust.PolicyAmbiguous: "trust.PolicyAmbiguous", trust.PolicyDoesNotVerify: "trust.PolicyDoesNotVerify", trust.SignerRemoved: "trust.SignerRemoved",
+		trust.NoTrustedRoot: "trust.NoTrustedRoot", trust.AuthorityRemoved: "trust.AuthorityRemoved", trust.NotLogged: "trust.NotLogged",
+		trust.NoSignedTime: "trust.NoSignedTime", trust.SCTMissing: "trust.SCTMissing"}
 	for _, r := range trust.Reasons() {
 		want := string(r)
 		if s, ok := symbols[r]; ok {

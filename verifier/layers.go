@@ -190,7 +190,7 @@ func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust
 		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
 			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		verdict := lo.Verdict
-		verdict.Reason, verdict.Detail, verdict.Grounds, verdict.Author = "", "", nil, ""
+		verdict.Reason, verdict.Detail, verdict.Grounds, verdict.Author, verdict.Identity, verdict.Key = "", "", nil, "", nil, trust.KeyID{}
 		*lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded, Panicked: true, Calls: lo.Calls, Trials: lo.Trials}
 	}()
 	check()
@@ -221,5 +221,5 @@ func (v *Verifier) reusable(p *trust.Verdict) bool {
 	if p.Epoch != Epoch || p.Format != trust.SimpleSigning || p.Policy != (trust.PolicyID{}) {
 		return false
 	}
-	return p.Lives(v.store.InForce().Has)
+	return v.store.InForce().Lives(p)
 }

@@ -211,6 +211,7 @@ func (e *examination) judge(ctx context.Context, anchors []*truststore.Anchor) {
 			lo.Verdict.Detail = "its time stamp does not count: no tsa trust store holds its authority's certificate, or the time stamp is not good"
 		}
 		lo.Verdict.Author = e.verified.CertificateChain[0].Subject.String()
+		lo.Verdict.Key = keyOf(e.verified.CertificateChain[0])
 		lo.Verdict.RevocationNotChecked, lo.Verdict.RevocationLogged = e.notChecked, e.revoked
 		lo.Verdict.RevocationUntil = e.again
 		if expiry := e.verified.SignedAttributes.Expiry; !expiry.IsZero() && !s.Enforces(trustpolicy.TypeExpiry) {

@@ -18,7 +18,7 @@ import (
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 7
+const Epoch uint32 = 8
 
 // Limits, all applied before memory or cryptography is spent. Reaching one reads limit-exceeded.
 const (
@@ -150,14 +150,18 @@ const (
 	// HintTimestamp says that the envelope has a countersignature that no TSA
 	// certificate in the stores vouches for: any new one concerns it.
 	HintTimestamp HintKind = 4
+	// HintIssuer is who has issued the certificate of a keyless signature, see
+	// [truststore.IssuerKey]. Matched signatures have it, too: a further trusted root
+	// may vouch for them.
+	HintIssuer HintKind = 5
 )
 
 // Hint names trust material that would concern this signature if it came.
-// Cosign layers that match have none. Hints only propose: everything they lead
+// Cosign layers that a key matches have none. Hints only propose: everything they lead
 // to is verified.
 type Hint struct {
 	Kind        HintKind
-	Fingerprint trust.Digest   // HintCertificate, HintCandidate
+	Fingerprint trust.Digest   // HintCertificate, HintCandidate, HintIssuer
 	Class       recovery.Class // HintClass
 }
 

@@ -173,25 +173,35 @@ func (s *Store) removeCurrent() error {
 func compareTrust(old, f *trust.InForce) TrustChange {
 	change := TrustChange{First: old == nil}
 	a, b := old.Terms(), f.Terms()
-	was := map[trust.SignerID]trust.Material{}
-	for _, m := range a.Materials {
-		id := m.Signer.ID()
-		was[id] = m
-		if !f.Has(id) {
+	was, is := byID(a.Materials), byID(b.Materials)
+	for id, old := range was {
+		if now, still := is[id]; !still {
 			change.Removed = append(change.Removed, id)
+		} else if !slices.Equal(old, now) {
+			change.Terms = true // another file, or another scope
 		}
 	}
-	for _, m := range b.Materials {
-		id := m.Signer.ID()
-		old, ok := was[id]
-		if !ok {
+	for id := range is {
+		if _, ok := was[id]; !ok {
 			change.Added = append(change.Added, id)
 		}
-		change.Terms = change.Terms || ok && old != m
+	}
+	for _, ids := range [][]trust.SignerID{change.Added, change.Removed} {
+		slices.SortFunc(ids, func(a, b trust.SignerID) int { return bytes.Compare(a[:], b[:]) })
 	}
 	change.Policies = change.First || !format.SamePolicies(a, b)
 	change.Terms = change.Terms || change.Policies || !format.EqualTerms(a, b)
 	return change
+}
+
+// byID are materials by signer: each scope that holds it has one.
+func byID(materials []trust.Material) map[trust.SignerID][]trust.Material {
+	m := map[trust.SignerID][]trust.Material{}
+	for _, one := range materials {
+		id := one.Signer.ID()
+		m[id] = append(m[id], one)
+	}
+	return m
 }
 
 // publishTrust writes a trust file and CURRENT. pub.mu is held.
@@ -232,13 +242,29 @@ func (s *Store) writeTrust(f *trust.InForce, next format.Current) (at int64, err
 	return p.PublishedAt, format.WriteFile(next.TrustPath(s.publishedPath()), format.Seal([]byte(format.FileName("trust", next.Trusts)), b), s.pub.looked)
 }
 
-// encodeTerms encodes all but the signers.
+// encodeTerms encodes all but the signers, which are written with those that left.
 func encodeTerms(t trust.Terms) *cachepb.Trust {
 	p := &cachepb.Trust{Cosign: t.Cosign, Notation: t.Notation, PolicyProblem: format.EncodeCode(format.ReasonCodes, t.PolicyProblem),
 		RegistryNames: slices.Clone(t.RegistryNames), PolicyDetail: t.PolicyDetail, DefaultPolicy: t.DefaultPolicy}
 	for _, st := range t.Statements {
 		p.Statements = append(p.Statements, &cachepb.Statement{Name: st.Name, Scopes: st.Scopes, Stores: st.Stores,
 			Policy: bytes.Clone(st.Policy[:]), Verifies: st.Verifies})
+	}
+	for _, r := range t.Roots {
+		pr := &cachepb.Root{File: r.File, Line: uint32(r.Line)}
+		for _, a := range r.Authorities {
+			pr.Authorities = append(pr.Authorities, &cachepb.Authority{Role: uint32(a.Role), Id: bytes.Clone(a.ID[:]), From: a.From, Until: a.Until, Name: a.Name})
+		}
+		p.Roots = append(p.Roots, pr)
+	}
+	for _, i := range t.Identities {
+		p.Identities = append(p.Identities, &cachepb.Identity{Scope: i.Scope, File: i.File, Line: uint32(i.Line), Root: i.Root,
+			Issuer: i.Issuer, IssuerRegExp: i.IssuerRegExp, Subject: i.Subject, SubjectRegExp: i.SubjectRegExp,
+			SourceRepositoryUri: i.SourceRepositoryURI, SourceRepositoryRef: i.SourceRepositoryRef,
+			BuildSignerUri: i.BuildSignerURI, RunnerEnvironment: i.RunnerEnvironment})
+	}
+	for _, n := range t.Scopes {
+		p.Scopes = append(p.Scopes, &cachepb.Narrowing{Prefix: n.Prefix, Alone: n.Alone, Require: int64(n.Require)})
 	}
 	return p
 }

@@ -23,13 +23,14 @@ import (
 	"trust-worker/internal/inert"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
+	"trust-worker/trust"
 	"trust-worker/verifier/revocation"
 	"trust-worker/verifier/truststore"
 )
 
 // settings are what every command may be told. A value comes from the flag,
 // else from TRUST_WORKER_<NAME>, else from the configuration file, else from the
-// default: these only set flags. subPaths and webhooks are in the file alone.
+// default: these only set flags. subPaths, webhooks and scopes are in the file alone.
 type settings struct {
 	config, zotConfig string
 
@@ -51,6 +52,7 @@ type settings struct {
 	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
 	webhooks               []webhook.Config
+	scopes                 []trust.Narrowing // nil: no file has them
 
 	memory *truststore.Memory // this process's, once it owns a state directory
 	anew   bool               // the next opening of the cache sets aside what is there
@@ -148,6 +150,9 @@ func (s *settings) complete(cmd *cobra.Command, needRoot bool) error {
 			s.subPaths = values.subPaths
 		}
 		s.webhooks = append(s.webhooks, values.webhooks...)
+		if values.scopes != nil {
+			s.scopes = values.scopes
+		}
 	}
 	return s.check(needRoot)
 }
@@ -281,7 +286,11 @@ func (s *settings) loader(log *slog.Logger) (*truststore.Loader, error) {
 		}
 		log.Log(context.Background(), level, note)
 	}
+	if from := memory.Narrowing(); from != "" && s.memory == nil && s.scopes == nil && s.enable && s.cosign {
+		log.Warn("this judges without trustWorker.scopes, which narrowed who may sign; name the configuration with --config", "from", from)
+	}
 	return truststore.NewLoader(truststore.Config{
+		Scopes:    s.scopes,
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
 		CosignExpected: s.sources["cosign-dir"] != "", NotationExpected: s.sources["notation-dir"] != "",
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
@@ -334,16 +343,50 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, error) {
 	store, err := store.Open(s.state, store.Options{Lease: lease, MaxFiled: s.maxFiled, Log: log, Anew: s.anew, Begin: func() error {
 		memory, err := truststore.OpenMemory(s.state, store.Exists(s.state), s.memory)
-		if err == nil {
-			s.memory = memory
+		if err != nil {
+			return err
 		}
-		return err
+		s.memory = memory
+		return s.narrow(s.scopes, log)
 	}})
 	s.anew = s.anew && err != nil // once
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, &writeDenied{err}
 	}
 	return store, err
+}
+
+// narrow remembers the scopes before they are in force, and says what they no longer
+// narrow. It refuses a configuration that has lost them.
+func (s *settings) narrow(scopes []trust.Narrowing, log *slog.Logger) error {
+	file := s.config
+	if abs, err := filepath.Abs(file); err == nil && file != "" {
+		file = abs
+	}
+	lost, err := s.memory.Narrow(scopes, scopes != nil, file)
+	for _, what := range lost {
+		log.Warn("the configuration narrows less: " + what)
+	}
+	return err
+}
+
+// reconfigure reads again what HUP may change of the configuration: trustWorker.scopes.
+// One that cannot be used changes nothing.
+func (s *settings) reconfigure(loader *truststore.Loader, log *slog.Logger) error {
+	var scopes []trust.Narrowing
+	if s.config != "" {
+		values, err := readConfig(s.config, true, pflag.NewFlagSet("", pflag.ContinueOnError))
+		if err != nil {
+			return err
+		}
+		scopes = values.scopes
+	}
+	if err := s.narrow(scopes, log); err != nil {
+		return err
+	}
+	s.scopes = scopes // for what begins anew
+	loader.SetScopes(scopes)
+	return nil
 }
 
 // onStore opens the cache for f. Damage that f meets is set aside at the next

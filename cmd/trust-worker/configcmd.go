@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"trust-worker/server"
+	"trust-worker/trust"
 )
 
 func newConfigCommand(s *settings) *cobra.Command {
@@ -80,6 +81,9 @@ func (s *settings) inEffect(flags *pflag.FlagSet) []setting {
 	slices.Sort(routes)
 	if len(routes) > 0 {
 		rows = append(rows, setting{Key: "storage.subPaths", Value: strings.Join(routes, ", "), Source: s.config + s.zotConfig})
+	}
+	for _, n := range s.scopes {
+		rows = append(rows, setting{Key: "trustWorker.scopes", Value: narrowingText(n), Source: s.config})
 	}
 	for _, w := range s.webhooks {
 		rows = append(rows, setting{Key: "trustWorker.webhooks", Value: w.URL, Source: s.config})
@@ -177,3 +181,15 @@ func (k *configKey) schemaOf(flags *pflag.FlagSet) map[string]any {
 }
 
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// narrowingText is an entry of trustWorker.scopes in a line.
+func narrowingText(n trust.Narrowing) string {
+	text := fmt.Sprintf("%q", n.Prefix)
+	if n.Alone {
+		text += " alone"
+	}
+	if n.Require > 1 {
+		text += fmt.Sprintf(" require %d", n.Require)
+	}
+	return text
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"trust-worker/changes/webhook"
+	"trust-worker/trust"
 )
 
 // Reading the configuration file into flag values, by the table configKeys.
@@ -32,6 +33,7 @@ type configValues struct {
 	flags    map[string]configValue
 	subPaths map[string]string
 	webhooks []webhook.Config
+	scopes   []trust.Narrowing // nil: the file does not have the key
 
 	address, port, portAt string
 }

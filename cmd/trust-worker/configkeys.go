@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"trust-worker/changes/webhook"
+	"trust-worker/trust"
 )
 
 // configKey is one key of the configuration file. Most set a flag, whose type
@@ -67,6 +68,11 @@ var configKeys = []configKey{
 	{path: "trustWorker.zotPolicy", flag: "zot-policy", doc: `On: the trustpolicy.json that zot writes at its starts, byte for byte, stands for the default policy: every store on disk is trusted, not only those named default, and the file is never written by this program. Without it that file rules as it is written. Implied by --zot-config.`},
 	{path: "trustWorker.watch", flag: "watch", doc: `Off: no inotify. Changes in storage show at the next pass (scanInterval), changes in the trust directories within 10 seconds.`},
 	{path: "trustWorker.maxUnmatched", flag: "max-unmatched", doc: `Maximum number of signatures per repository that are kept in the look-up index although no trusted key verifies them. Beyond it, a new key finds the other signatures of that repository only by a pass over all of them, later than elsewhere; trust-worker status names such repositories.`},
+	{path: "trustWorker.scopes", doc: `Narrows who may sign with cosign below a prefix of repositories ("" is the whole storage). With alone, keys and identities that lie above the prefix's own directory in _cosign do not count there. With require, an image needs good signatures by that many distinct signers, of cosign and notation; until then each reads untrusted, too-few-signers. Settings of all prefixes of a repository add up: the deepest alone, the largest require. Leaving the setting out where it was in force ends the start with an error; scopes: [] says that nothing is narrowed. See scopes.md.`,
+		schema: map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false,
+			"properties": map[string]any{"prefix": map[string]any{"type": "string"}, "alone": map[string]any{"type": "boolean"},
+				"require": map[string]any{"type": "integer", "minimum": 1, "maximum": maxRequire}}, "required": []string{"prefix"}}},
+		take: takeScopes},
 	{path: "trustWorker.webhooks", doc: `Receivers of trust changes. Each change is posted to url as one CloudEvent, signed with the secret in secretFile (16 characters or more, or whsec_ and base64). While the receiver cannot be reached, it is tried again; a change that the receiver refuses five times is given up and counted. Up to 2,000 changes wait, across restarts; a receiver that is further behind gets a reset. An example is in http.md.`,
 		schema: map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false,
 			"properties": map[string]any{"url": map[string]any{"type": "string"}, "secretFile": map[string]any{"type": "string"}}, "required": []string{"url", "secretFile"}}},
@@ -106,6 +112,61 @@ func takeWebhooks(c *configValues, v any) error {
 		c.webhooks = append(c.webhooks, w)
 	}
 	return nil
+}
+
+// maxRequire is the most signers that an image can be required to have.
+const maxRequire = 100
+
+func takeScopes(c *configValues, v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		return fmt.Errorf("not a list")
+	}
+	c.scopes = []trust.Narrowing{}
+	for i, v := range list {
+		m, _ := v.(map[string]any)
+		prefix, ok := m["prefix"].(string)
+		if !ok || prefix != "" && !trust.ValidScope(prefix) {
+			return fmt.Errorf(`entry %d: prefix is that of repositories, such as team-a or team-a/app ("" for the whole storage)`, i+1)
+		}
+		n := trust.Narrowing{Prefix: prefix}
+		for name, v := range m {
+			switch name {
+			case "prefix":
+			case "alone":
+				if n.Alone, ok = v.(bool); !ok {
+					return fmt.Errorf("entry %d: alone is true or false", i+1)
+				}
+			case "require":
+				if n.Require = wholeNumber(v); n.Require < 1 || n.Require > maxRequire {
+					return fmt.Errorf("entry %d: require is a number of signers, from 1 to %d", i+1, maxRequire)
+				}
+			default:
+				return fmt.Errorf("entry %d: unknown key %q; known here: prefix, alone, require", i+1, name)
+			}
+		}
+		for _, other := range c.scopes {
+			if other.Prefix == prefix {
+				return fmt.Errorf("entry %d: the prefix %q is there twice", i+1, prefix)
+			}
+		}
+		c.scopes = append(c.scopes, n)
+	}
+	return nil
+}
+
+func wholeNumber(v any) int {
+	switch n := v.(type) {
+	case uint64:
+		if n <= maxRequire {
+			return int(n)
+		}
+	case int64:
+		if n <= maxRequire {
+			return int(n)
+		}
+	}
+	return 0
 }
 
 func takeSubPaths(c *configValues, v any) error {

@@ -278,6 +278,15 @@ func explainSignature(t *table, sig *cache.Signature) {
 	if sig.Author != "" {
 		t.row("  author", authorLine(sig, t.whole))
 	}
+	if sig.Issuer != "" {
+		t.row("  issuer", sig.Issuer)
+	}
+	if sig.SignedAt != nil {
+		t.row("  signed", t.when(*sig.SignedAt))
+	}
+	if sig.Root != "" {
+		t.row("  root", sig.Root)
+	}
 	if sig.SignerFingerprint != (trust.Digest{}) {
 		t.row("  signer", sig.SignerFingerprint.String())
 	}
@@ -295,7 +304,7 @@ func explainSignature(t *table, sig *cache.Signature) {
 // authorLine is the author on one line: a PEM text without its armour, and
 // without its middle unless whole.
 func authorLine(sig *cache.Signature, whole bool) string {
-	if sig.Tool != trust.Cosign {
+	if sig.Tool != trust.Cosign || sig.Subject != "" {
 		return sig.Author
 	}
 	var b strings.Builder

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"trust-worker/layout"
 	"trust-worker/server"
 	"trust-worker/verifier/truststore"
 )
@@ -14,9 +17,20 @@ import (
 type keysAnswer struct {
 	Loaded  []server.LoadedFile
 	Refused []truststore.Refusal
+	// Warnings are about material that is in force.
+	Warnings []truststore.Refusal
+	// Scopes are the directories below _cosign, with how many repositories each
+	// governs.
+	Scopes  []scopeAnswer
 	Missing []string // trust directories that are not there, and need not be
 	Ignored int      // names that are never loaded: hidden files, backups
 	Policy  string
+}
+
+// scopeAnswer is a directory of keys and identities for a part of the repositories.
+type scopeAnswer struct {
+	Scope        string
+	Repositories int
 }
 
 func newKeysCommand(s *settings) *cobra.Command {
@@ -43,6 +57,9 @@ func newKeysCommand(s *settings) *cobra.Command {
 				return err
 			}
 			a := keysOf(store)
+			if err := s.countGoverned(cmd.Context(), a, store.Scopes()); err != nil {
+				return err
+			}
 			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
 		},
 	}
@@ -51,23 +68,102 @@ func newKeysCommand(s *settings) *cobra.Command {
 }
 
 func keysOf(store *truststore.TrustStore) *keysAnswer {
-	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []truststore.Refusal{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
+	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []truststore.Refusal{}, Warnings: []truststore.Refusal{}, Scopes: []scopeAnswer{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
 	for _, f := range store.Loaded() {
 		a.Loaded = append(a.Loaded, server.Loaded(f))
 	}
 	a.Refused = append(a.Refused, store.Refused()...)
+	a.Warnings = append(a.Warnings, store.Warnings()...)
+	for _, r := range store.Roots() {
+		if !r.Open(time.Now()) {
+			a.Warnings = append(a.Warnings, truststore.Refusal{Path: r.File, Reason: "is too old: it vouches for no certificate authority at present; get a newer one from whoever runs the instance"})
+		}
+	}
 	a.Missing = append(a.Missing, store.Missing()...)
 	return a
 }
 
+// countGoverned counts the repositories that each scope governs, if there are scopes.
+func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []string) error {
+	if len(scopes) == 0 {
+		return nil
+	}
+	roots, closeAll, err := s.storage()
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	governed := map[string]int{}
+	for _, r := range roots {
+		err := r.Root.Walk(ctx, func(v layout.Visit) error {
+			if !v.IsRepository {
+				return nil
+			}
+			for name := v.Name; ; {
+				governed[name]++
+				i := strings.LastIndexByte(name, '/')
+				if i < 0 {
+					return nil
+				}
+				name = name[:i]
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, scope := range scopes {
+		a.Scopes = append(a.Scopes, scopeAnswer{scope, governed[scope]})
+	}
+	return nil
+}
+
 func (a *keysAnswer) text(t *table) {
 	t.columns(column{"FILE", middle}, column{"TOOL", spare}, column{"ALGORITHM", spare}, column{"FINGERPRINT", keep}, column{"SUBJECT", end}, column{"VALID UNTIL", keep})
-	for _, l := range a.Loaded {
-		until := ""
+	for i := range a.Loaded {
+		l := &a.Loaded[i]
+		until, fingerprint, kind := "", l.Fingerprint.String(), l.Algorithm
 		if l.NotAfter != nil {
 			until = t.when(*l.NotAfter)
 		}
-		t.row(l.Path, string(l.Tool), l.Algorithm, l.Fingerprint.String(), l.Subject, until)
+		subject := l.Subject
+		switch truststore.Kind(l.Kind) {
+		case truststore.KindIdentity:
+			subject, fingerprint, kind = identityText(l.Identity), "", l.Kind
+		case truststore.KindRoot:
+			subject, kind = fmt.Sprintf("%d authorities", len(l.Authorities)), l.Kind
+		}
+		t.row(place(l.Path, l.Line), string(l.Tool), kind, fingerprint, subject, until)
+	}
+	for i := range a.Loaded {
+		l := &a.Loaded[i]
+		if len(l.Authorities) == 0 {
+			continue
+		}
+		t.columns(column{fit: wrap})
+		t.row("")
+		t.row(place(l.Path, l.Line) + " vouches for")
+		t.columns(column{}, column{}, column{fit: middle}, column{}, column{})
+		for _, au := range l.Authorities {
+			from, until := "", "and on"
+			if au.From != nil {
+				from = "from " + t.when(*au.From)
+			}
+			if au.Until != nil {
+				until = "until " + t.when(*au.Until)
+			}
+			t.row("", au.Role, au.Name, from, until)
+		}
+	}
+	if len(a.Scopes) > 0 {
+		t.columns(column{"SCOPE", keep}, column{"REPOSITORIES", keep}, column{"", keep})
+		for _, sc := range a.Scopes {
+			note := ""
+			if sc.Repositories == 0 {
+				note = "governs none: is the directory's name right?"
+			}
+			t.row(sc.Scope, fmt.Sprint(sc.Repositories), note)
+		}
 	}
 	t.columns(column{fit: wrap})
 	t.row("notation policy: " + a.Policy)
@@ -78,6 +174,9 @@ func (a *keysAnswer) text(t *table) {
 			word = "refused (its last good content is in force for a few seconds)"
 		}
 		t.row(word, r.Path, r.Reason)
+	}
+	for _, r := range a.Warnings {
+		t.row("warning", r.Path, r.Reason)
 	}
 	for _, dir := range a.Missing {
 		t.row("missing", dir, "does not exist; nothing is trusted by it")

@@ -288,7 +288,7 @@ func why(img *cache.Image) string {
 	}
 	for i := range img.SignatureInfo {
 		if s := &img.SignatureInfo[i]; s.IsTrusted && len(parts) < enoughWhy {
-			if s.Tool == trust.Notation {
+			if s.Tool == trust.Notation || s.Subject != "" {
 				add(s.Author)
 			} else {
 				add("key " + cmp.Or(s.SignerFile, s.SignerFingerprint.String()))

@@ -9,8 +9,8 @@ import (
 )
 
 func newPolicyCommand(s *settings) *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "The notation trust policy"}
-	c.AddCommand(newPolicyDefaultCommand(s))
+	c := &cobra.Command{Use: "policy", Short: "The default notation trust policy; who may sign in a repository"}
+	c.AddCommand(newPolicyDefaultCommand(s), newPolicyExplainCommand(s))
 	return c
 }
 

@@ -40,7 +40,7 @@ func newServeCommand(s *settings) *cobra.Command {
 trust directories, and publish the answers.
 
 Signals: INT and TERM stop within 15 seconds, a second one at once; HUP reloads
-the trust directories; USR1 looks at all of storage again.`,
+the trust directories and trustWorker.scopes; USR1 looks at all of storage again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.complete(cmd, true); err != nil {
@@ -138,7 +138,9 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 	}
 	p := newParts(ctx)
 	p.start("work", sched.Run)
-	p.start("signals", func(ctx context.Context) error { return handleSignals(ctx, signals, sched, log) })
+	p.start("signals", func(ctx context.Context) error {
+		return handleSignals(ctx, signals, sched, func() error { return s.reconfigure(loader, log) }, log)
+	})
 	p.start("webhooks", hooks.Run)
 	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
 	p.start("systemd", func(parts context.Context) error { return s.notifySystemd(ctx, parts, sched.Status, watchdog, log) })
@@ -171,7 +173,7 @@ func (s *settings) off() (tools []trust.Tool) {
 }
 
 // handleSignals reloads at HUP and rescans at USR1.
-func handleSignals(ctx context.Context, signals <-chan os.Signal, sched *scheduler.Scheduler, log *slog.Logger) error {
+func handleSignals(ctx context.Context, signals <-chan os.Signal, sched *scheduler.Scheduler, reconfigure func() error, log *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,6 +181,9 @@ func handleSignals(ctx context.Context, signals <-chan os.Signal, sched *schedul
 		case sig := <-signals:
 			log.Info("signal", "signal", sig.String())
 			if sig == syscall.SIGHUP {
+				if err := reconfigure(); err != nil {
+					log.Error("the configuration cannot be used; what it said of scopes stays in force", "error", err)
+				}
 				sched.Reload()
 			} else {
 				sched.Rescan()

@@ -1,11 +1,12 @@
 package page
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
 	"trust-worker/internal/phrase"
-	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
 )
 
@@ -25,6 +26,8 @@ type material struct {
 	Loaded       bool
 	Keys         int
 	Certificates int
+	Identities   int
+	Roots        int
 	Policy       Text
 	PolicyWrong  bool
 	Ignored      int
@@ -43,7 +46,8 @@ type refusal struct {
 // file is one piece of material in force.
 type file struct {
 	Path, Store, Kind, Algorithm, Subject Text
-	Tool                                  Text
+	Tool, Scope                           Text
+	Line                                  int
 	Fingerprint, Short                    string
 	Until                                 Moment
 	Class                                 string // of the expiry: a state's name, or ""
@@ -57,6 +61,14 @@ const soon = 30 * 24 * time.Hour
 func fileOf(f truststore.File, now time.Time) file {
 	v := file{Path: Text(f.Path), Store: Text(f.Signer.Store()), Kind: Text(f.Kind), Algorithm: Text(f.Algorithm), Subject: Text(f.Subject),
 		Tool: Text(f.Signer.Tool), Fingerprint: f.Signer.Fingerprint.String(), Short: short(f.Signer.Fingerprint), notAfter: f.NotAfter, Expiry: "no end"}
+	v.Scope, v.Line = Text(f.Scope), f.Line
+	if f.Kind == truststore.KindIdentity {
+		v.Fingerprint, v.Short = "", ""
+		v.Subject = Text(cmp.Or(f.Identity.Subject, f.Identity.SubjectRegExp) + " by " + cmp.Or(f.Identity.Issuer, f.Identity.IssuerRegExp, "no issuer") + ", " + f.Identity.Root)
+	}
+	if f.Kind == truststore.KindRoot {
+		v.Subject = Text(fmt.Sprintf("%d authorities", len(f.Authorities)))
+	}
 	switch left := f.NotAfter.Sub(now); {
 	case f.NotAfter.IsZero():
 		return v
@@ -81,10 +93,15 @@ func newMaterial(now time.Time, store *truststore.TrustStore) material {
 		m.Refused = append(m.Refused, refusal{Text(r.Path), Text(r.Reason), r.Grace})
 	}
 	for _, f := range store.Loaded() {
-		if f.Signer.Tool == trust.Cosign {
+		switch f.Kind {
+		case truststore.KindKey:
 			m.Keys++
-		} else {
+		case truststore.KindCertificate:
 			m.Certificates++
+		case truststore.KindIdentity:
+			m.Identities++
+		case truststore.KindRoot:
+			m.Roots++
 		}
 		m.Files = append(m.Files, fileOf(f, now))
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
@@ -23,33 +24,44 @@ func (p *pass) build() *TrustStore {
 	// gives the author, whatever order the directory has.
 	slices.SortStableFunc(p.keys, func(a, b loaded[*Key]) int { return cmp.Compare(a.path, b.path) })
 	slices.SortStableFunc(p.certs, func(a, b loaded[*x509.Certificate]) int { return cmp.Compare(a.path, b.path) })
+	slices.SortStableFunc(p.roots, func(a, b loaded[[]*Root]) int { return cmp.Compare(a.path, b.path) })
+	slices.SortStableFunc(p.rules, func(a, b loaded[*identities]) int { return cmp.Compare(a.path, b.path) })
 	slices.SortStableFunc(p.refused, func(a, b Refusal) int { return cmp.Compare(a.Path, b.Path) })
 	t.refused = slices.Compact(p.refused)
 
 	terms := trust.Terms{Cosign: p.cfg.Cosign, Notation: p.cfg.Notation, RegistryNames: p.cfg.RegistryNames}
-	known := map[trust.Signer]bool{}
+	type held struct {
+		signer trust.Signer
+		scope  string
+	}
+	known := map[held]bool{} // the first by name counts
 	add := func(f File, author string) {
 		t.loaded = append(t.loaded, f)
-		if !known[f.Signer] {
-			known[f.Signer] = true
-			terms.Materials = append(terms.Materials, trust.Material{Signer: f.Signer, File: f.Path, Author: author})
+		if by := (held{f.Signer, f.Scope}); !known[by] {
+			known[by] = true
+			terms.Materials = append(terms.Materials, trust.Material{Signer: f.Signer, Scope: f.Scope, File: f.Path, Author: author})
 		}
 	}
 	for _, f := range p.keys {
 		k := f.value
-		add(File{Path: f.path, Signer: k.Signer(), Kind: "public key", Algorithm: k.algorithm}, k.pem)
+		add(File{Path: f.path, Scope: f.scope, Signer: k.Signer(), Kind: KindKey, Algorithm: k.algorithm}, k.pem)
 		t.keys.add(k)
 	}
+	p.keyless(t, &terms, add)
+	terms.Scopes = p.cfg.Scopes
+	t.scopes = p.scopes
 	for _, f := range p.certs {
 		c := f.value
 		s := trust.Signer{Tool: trust.Notation, StoreType: f.storeType, StoreName: f.storeName, Fingerprint: FingerprintOf(c)}
-		add(File{Path: f.path, Signer: s, Kind: "certificate", Algorithm: AlgorithmOf(c.PublicKey),
+		add(File{Path: f.path, Signer: s, Kind: KindCertificate, Algorithm: AlgorithmOf(c.PublicKey),
 			Subject: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter}, c.Subject.String())
 		t.anchors.add(c, truststore.Type(f.storeType), f.storeName)
 	}
 	t.keys.finish()
 	t.anchors.finish()
-	slices.SortFunc(t.loaded, func(a, b File) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Subject, b.Subject)) })
+	slices.SortStableFunc(t.loaded, func(a, b File) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Subject, b.Subject))
+	})
 
 	t.policy = PolicySummary{Source: p.ruling.source, File: p.ruling.file, Problem: p.ruling.problem, Note: p.ruling.note}
 	if p.cfg.Notation {
@@ -59,6 +71,37 @@ func (p *pass) build() *TrustStore {
 	t.policy.Lacking = t.inForce.Lacking()
 	t.id = identify(terms, p.cfg.Revocation)
 	return t
+}
+
+// keyless adds trusted roots and identities to t and terms.
+func (p *pass) keyless(t *TrustStore, terms *trust.Terms, add func(File, string)) {
+	files := map[string]bool{}
+	for _, f := range p.roots {
+		if len(t.roots)+len(f.value) > maxRoots {
+			t.refused = append(t.refused, Refusal{Path: f.path, Reason: fmt.Sprintf("is beyond the first %d trusted roots", maxRoots)})
+			continue
+		}
+		for _, r := range f.value {
+			files[r.File] = true
+			t.roots = append(t.roots, r)
+			terms.Roots = append(terms.Roots, r.Root)
+			add(File{Path: f.path, Line: r.Line, Signer: r.Signer(), Kind: KindRoot, Authorities: r.Authorities}, "")
+		}
+	}
+	for _, f := range p.rules {
+		for i := range f.value.rules {
+			r := f.value.rules[i]
+			r.Scope, r.File = f.scope, f.path
+			terms.Identities = append(terms.Identities, r)
+			t.loaded = append(t.loaded, File{Path: f.path, Line: r.Line, Scope: f.scope, Signer: trust.Signer{Tool: trust.Cosign, StoreType: trust.IdentityStore, Fingerprint: trust.SumOf([]byte(r.Key() + r.Root))}, Kind: KindIdentity, Identity: &r})
+			if !files[r.Root] {
+				t.warnings = append(t.warnings, Refusal{Path: f.path, Reason: fmt.Sprintf("line %d: waits for the trusted root %s, which is not there", r.Line, r.Root)})
+			}
+		}
+		for _, w := range f.value.warnings {
+			t.warnings = append(t.warnings, Refusal{Path: f.path, Reason: w})
+		}
+	}
 }
 
 // statements adds the policy in force to t and terms.
@@ -91,9 +134,13 @@ func identify(terms trust.Terms, mode RevocationMode) trust.Digest {
 	for i := range terms.Materials {
 		terms.Materials[i].File = "" // says something to people
 	}
+	terms.Identities = slices.Clone(terms.Identities)
+	for i := range terms.Identities {
+		terms.Identities[i].File, terms.Identities[i].Line = "", 0
+	}
 	slices.SortFunc(terms.Materials, func(a, b trust.Material) int {
 		return cmp.Or(cmp.Compare(a.Signer.Tool, b.Signer.Tool), cmp.Compare(a.Signer.Store(), b.Signer.Store()),
-			slices.Compare(a.Signer.Fingerprint[:], b.Signer.Fingerprint[:]))
+			slices.Compare(a.Signer.Fingerprint[:], b.Signer.Fingerprint[:]), cmp.Compare(a.Scope, b.Scope))
 	})
 	b, err := json.Marshal(struct {
 		Terms      trust.Terms

@@ -5,18 +5,22 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/notaryproject/notation-go/verifier/truststore"
+
+	"trust-worker/trust"
 )
 
-// What stands where: _cosign/* and _notation/truststore/x509/<type>/<name>/*.
+// What stands where: _cosign/[SCOPE/]* and _notation/truststore/x509/<type>/<name>/*.
 // policyfiles.go has the policies.
 
 func (p *pass) run(ctx context.Context) error {
 	if p.cfg.Cosign {
-		if err := p.inTree(p.cfg.CosignDir, p.cosignLabel, func(t *tree) error { return p.readKeys(ctx, t) }); err != nil {
+		if err := p.inTree(p.cfg.CosignDir, p.cosignLabel, func(t *tree) error { return p.readCosign(ctx, t, ".", "") }); err != nil {
 			return err
 		}
 	}
@@ -63,27 +67,71 @@ func (p *pass) inTree(dir, label string, read func(*tree) error) error {
 	return err
 }
 
-func (p *pass) readKeys(ctx context.Context, t *tree) error {
-	items, ignored, err := t.list(".")
+// readCosign reads what lies in the scope: keys and identities and, at the top, trusted
+// roots. Each directory is a scope of its own, below the repository prefix of its name.
+func (p *pass) readCosign(ctx context.Context, t *tree, dir, scope string) error {
+	items, ignored, err := t.list(dir)
 	if errors.Is(err, errSwapped) {
 		return err
 	} else if err != nil {
-		p.unlistable(t.label, "", err)
+		p.unlistable(t.label, scope, err)
 		return nil
 	}
 	p.ignored += ignored
 	for _, it := range items {
-		path := filepath.Join(t.label, it.name)
-		v, ok, err := p.content(ctx, t, it, path, maxKeyFile, func(b []byte) (any, error) { return parseKey(b) })
+		shown := p.shown(t, scope, it.name)
+		var parse func([]byte) (any, error)
+		limit := int64(maxKeyFile)
+		switch {
+		case t.isDir(it.path):
+			if err := p.readScope(ctx, t, it, path.Join(scope, it.name)); err != nil {
+				return err
+			}
+			continue
+		case it.name == identitiesFile:
+			limit, parse = maxIdentities, func(b []byte) (any, error) { return parseIdentities(b) }
+		case misnamed(it.name) != "":
+			p.refuse(shown, refusef("is not read; did you mean %s?", misnamed(it.name)))
+			continue
+		case isRootName(it.name) && scope != "":
+			p.refuse(shown, refusef("is not read here: trusted roots lie at the top of %s, and an identities.yaml names them", t.label))
+			continue
+		case isRootName(it.name):
+			limit, parse = maxRootFile, func(b []byte) (any, error) { return parseRoots(it.name, b) }
+		default:
+			parse = func(b []byte) (any, error) { return parseKey(b) }
+		}
+		v, ok, err := p.content(ctx, t, it, shown, limit, parse)
 		if ctx.Err() != nil {
 			return err
 		}
 		if ok {
-			p.keys = append(p.keys, loaded[*Key]{path: path, value: v.(*Key)})
+			p.addCosign(shown, scope, v)
 		}
 	}
 	return nil
 }
+
+// readScope reads a directory of keys and identities for a part of the repositories.
+func (p *pass) readScope(ctx context.Context, t *tree, it item, scope string) error {
+	shown := p.shown(t, scope)
+	switch {
+	case strings.HasPrefix(it.name, "_"):
+		p.ignored++
+		return nil
+	case !trust.ValidScope(scope):
+		p.refuse(shown, refusef("is not the prefix of a repository's name, of at most %d elements in lower case: nothing in it is trusted", trust.MaxScopeDepth))
+		return nil
+	case len(p.scopes) >= maxScopes:
+		p.refuse(shown, refusef("is beyond the first %d directories of repositories; nothing in it is trusted", maxScopes))
+		return nil
+	}
+	p.scopes = append(p.scopes, scope)
+	return p.readCosign(ctx, t, it.path, scope)
+}
+
+// maxScopes bounds the directories below _cosign.
+const maxScopes = 10_000
 
 // readStores reads truststore/x509/<type>/<name>/*.
 func (p *pass) readStores(ctx context.Context, t *tree) error {
@@ -124,13 +172,13 @@ func (p *pass) readStore(ctx context.Context, t *tree, dir, shown string, st tru
 		return err
 	}
 	for _, it := range items {
-		path := p.shown(t, shown, it.name)
-		v, ok, err := p.content(ctx, t, it, path, maxCertFile, func(b []byte) (any, error) { return parseCertificates(b, st) })
+		where := p.shown(t, shown, it.name)
+		v, ok, err := p.content(ctx, t, it, where, maxCertFile, func(b []byte) (any, error) { return parseCertificates(b, st) })
 		if ctx.Err() != nil {
 			return err
 		}
 		if ok {
-			p.addCerts(path, string(st), name, v.([]*x509.Certificate))
+			p.addCerts(where, string(st), name, v.([]*x509.Certificate))
 		}
 	}
 	return nil

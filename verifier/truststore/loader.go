@@ -36,6 +36,8 @@ type Config struct {
 	// where it usually does is among them only if it was there before: a site
 	// that signs with one tool need not have both.
 	CosignExpected, NotationExpected bool
+	// Scopes narrow who may sign with cosign in which repository, and how many must.
+	Scopes []trust.Narrowing
 	// RegistryNames are the hosts that policy scopes may name; none: any.
 	RegistryNames []string
 	// Cosign and Notation switch the tools on. The directory of one that is
@@ -115,6 +117,13 @@ func NewLoader(cfg Config) (*Loader, error) {
 		l.absence[l.notationLabel] = notThere
 	}
 	return l, nil
+}
+
+// SetScopes changes what narrows who may sign where, from the next load on.
+func (l *Loader) SetScopes(scopes []trust.Narrowing) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg.Scopes = slices.Clone(scopes)
 }
 
 // Load reads the trust directories. One bad file costs that file and is listed

@@ -202,7 +202,7 @@ func TestVanishedDirectories(t *testing.T) {
 	// Also between being opened and being listed.
 	p := l.newPass(time.Now())
 	err := p.inTree(d.cfg.CosignDir, l.cosignLabel, func(tr *tree) error {
-		return errors.Join(os.RemoveAll(d.cfg.CosignDir), p.readKeys(t.Context(), tr))
+		return errors.Join(os.RemoveAll(d.cfg.CosignDir), p.readCosign(t.Context(), tr, ".", ""))
 	})
 	if ts := p.build(); err != nil || refusal(ts, "_cosign") != vanished {
 		t.Errorf("while it was read: %v, refused %v", err, ts.Refused())
@@ -281,7 +281,7 @@ func TestOddEntries(t *testing.T) {
 	if fmt.Sprint(loaded) != "[_cosign/good.pub _cosign/link.pub]" {
 		t.Errorf("loaded %v", loaded)
 	}
-	for _, name := range []string{"_cosign/fifo", "_cosign/to-fifo", "_cosign/directory", "_cosign/absolute", "_cosign/escape", "_cosign/loop",
+	for _, name := range []string{"_cosign/fifo", "_cosign/to-fifo", "_cosign/absolute", "_cosign/escape", "_cosign/loop",
 		"_cosign/dangling", "_cosign/device", "_notation/trustpolicy.json", "_notation/truststore/x509/ca/acme/nested",
 		"_notation/truststore/x509/other", "_notation/truststore/x509/ca/bad name", "_notation/truststore/x509/ca/stray.pem"} {
 		if refusal(ts, name) == "" {

@@ -52,13 +52,17 @@ type memoryDoc struct {
 	FirstRuled      time.Time    `json:"firstRuled"`
 	Shadowed        trust.Digest `json:"shadowed"`
 	ShadowedWritten time.Time    `json:"shadowedWritten"`
+	// Scopes narrow who may sign where, as they were last in force, and ScopesFile is
+	// the configuration that they came from.
+	Scopes     []trust.Narrowing `json:"scopes"`
+	ScopesFile string            `json:"scopesFile"`
 	// LostAt is when it was found that a former memory is lost, zero if none was:
 	// a default that was there by then is nobody's explicit act.
 	LostAt time.Time `json:"lostAt"`
 }
 
 // memoryMembers are the names of memoryDoc's members.
-var memoryMembers = []string{"format", "operatorPolicy", "operatorFile", "zotPolicy", "defaults", "firstRuled", "shadowed", "shadowedWritten", "lostAt"}
+var memoryMembers = []string{"format", "operatorPolicy", "operatorFile", "zotPolicy", "defaults", "firstRuled", "shadowed", "shadowedWritten", "scopes", "scopesFile", "lostAt"}
 
 // firstRuledStep is how far FirstRuled on disk may lag behind.
 const firstRuledStep = time.Hour
@@ -66,7 +70,8 @@ const firstRuledStep = time.Hour
 // equal leaves FirstRuled aside, which moves with the clock.
 func (d memoryDoc) equal(o memoryDoc) bool {
 	return d.OperatorPolicy == o.OperatorPolicy && d.OperatorFile == o.OperatorFile && d.ZotPolicy == o.ZotPolicy &&
-		slices.Equal(d.Defaults, o.Defaults) && d.FirstRuled.IsZero() == o.FirstRuled.IsZero() && d.Shadowed == o.Shadowed && d.ShadowedWritten.Equal(o.ShadowedWritten) && d.LostAt.Equal(o.LostAt)
+		slices.Equal(d.Defaults, o.Defaults) && d.FirstRuled.IsZero() == o.FirstRuled.IsZero() && d.Shadowed == o.Shadowed && d.ShadowedWritten.Equal(o.ShadowedWritten) && d.LostAt.Equal(o.LostAt) &&
+		slices.Equal(d.Scopes, o.Scopes) && d.ScopesFile == o.ScopesFile
 }
 
 // Memory is the trust memory of one state directory, or none. It is safe for
@@ -85,6 +90,8 @@ type Memory struct {
 	// unsaved: whether the file holds saved is not known. broken: it cannot be
 	// read, and stays until a person's act renews it.
 	unsaved, broken bool
+	// narrowed: scopes may have been in force, and which is not known.
+	narrowed bool
 }
 
 // NewMemory returns a memory that lasts as long as the process.
@@ -115,6 +122,9 @@ func OpenMemory(state string, withCache bool, last *Memory) (*Memory, error) {
 		if len(m.doc.Defaults) == 0 {
 			m.doc.Defaults = was.Defaults
 		}
+		if len(m.doc.Scopes) == 0 {
+			m.doc.Scopes, m.doc.ScopesFile = was.Scopes, was.ScopesFile
+		}
 	}
 	if !m.broken && (m.unsaved || !m.doc.equal(m.saved)) {
 		if err := m.save(m.doc); err != nil {
@@ -139,6 +149,7 @@ func (m *Memory) open(withCache bool) {
 	case !errors.Is(err, fs.ErrNotExist):
 		m.lost(fmt.Sprintf("cannot be read (%v)", plain(err)))
 		m.broken = true
+		m.narrowed = true
 	case withCache:
 		m.lost("is missing beside a cache")
 	default:
@@ -213,6 +224,77 @@ func (m *Memory) get() memoryDoc {
 	return m.doc
 }
 
+// ErrNotNarrowed: the configuration no longer says who may sign where, and did. Leaving
+// the setting out would trust more; writing it, even as [], is the act that does.
+var ErrNotNarrowed = errors.New("the configuration has no trustWorker.scopes")
+
+// Narrow remembers the scopes of a configuration, durably before they are in force.
+// written says that the configuration has the setting, if only as an empty list. Of what
+// was in force and is no longer, lost says one sentence for each prefix.
+func (m *Memory) Narrow(scopes []trust.Narrowing, written bool, file string) (lost []string, err error) {
+	was := m.get()
+	if !written {
+		switch {
+		case len(was.Scopes) > 0:
+			return nil, fmt.Errorf("%w, and %s narrowed who may sign: restore it, or write scopes: [] to have every key sign by its directory alone", ErrNotNarrowed, was.ScopesFile)
+		case m.Narrowing() != "":
+			return nil, fmt.Errorf("%w, and %s cannot be read, so that narrowing may have been in force: write trustWorker.scopes, if only as []", ErrNotNarrowed, m.path)
+		}
+		return nil, nil
+	}
+	for _, old := range was.Scopes {
+		now := trust.Narrowing{Prefix: old.Prefix}
+		for _, n := range scopes {
+			if n.Prefix == old.Prefix {
+				now.Alone, now.Require = now.Alone || n.Alone, max(now.Require, n.Require)
+			}
+		}
+		if old.Alone && !now.Alone {
+			lost = append(lost, fmt.Sprintf("%s no longer stands alone: keys and identities from above it count again", showPrefix(old.Prefix)))
+		}
+		if old.Require > max(1, now.Require) {
+			lost = append(lost, fmt.Sprintf("%s requires %d signers, and required %d", showPrefix(old.Prefix), max(1, now.Require), old.Require))
+		}
+	}
+	next := was
+	next.Scopes, next.ScopesFile = slices.Clone(scopes), file
+	if len(scopes) == 0 {
+		next.ScopesFile = ""
+	}
+	if m.Narrowing() == m.path && m.path != "" { // a person's act renews a file that cannot be read
+		m.saving.Lock()
+		err = m.save(next)
+		m.saving.Unlock()
+	} else {
+		err = m.set(was, next)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("remember trustWorker.scopes: %w", err)
+	}
+	m.mu.Lock()
+	m.narrowed = false
+	m.mu.Unlock()
+	return lost, nil
+}
+
+// Narrowing returns the file whose scopes were last in force, or may have been, "" if
+// none were.
+func (m *Memory) Narrowing() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.doc.Scopes) == 0 && m.narrowed {
+		return m.path
+	}
+	return m.doc.ScopesFile
+}
+
+func showPrefix(prefix string) string {
+	if prefix == "" {
+		return "the whole storage"
+	}
+	return prefix
+}
+
 // errMemoryChanged: somebody else has set the memory since it was got.
 var errMemoryChanged = errors.New("the trust memory has changed meanwhile")
 
@@ -272,6 +354,9 @@ func (m *Memory) save(next memoryDoc) error {
 	next.Format = memoryFormat
 	if next.Defaults == nil {
 		next.Defaults = []trust.Digest{}
+	}
+	if next.Scopes == nil {
+		next.Scopes = []trust.Narrowing{}
 	}
 	b, err := json.MarshalIndent(next, "", "  ")
 	if err != nil {

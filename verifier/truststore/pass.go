@@ -30,6 +30,9 @@ type pass struct {
 
 	keys     []loaded[*Key]
 	certs    []loaded[*x509.Certificate]
+	roots    []loaded[[]*Root]
+	rules    []loaded[*identities]
+	scopes   []string   // the directories below _cosign
 	seen     policySeen // what there is of policies
 	ruling   ruling     // what rules, once the pass is complete
 	toMirror *mirror
@@ -42,7 +45,8 @@ type pass struct {
 
 // loaded is one piece of material and the file that holds it.
 type loaded[T any] struct {
-	path, storeType, storeName string
+	path, storeType, storeName string // the store is notation's
+	scope                      string // cosign's
 	value                      T
 }
 
@@ -115,8 +119,15 @@ func (p *pass) fallBack(path string, grace time.Duration) (any, bool) {
 // adopt puts remembered content in its place when its directory cannot be listed.
 func (p *pass) adopt(path string, value any) {
 	switch v := value.(type) {
-	case *Key:
-		p.keys = append(p.keys, loaded[*Key]{path: path, value: v})
+	case *Key, []*Root, *identities:
+		scope, err := filepath.Rel(p.cosignLabel, filepath.Dir(path))
+		if err != nil {
+			return // it was found below
+		}
+		if scope = filepath.ToSlash(scope); scope == "." {
+			scope = ""
+		}
+		p.addCosign(path, scope, v)
 	case []*x509.Certificate:
 		store := filepath.Dir(path)
 		p.addCerts(path, filepath.Base(filepath.Dir(store)), filepath.Base(store), v)
@@ -129,9 +140,21 @@ func (p *pass) adopt(path string, value any) {
 	}
 }
 
+// addCosign adds what a file in a scope holds.
+func (p *pass) addCosign(path, scope string, value any) {
+	switch v := value.(type) {
+	case *Key:
+		p.keys = append(p.keys, loaded[*Key]{path: path, scope: scope, value: v})
+	case []*Root:
+		p.roots = append(p.roots, loaded[[]*Root]{path: path, value: v})
+	case *identities:
+		p.rules = append(p.rules, loaded[*identities]{path: path, scope: scope, value: v})
+	}
+}
+
 func (p *pass) addCerts(path, storeType, storeName string, certs []*x509.Certificate) {
 	for _, c := range certs {
-		p.certs = append(p.certs, loaded[*x509.Certificate]{path, storeType, storeName, c})
+		p.certs = append(p.certs, loaded[*x509.Certificate]{path: path, storeType: storeType, storeName: storeName, value: c})
 	}
 }
 
@@ -148,6 +171,11 @@ func (p *pass) forget(label string) {
 	below := func(path string) bool { return within(path, label) }
 	p.keys = slices.DeleteFunc(p.keys, func(f loaded[*Key]) bool { return below(f.path) })
 	p.certs = slices.DeleteFunc(p.certs, func(f loaded[*x509.Certificate]) bool { return below(f.path) })
+	p.roots = slices.DeleteFunc(p.roots, func(f loaded[[]*Root]) bool { return below(f.path) })
+	p.rules = slices.DeleteFunc(p.rules, func(f loaded[*identities]) bool { return below(f.path) })
+	if label == p.cosignLabel {
+		p.scopes = nil
+	}
 	p.refused = slices.DeleteFunc(p.refused, func(r Refusal) bool { return below(r.Path) })
 	if label == p.notationLabel {
 		p.noPolicy()

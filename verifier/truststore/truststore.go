@@ -28,16 +28,36 @@ const (
 type File struct {
 	// Path is relative to the parent of the trust directory, for example
 	// "_cosign/a.pub".
-	Path   string
+	Path string
+	// Line is that of an entry of identities.yaml, and of a root in a .jsonl; else 0.
+	Line int
+	// Scope is the repository prefix below which it may sign; empty: everywhere.
+	Scope string
+	// Signer is, for an entry of identities.yaml, no signer: its fingerprint is of what
+	// the entry says, since who it stands for is known when somebody has signed.
 	Signer trust.Signer
-	// Kind is "public key" or "certificate".
-	Kind string
+	Kind   Kind
 	// Algorithm is "P-256", "RSA 2048", "Ed25519".
 	Algorithm string
 	// Subject, NotBefore and NotAfter are a certificate's.
 	Subject             string
 	NotBefore, NotAfter time.Time
+	// Authorities are a trusted root's.
+	Authorities []trust.Authority
+	// Identity is an entry of identities.yaml.
+	Identity *trust.IdentityRule
 }
+
+// Kind is what a piece of trust material is.
+type Kind string
+
+// The kinds.
+const (
+	KindKey         Kind = "public key"
+	KindCertificate Kind = "certificate"
+	KindRoot        Kind = "trusted root"
+	KindIdentity    Kind = "identity"
+)
 
 // Refusal is one file or directory that was not loaded, or only from memory.
 type Refusal struct {
@@ -102,6 +122,10 @@ type TrustStore struct {
 	ignored int
 	id      trust.Digest
 
+	roots    []*Root
+	scopes   []string
+	warnings []Refusal
+
 	keys       keyring
 	anchors    anchorage
 	statements map[string]*Statement // by name
@@ -125,6 +149,26 @@ func (t *TrustStore) Key(fingerprint trust.Digest) *Key { return t.keys.byPrint[
 
 // Keys returns the cosign keys that may have made a signature of a class.
 func (t *TrustStore) Keys(c recovery.Class) []*Key { return t.keys.byClass[c] }
+
+// Roots returns the trusted roots, in the order of their files.
+func (t *TrustStore) Roots() []*Root { return t.roots }
+
+// Issuers returns the issuers that certificates name which the root may vouch for, see
+// [IssuerKey]; none for other signers.
+func (t *TrustStore) Issuers(s trust.Signer) []trust.Digest {
+	for _, r := range t.roots {
+		if r.Signer() == s {
+			return slices.Clone(r.issuers)
+		}
+	}
+	return nil
+}
+
+// Scopes returns the repository prefixes that have a directory of their own.
+func (t *TrustStore) Scopes() []string { return slices.Clone(t.scopes) }
+
+// Warnings returns what is odd about material that was loaded.
+func (t *TrustStore) Warnings() []Refusal { return slices.Clone(t.warnings) }
 
 // Anchor returns the certificate with a fingerprint that trust stores of a type hold,
 // or nil.
@@ -150,7 +194,8 @@ func (t *TrustStore) Same(o *TrustStore) bool {
 	if t == nil || o == nil {
 		return t == o
 	}
-	return t.ID() == o.ID() && slices.Equal(t.inForce.Terms().Materials, o.inForce.Terms().Materials)
+	a, b := t.inForce.Terms(), o.inForce.Terms()
+	return t.ID() == o.ID() && slices.Equal(a.Materials, b.Materials) && slices.Equal(a.Identities, b.Identities)
 }
 
 // ID hashes everything that a verdict under t can depend on: two loads with the

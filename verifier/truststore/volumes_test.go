@@ -123,7 +123,7 @@ func TestSwapWhileReading(t *testing.T) {
 	p := l.newPass(time.Now())
 	p.before = l.memory
 	swap := func(tr *tree) error {
-		if err := p.readKeys(t.Context(), tr); err != nil {
+		if err := p.readCosign(t.Context(), tr, ".", ""); err != nil {
 			return err
 		}
 		now, _ := os.Readlink(link)

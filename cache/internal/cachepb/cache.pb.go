@@ -36,12 +36,17 @@ const (
 // Ground: every signer must be in force, and from <= now < until (Unix
 // seconds, 0 = unbounded).
 type Ground struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Signers       []byte                 `protobuf:"bytes,1,opt,name=signers,proto3" json:"signers,omitempty"` // 16 bytes each
-	From          int64                  `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
-	Until         int64                  `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
-	Limit         uint32                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`  // reason code once until is reached
-	Ends          int64                  `protobuf:"varint,1000,opt,name=ends,proto3" json:"ends,omitempty"` // when it ends by dates, where until is a revocation service's
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Signers []byte                 `protobuf:"bytes,1,opt,name=signers,proto3" json:"signers,omitempty"` // 16 bytes each
+	From    int64                  `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Until   int64                  `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
+	Limit   uint32                 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"` // reason code once until is reached
+	// A keyless signature's proof: which authority did something for it, and when. Such a
+	// ground has no signers: the trusted roots and the identities in force decide.
+	Authorities   []byte  `protobuf:"bytes,5,opt,name=authorities,proto3" json:"authorities,omitempty"` // 16 bytes each
+	Times         []int64 `protobuf:"zigzag64,6,rep,packed,name=times,proto3" json:"times,omitempty"`   // one for each authority, Unix seconds; 0 = proves no time
+	Stampers      []byte  `protobuf:"bytes,7,opt,name=stampers,proto3" json:"stampers,omitempty"`       // the time stamp authorities that were asked; empty: it has no stamps
+	Ends          int64   `protobuf:"varint,1000,opt,name=ends,proto3" json:"ends,omitempty"`           // when it ends by dates, where until is a revocation service's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +109,27 @@ func (x *Ground) GetLimit() uint32 {
 	return 0
 }
 
+func (x *Ground) GetAuthorities() []byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *Ground) GetTimes() []int64 {
+	if x != nil {
+		return x.Times
+	}
+	return nil
+}
+
+func (x *Ground) GetStampers() []byte {
+	if x != nil {
+		return x.Stampers
+	}
+	return nil
+}
+
 func (x *Ground) GetEnds() int64 {
 	if x != nil {
 		return x.Ends
@@ -127,6 +153,8 @@ type Verdict struct {
 	Layer                []byte                 `protobuf:"bytes,11,opt,name=layer,proto3" json:"layer,omitempty"`      // private: content identity of a cosign layer
 	RevocationLogged     bool                   `protobuf:"varint,12,opt,name=revocation_logged,json=revocationLogged,proto3" json:"revocation_logged,omitempty"`
 	RevocationUntil      int64                  `protobuf:"varint,13,opt,name=revocation_until,json=revocationUntil,proto3" json:"revocation_until,omitempty"`
+	Identity             []byte                 `protobuf:"bytes,15,opt,name=identity,proto3" json:"identity,omitempty"`                     // key in the bucket "authors" of the certificate's identity; empty: none
+	Key                  []byte                 `protobuf:"bytes,16,opt,name=key,proto3" json:"key,omitempty"`                               // of the leaf certificate
 	StoreType            uint32                 `protobuf:"varint,14,opt,name=store_type,json=storeType,proto3" json:"store_type,omitempty"` // the trust store type that a notation signature needs: 1 ca, 2 signingAuthority
 	Detail               string                 `protobuf:"bytes,1000,opt,name=detail,proto3" json:"detail,omitempty"`                       // more of the reason, for people
 	unknownFields        protoimpl.UnknownFields
@@ -252,6 +280,20 @@ func (x *Verdict) GetRevocationUntil() int64 {
 		return x.RevocationUntil
 	}
 	return 0
+}
+
+func (x *Verdict) GetIdentity() []byte {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *Verdict) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
 }
 
 func (x *Verdict) GetStoreType() uint32 {
@@ -539,6 +581,7 @@ type Signer struct {
 	Fingerprint   []byte                 `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Author        string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"` // PEM text (cosign) or certificate subject (notation)
 	Left          int64                  `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`    // Unix seconds: it was in force until then; 0: it is
+	Scope         string                 `protobuf:"bytes,8,opt,name=scope,proto3" json:"scope,omitempty"`   // the repository prefix below which it may sign; empty: everywhere
 	File          string                 `protobuf:"bytes,1000,opt,name=file,proto3" json:"file,omitempty"`  // "_cosign/team.pub"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -614,6 +657,13 @@ func (x *Signer) GetLeft() int64 {
 		return x.Left
 	}
 	return 0
+}
+
+func (x *Signer) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
 }
 
 func (x *Signer) GetFile() string {
@@ -699,6 +749,338 @@ func (x *Statement) GetVerifies() bool {
 	return false
 }
 
+// Authority of a trusted root.
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          uint32                 `protobuf:"varint,1,opt,name=role,proto3" json:"role,omitempty"` // trust.Role
+	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	From          int64                  `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"` // Unix seconds, both included; 0: unbounded
+	Until         int64                  `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	Name          string                 `protobuf:"bytes,1000,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Authority) GetRole() uint32 {
+	if x != nil {
+		return x.Role
+	}
+	return 0
+}
+
+func (x *Authority) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Authority) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Authority) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Authority) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Root is a trusted root.
+type Root struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // its name, which identities name
+	Authorities   []*Authority           `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Line          uint32                 `protobuf:"varint,1000,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Root) Reset() {
+	*x = Root{}
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Root) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Root) ProtoMessage() {}
+
+func (x *Root) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Root.ProtoReflect.Descriptor instead.
+func (*Root) Descriptor() ([]byte, []int) {
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Root) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Root) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *Root) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+// Identity is an entry of an identities.yaml.
+type Identity struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Scope               string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Root                string                 `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	Issuer              string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	IssuerRegExp        string                 `protobuf:"bytes,4,opt,name=issuer_reg_exp,json=issuerRegExp,proto3" json:"issuer_reg_exp,omitempty"`
+	Subject             string                 `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	SubjectRegExp       string                 `protobuf:"bytes,6,opt,name=subject_reg_exp,json=subjectRegExp,proto3" json:"subject_reg_exp,omitempty"`
+	SourceRepositoryUri string                 `protobuf:"bytes,7,opt,name=source_repository_uri,json=sourceRepositoryUri,proto3" json:"source_repository_uri,omitempty"`
+	SourceRepositoryRef string                 `protobuf:"bytes,8,opt,name=source_repository_ref,json=sourceRepositoryRef,proto3" json:"source_repository_ref,omitempty"`
+	BuildSignerUri      string                 `protobuf:"bytes,9,opt,name=build_signer_uri,json=buildSignerUri,proto3" json:"build_signer_uri,omitempty"`
+	RunnerEnvironment   string                 `protobuf:"bytes,10,opt,name=runner_environment,json=runnerEnvironment,proto3" json:"runner_environment,omitempty"`
+	File                string                 `protobuf:"bytes,1000,opt,name=file,proto3" json:"file,omitempty"`
+	Line                uint32                 `protobuf:"varint,1001,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Identity) Reset() {
+	*x = Identity{}
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Identity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Identity) ProtoMessage() {}
+
+func (x *Identity) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Identity.ProtoReflect.Descriptor instead.
+func (*Identity) Descriptor() ([]byte, []int) {
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Identity) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Identity) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *Identity) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Identity) GetIssuerRegExp() string {
+	if x != nil {
+		return x.IssuerRegExp
+	}
+	return ""
+}
+
+func (x *Identity) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Identity) GetSubjectRegExp() string {
+	if x != nil {
+		return x.SubjectRegExp
+	}
+	return ""
+}
+
+func (x *Identity) GetSourceRepositoryUri() string {
+	if x != nil {
+		return x.SourceRepositoryUri
+	}
+	return ""
+}
+
+func (x *Identity) GetSourceRepositoryRef() string {
+	if x != nil {
+		return x.SourceRepositoryRef
+	}
+	return ""
+}
+
+func (x *Identity) GetBuildSignerUri() string {
+	if x != nil {
+		return x.BuildSignerUri
+	}
+	return ""
+}
+
+func (x *Identity) GetRunnerEnvironment() string {
+	if x != nil {
+		return x.RunnerEnvironment
+	}
+	return ""
+}
+
+func (x *Identity) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Identity) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+// Narrowing is what the configuration takes away below a prefix.
+type Narrowing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Alone         bool                   `protobuf:"varint,2,opt,name=alone,proto3" json:"alone,omitempty"`
+	Require       int64                  `protobuf:"varint,3,opt,name=require,proto3" json:"require,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Narrowing) Reset() {
+	*x = Narrowing{}
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Narrowing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Narrowing) ProtoMessage() {}
+
+func (x *Narrowing) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Narrowing.ProtoReflect.Descriptor instead.
+func (*Narrowing) Descriptor() ([]byte, []int) {
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Narrowing) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Narrowing) GetAlone() bool {
+	if x != nil {
+		return x.Alone
+	}
+	return false
+}
+
+func (x *Narrowing) GetRequire() int64 {
+	if x != nil {
+		return x.Require
+	}
+	return 0
+}
+
 // Trust is the whole content of a trust file.
 type Trust struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -708,10 +1090,13 @@ type Trust struct {
 	Statements    []*Statement           `protobuf:"bytes,4,rep,name=statements,proto3" json:"statements,omitempty"`
 	PolicyProblem uint32                 `protobuf:"varint,5,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
 	RegistryNames []string               `protobuf:"bytes,6,rep,name=registry_names,json=registryNames,proto3" json:"registry_names,omitempty"`
-	PublishedAt   int64                  `protobuf:"varint,7,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`        // Unix nanoseconds
-	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`                                       // nanoseconds; 0 = none (one-shot scan)
-	Partial       bool                   `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                                   // storage has not been read to its end since the cache was begun
-	PolicyDetail  string                 `protobuf:"bytes,10,opt,name=policy_detail,json=policyDetail,proto3" json:"policy_detail,omitempty"`     // why no policy can be used, for people
+	PublishedAt   int64                  `protobuf:"varint,7,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`    // Unix nanoseconds
+	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`                                   // nanoseconds; 0 = none (one-shot scan)
+	Partial       bool                   `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                               // storage has not been read to its end since the cache was begun
+	PolicyDetail  string                 `protobuf:"bytes,10,opt,name=policy_detail,json=policyDetail,proto3" json:"policy_detail,omitempty"` // why no policy can be used, for people
+	Roots         []*Root                `protobuf:"bytes,12,rep,name=roots,proto3" json:"roots,omitempty"`
+	Identities    []*Identity            `protobuf:"bytes,13,rep,name=identities,proto3" json:"identities,omitempty"`
+	Scopes        []*Narrowing           `protobuf:"bytes,14,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	DefaultPolicy bool                   `protobuf:"varint,11,opt,name=default_policy,json=defaultPolicy,proto3" json:"default_policy,omitempty"` // the statement is the default, which is no operator's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -719,7 +1104,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +1116,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[7]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +1129,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{7}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Trust) GetCosign() bool {
@@ -817,6 +1202,27 @@ func (x *Trust) GetPolicyDetail() string {
 	return ""
 }
 
+func (x *Trust) GetRoots() []*Root {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *Trust) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+func (x *Trust) GetScopes() []*Narrowing {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
 func (x *Trust) GetDefaultPolicy() bool {
 	if x != nil {
 		return x.DefaultPolicy
@@ -835,7 +1241,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1253,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[8]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1266,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{8}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Counts) GetImages() []int64 {
@@ -890,7 +1296,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1308,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[9]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1321,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{9}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Counted) GetState() uint32 {
@@ -960,7 +1366,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1378,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[10]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1391,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{10}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Reference) GetDigest() []byte {
@@ -1033,7 +1439,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1451,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[11]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1464,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{11}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Problem) GetLayer() uint32 {
@@ -1095,7 +1501,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1513,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[12]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1526,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{12}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Row) GetMediaType() string {
@@ -1217,7 +1623,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1635,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[13]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1648,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{13}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Fact) GetVerdicts() []*Verdict {
@@ -1317,7 +1723,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1735,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[14]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1748,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{14}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Kind) GetClass() uint32 {
@@ -1413,7 +1819,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1831,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[15]
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1844,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{15}
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Place) GetId() uint64 {
@@ -1515,13 +1921,16 @@ var File_cache_internal_cachepb_cache_proto protoreflect.FileDescriptor
 
 const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
-	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"w\n" +
+	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"\xcb\x01\n" +
 	"\x06Ground\x12\x18\n" +
 	"\asigners\x18\x01 \x01(\fR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x13\n" +
-	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xf3\x03\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12 \n" +
+	"\vauthorities\x18\x05 \x01(\fR\vauthorities\x12\x14\n" +
+	"\x05times\x18\x06 \x03(\x12R\x05times\x12\x1a\n" +
+	"\bstampers\x18\a \x01(\fR\bstampers\x12\x13\n" +
+	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xa1\x04\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +
@@ -1537,7 +1946,9 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	" \x01(\rR\aproblem\x12\x14\n" +
 	"\x05layer\x18\v \x01(\fR\x05layer\x12+\n" +
 	"\x11revocation_logged\x18\f \x01(\bR\x10revocationLogged\x12)\n" +
-	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1d\n" +
+	"\x10revocation_until\x18\r \x01(\x03R\x0frevocationUntil\x12\x1a\n" +
+	"\bidentity\x18\x0f \x01(\fR\bidentity\x12\x10\n" +
+	"\x03key\x18\x10 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
 	"store_type\x18\x0e \x01(\rR\tstoreType\x12\x17\n" +
 	"\x06detail\x18\xe8\a \x01(\tR\x06detail\"\xaa\x01\n" +
@@ -1568,7 +1979,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\aforeign\x18\b \x01(\tR\aforeign\x12\x1e\n" +
 	"\n" +
 	"unreadable\x18\t \x01(\rR\n" +
-	"unreadable\"\xc3\x01\n" +
+	"unreadable\"\xd9\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1577,14 +1988,43 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"store_name\x18\x04 \x01(\tR\tstoreName\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
-	"\x04left\x18\a \x01(\x03R\x04left\x12\x13\n" +
+	"\x04left\x18\a \x01(\x03R\x04left\x12\x14\n" +
+	"\x05scope\x18\b \x01(\tR\x05scope\x12\x13\n" +
 	"\x04file\x18\xe8\a \x01(\tR\x04fileJ\x04\b\x01\x10\x02\"\x89\x01\n" +
 	"\tStatement\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x16\n" +
 	"\x06stores\x18\x03 \x03(\tR\x06stores\x12\x16\n" +
 	"\x06policy\x18\x05 \x01(\fR\x06policy\x12\x1a\n" +
-	"\bverifies\x18\x06 \x01(\bR\bverifiesJ\x04\b\x04\x10\x05\"\xa1\x03\n" +
+	"\bverifies\x18\x06 \x01(\bR\bverifiesJ\x04\b\x04\x10\x05\"n\n" +
+	"\tAuthority\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\rR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\x12\x13\n" +
+	"\x04name\x18\xe8\a \x01(\tR\x04name\"r\n" +
+	"\x04Root\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12A\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x1f.trustworker.cache.v1.AuthorityR\vauthorities\x12\x13\n" +
+	"\x04line\x18\xe8\a \x01(\rR\x04line\"\x9f\x03\n" +
+	"\bIdentity\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\tR\x04root\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12$\n" +
+	"\x0eissuer_reg_exp\x18\x04 \x01(\tR\fissuerRegExp\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12&\n" +
+	"\x0fsubject_reg_exp\x18\x06 \x01(\tR\rsubjectRegExp\x122\n" +
+	"\x15source_repository_uri\x18\a \x01(\tR\x13sourceRepositoryUri\x122\n" +
+	"\x15source_repository_ref\x18\b \x01(\tR\x13sourceRepositoryRef\x12(\n" +
+	"\x10build_signer_uri\x18\t \x01(\tR\x0ebuildSignerUri\x12-\n" +
+	"\x12runner_environment\x18\n" +
+	" \x01(\tR\x11runnerEnvironment\x12\x13\n" +
+	"\x04file\x18\xe8\a \x01(\tR\x04file\x12\x13\n" +
+	"\x04line\x18\xe9\a \x01(\rR\x04line\"S\n" +
+	"\tNarrowing\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05alone\x18\x02 \x01(\bR\x05alone\x12\x18\n" +
+	"\arequire\x18\x03 \x01(\x03R\arequire\"\xcc\x04\n" +
 	"\x05Trust\x12\x16\n" +
 	"\x06cosign\x18\x01 \x01(\bR\x06cosign\x12\x1a\n" +
 	"\bnotation\x18\x02 \x01(\bR\bnotation\x126\n" +
@@ -1598,7 +2038,12 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x05lease\x18\b \x01(\x03R\x05lease\x12\x18\n" +
 	"\apartial\x18\t \x01(\bR\apartial\x12#\n" +
 	"\rpolicy_detail\x18\n" +
-	" \x01(\tR\fpolicyDetail\x12%\n" +
+	" \x01(\tR\fpolicyDetail\x120\n" +
+	"\x05roots\x18\f \x03(\v2\x1a.trustworker.cache.v1.RootR\x05roots\x12>\n" +
+	"\n" +
+	"identities\x18\r \x03(\v2\x1e.trustworker.cache.v1.IdentityR\n" +
+	"identities\x127\n" +
+	"\x06scopes\x18\x0e \x03(\v2\x1f.trustworker.cache.v1.NarrowingR\x06scopes\x12%\n" +
 	"\x0edefault_policy\x18\v \x01(\bR\rdefaultPolicy\"@\n" +
 	"\x06Counts\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\x03R\x06images\x12\x1e\n" +
@@ -1685,7 +2130,7 @@ func file_cache_internal_cachepb_cache_proto_rawDescGZIP() []byte {
 	return file_cache_internal_cachepb_cache_proto_rawDescData
 }
 
-var file_cache_internal_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cache_internal_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cache_internal_cachepb_cache_proto_goTypes = []any{
 	(*Ground)(nil),    // 0: trustworker.cache.v1.Ground
 	(*Verdict)(nil),   // 1: trustworker.cache.v1.Verdict
@@ -1694,33 +2139,41 @@ var file_cache_internal_cachepb_cache_proto_goTypes = []any{
 	(*Image)(nil),     // 4: trustworker.cache.v1.Image
 	(*Signer)(nil),    // 5: trustworker.cache.v1.Signer
 	(*Statement)(nil), // 6: trustworker.cache.v1.Statement
-	(*Trust)(nil),     // 7: trustworker.cache.v1.Trust
-	(*Counts)(nil),    // 8: trustworker.cache.v1.Counts
-	(*Counted)(nil),   // 9: trustworker.cache.v1.Counted
-	(*Reference)(nil), // 10: trustworker.cache.v1.Reference
-	(*Problem)(nil),   // 11: trustworker.cache.v1.Problem
-	(*Row)(nil),       // 12: trustworker.cache.v1.Row
-	(*Fact)(nil),      // 13: trustworker.cache.v1.Fact
-	(*Kind)(nil),      // 14: trustworker.cache.v1.Kind
-	(*Place)(nil),     // 15: trustworker.cache.v1.Place
+	(*Authority)(nil), // 7: trustworker.cache.v1.Authority
+	(*Root)(nil),      // 8: trustworker.cache.v1.Root
+	(*Identity)(nil),  // 9: trustworker.cache.v1.Identity
+	(*Narrowing)(nil), // 10: trustworker.cache.v1.Narrowing
+	(*Trust)(nil),     // 11: trustworker.cache.v1.Trust
+	(*Counts)(nil),    // 12: trustworker.cache.v1.Counts
+	(*Counted)(nil),   // 13: trustworker.cache.v1.Counted
+	(*Reference)(nil), // 14: trustworker.cache.v1.Reference
+	(*Problem)(nil),   // 15: trustworker.cache.v1.Problem
+	(*Row)(nil),       // 16: trustworker.cache.v1.Row
+	(*Fact)(nil),      // 17: trustworker.cache.v1.Fact
+	(*Kind)(nil),      // 18: trustworker.cache.v1.Kind
+	(*Place)(nil),     // 19: trustworker.cache.v1.Place
 }
 var file_cache_internal_cachepb_cache_proto_depIdxs = []int32{
 	0,  // 0: trustworker.cache.v1.Verdict.grounds:type_name -> trustworker.cache.v1.Ground
 	1,  // 1: trustworker.cache.v1.Signature.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 2: trustworker.cache.v1.Image.children:type_name -> trustworker.cache.v1.Child
 	3,  // 3: trustworker.cache.v1.Image.signatures:type_name -> trustworker.cache.v1.Signature
-	5,  // 4: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
-	6,  // 5: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
-	11, // 6: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
-	2,  // 7: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
-	10, // 8: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
-	1,  // 9: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
-	2,  // 10: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 4: trustworker.cache.v1.Root.authorities:type_name -> trustworker.cache.v1.Authority
+	5,  // 5: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
+	6,  // 6: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
+	8,  // 7: trustworker.cache.v1.Trust.roots:type_name -> trustworker.cache.v1.Root
+	9,  // 8: trustworker.cache.v1.Trust.identities:type_name -> trustworker.cache.v1.Identity
+	10, // 9: trustworker.cache.v1.Trust.scopes:type_name -> trustworker.cache.v1.Narrowing
+	15, // 10: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
+	2,  // 11: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
+	14, // 12: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
+	1,  // 13: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
+	2,  // 14: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cache_internal_cachepb_cache_proto_init() }
@@ -1734,7 +2187,7 @@ func file_cache_internal_cachepb_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_internal_cachepb_cache_proto_rawDesc), len(file_cache_internal_cachepb_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -16,10 +16,11 @@ var (
 		trust.Malformed, trust.Ambiguous, trust.NoPolicy, trust.PolicyInvalid,
 		trust.PolicyAmbiguous, trust.PolicyDoesNotVerify, trust.IdentityNotTrusted,
 		trust.Revoked, trust.TimestampInvalid, trust.UnsupportedAlgorithm, trust.KeyTooSmall,
-		trust.PluginRequired, trust.KeylessNotSupported,
+		trust.PluginRequired, trust.NoTrustedRoot,
 		trust.IOError, trust.BlobMissing, trust.RevocationUnknown, trust.LimitExceeded,
 		trust.Stale, trust.NoCache, trust.New, trust.PolicyChanged,
 		trust.PayloadTypeUnknown, trust.UnsupportedDigest, trust.CertificateInvalid,
+		trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.TooFewSigners,
 	}
 	ToolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
 	StoreTypeCodes = []string{"", "ca", "signingAuthority"}

@@ -22,9 +22,10 @@ func textOf(key []byte) string { return fmt.Sprintf("CN=%x", key) }
 func TestCodesAreStable(t *testing.T) {
 	want := []trust.Reason{"", "signature-expired", "certificate-expired", "not-yet-valid", "no-trusted-key", "signer-removed", "subject-mismatch",
 		"digest-mismatch", "malformed", "ambiguous", "no-policy", "policy-invalid", "policy-ambiguous", "policy-does-not-verify", "identity-not-trusted",
-		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "keyless-not-supported", "io-error", "blob-missing",
+		"revoked", "timestamp-invalid", "unsupported-algorithm", "key-too-small", "plugin-required", "no-trusted-root", "io-error", "blob-missing",
 		"revocation-unknown", "limit-exceeded", "stale", "no-cache", "new", "policy-changed",
-		"payload-type-unknown", "unsupported-digest", "certificate-invalid"}
+		"payload-type-unknown", "unsupported-digest", "certificate-invalid",
+		"authority-removed", "not-logged", "no-signed-time", "sct-missing", "too-few-signers"}
 	if !reflect.DeepEqual(ReasonCodes, want) {
 		t.Errorf("%q", ReasonCodes)
 	}
@@ -46,10 +47,10 @@ func TestParseCurrent(t *testing.T) {
 			t.Errorf("%v %v", got, err)
 		}
 	}
-	for _, s := range []string{"", "4", "3.0000000000000007.9.3.8.9", "5.0000000000000007.9.3.8.9", "4.7.9.3.8.9", "4.0000000000000007.9.3.8", "4.0000000000000007.9.3.8.10",
-		"4.0000000000000007.9.0.8.9", "4.0000000000000007.9.3.8.09", "4.000000000000000g.9.3.8.9", "4.0000000000000007.9.3.8.9.", "4.0000000000000007.-9.3.8.9",
-		"4.0000000000000007.9.3.8-.9", "4.0000000000000007.9.3.8-0.9", "4.0000000000000007.9.3.0-8.9", "4.0000000000000007.9.3.8-x.9", "4.0000000000000007.9.3.8-10.9",
-		"4.0000000000000007.9.3.1-2-3-4-5-6-7-8-9-9-9-9-9-9-9-9-9.9", "4.0000000000000007.9.3..9"} {
+	for _, s := range []string{"", "5", "4.0000000000000007.9.3.8.9", "6.0000000000000007.9.3.8.9", "5.7.9.3.8.9", "5.0000000000000007.9.3.8", "5.0000000000000007.9.3.8.10",
+		"5.0000000000000007.9.0.8.9", "5.0000000000000007.9.3.8.09", "5.000000000000000g.9.3.8.9", "5.0000000000000007.9.3.8.9.", "5.0000000000000007.-9.3.8.9",
+		"5.0000000000000007.9.3.8-.9", "5.0000000000000007.9.3.8-0.9", "5.0000000000000007.9.3.0-8.9", "5.0000000000000007.9.3.8-x.9", "5.0000000000000007.9.3.8-10.9",
+		"5.0000000000000007.9.3.1-2-3-4-5-6-7-8-9-9-9-9-9-9-9-9-9.9", "5.0000000000000007.9.3..9"} {
 		if got, err := ParseCurrent(s); err == nil || got != (Current{}) {
 			t.Errorf("%q gives %+v, %v", s, got, err)
 		}

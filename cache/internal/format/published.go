@@ -27,7 +27,7 @@ import (
 // found that the trust directories are what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 4
+	FormatVersion = 5
 
 	// MaxDeltas is how many deltas CURRENT names at most.
 	MaxDeltas = 16

@@ -27,6 +27,9 @@ func EqualTerms(a, b trust.Terms) bool {
 		slices.EqualFunc(a.Statements, b.Statements, func(x, y trust.Statement) bool {
 			return x.Name == y.Name && x.Policy == y.Policy && x.Verifies == y.Verifies &&
 				slices.Equal(x.Scopes, y.Scopes) && slices.Equal(x.Stores, y.Stores)
+		}) && slices.Equal(a.Scopes, b.Scopes) && slices.Equal(a.Identities, b.Identities) &&
+		slices.EqualFunc(a.Roots, b.Roots, func(x, y trust.Root) bool {
+			return x.File == y.File && x.Line == y.Line && slices.Equal(x.Authorities, y.Authorities)
 		})
 }
 
@@ -140,6 +143,28 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 		terms.Statements = append(terms.Statements, trust.Statement{Name: pst.Name, Scopes: pst.Scopes, Stores: pst.Stores,
 			Policy: DecodePolicy(pst.Policy), Verifies: pst.Verifies})
 	}
+	for _, pr := range p.Roots {
+		demands = demands || Demands(pr)
+		r := trust.Root{File: pr.File, Line: int(pr.Line)}
+		for _, pa := range pr.Authorities {
+			demands = demands || Demands(pa) || len(pa.Id) != len(trust.SignerID{})
+			a := trust.Authority{Role: trust.Role(pa.Role), From: pa.From, Until: pa.Until, Name: pa.Name}
+			copy(a.ID[:], pa.Id)
+			r.Authorities = append(r.Authorities, a)
+		}
+		terms.Roots = append(terms.Roots, r)
+	}
+	for _, pi := range p.Identities {
+		demands = demands || Demands(pi)
+		terms.Identities = append(terms.Identities, trust.IdentityRule{Scope: pi.Scope, File: pi.File, Line: int(pi.Line), Root: pi.Root,
+			Issuer: pi.Issuer, IssuerRegExp: pi.IssuerRegExp, Subject: pi.Subject, SubjectRegExp: pi.SubjectRegExp,
+			SourceRepositoryURI: pi.SourceRepositoryUri, SourceRepositoryRef: pi.SourceRepositoryRef,
+			BuildSignerURI: pi.BuildSignerUri, RunnerEnvironment: pi.RunnerEnvironment})
+	}
+	for _, pn := range p.Scopes {
+		demands = demands || Demands(pn)
+		terms.Scopes = append(terms.Scopes, trust.Narrowing{Prefix: pn.Prefix, Alone: pn.Alone, Require: int(pn.Require)})
+	}
 	if demands {
 		return nil, ErrFormat
 	}
@@ -151,12 +176,12 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 func EncodeSigner(m trust.Material, left int64) *cachepb.Signer {
 	s := &m.Signer
 	return &cachepb.Signer{Tool: EncodeCode(ToolCodes, s.Tool), StoreType: s.StoreType,
-		StoreName: s.StoreName, Fingerprint: bytes.Clone(s.Fingerprint[:]), File: m.File, Author: m.Author, Left: left}
+		StoreName: s.StoreName, Fingerprint: bytes.Clone(s.Fingerprint[:]), Scope: m.Scope, File: m.File, Author: m.Author, Left: left}
 }
 
 // DecodeSigner is the inverse.
 func DecodeSigner(p *cachepb.Signer) trust.Material {
-	m := trust.Material{Signer: trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}, File: p.File, Author: p.Author}
+	m := trust.Material{Signer: trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}, Scope: p.Scope, File: p.File, Author: p.Author}
 	copy(m.Signer.Fingerprint[:], p.Fingerprint)
 	return m
 }

@@ -58,14 +58,40 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 	if len(p.Author) > 0 {
 		v.Author = author(p.Author)
 	}
+	copy(v.Key[:], p.Key)
+	if len(p.Identity) > 0 {
+		v.Identity = trust.ParseIdentity(author(p.Identity))
+	}
 	for _, g := range p.Grounds {
 		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit), Ends: g.Ends}
 		if !Demands(g) {
 			ground.Signers = DecodeSigners(nil, g.Signers)
+			ground.Proof = DecodeProof(g.Authorities, g.Times, g.Stampers)
 		}
 		v.Grounds = append(v.Grounds, ground)
 	}
 	return v
+}
+
+// DecodeProof reads the proof of a keyless signature, nil if there is none. One that is
+// not whole proves nothing.
+func DecodeProof(authorities []byte, times []int64, stampers []byte) *trust.Proof {
+	if len(authorities) == 0 && len(times) == 0 {
+		return nil
+	}
+	p := &trust.Proof{}
+	if len(stampers) != 0 && len(stampers) != len(p.Stampers) {
+		return p
+	}
+	copy(p.Stampers[:], stampers)
+	ids := DecodeSigners(nil, authorities)
+	if len(ids) != len(times) {
+		return p
+	}
+	for i, id := range ids {
+		p.Evidence = append(p.Evidence, trust.Evidence{Authority: id, At: times[i]})
+	}
+	return p
 }
 
 // EncodeVerdict is the inverse; author stores a text and returns its key.
@@ -93,10 +119,26 @@ func EncodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (
 			return nil, err
 		}
 	}
+	if v.Key != (trust.KeyID{}) {
+		p.Key = v.Key[:]
+	}
+	if v.Identity != nil {
+		if p.Identity, err = author(v.Identity.Text()); err != nil {
+			return nil, err
+		}
+	}
 	for _, g := range v.Grounds {
 		pg := &cachepb.Ground{From: g.From, Until: g.Until, Limit: EncodeCode(ReasonCodes, g.Limit), Ends: g.Ends}
 		for _, s := range g.Signers {
 			pg.Signers = append(pg.Signers, s[:]...)
+		}
+		if g.Proof != nil {
+			for _, e := range g.Proof.Evidence {
+				pg.Authorities, pg.Times = append(pg.Authorities, e.Authority[:]...), append(pg.Times, e.At)
+			}
+			if g.Proof.Stampers != (trust.StampersID{}) {
+				pg.Stampers = g.Proof.Stampers[:]
+			}
 		}
 		p.Grounds = append(p.Grounds, pg)
 	}

@@ -1,0 +1,494 @@
+package verifier
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/certificate-transparency-go/x509util"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
+)
+
+// Keyless signatures: by a certificate that an authority of a trusted root has issued.
+// Each root is asked by itself, and all of it; which identity may sign is no question
+// here. What the libraries leave open is checked before and after them, in this file:
+// that some time is proven, that no stamp by a listed authority contradicts the
+// certificate, which authority has done what. That each was vouched for at that time is
+// checked when an answer is read.
+
+const (
+	maxStamps   = 32 // sigstore-go's limit
+	maxEvidence = 8  // of one role; genuine signatures have one or two
+)
+
+// certified is a signature with a certificate, whatever carries it.
+type certified struct {
+	der       []byte // of the leaf certificate
+	leaf      *x509.Certificate
+	identity  *trust.Identity
+	signature []byte // what time stamps are over
+	stamps    [][]byte
+	// readEntries reads the log entries, once a root may vouch for the certificate. An
+	// error is that there is none.
+	readEntries func() ([]*tlog.Entry, error)
+	entries     []*tlog.Entry
+	unreadable  error
+	// accept has cosign or sigstore-go verify the signature under a root, with the
+	// given stamps if there are any.
+	accept func(rt *truststore.Root, material root.TrustedMaterial, stamped bool) error
+	// logged has sigstore-go verify one of several entries; nil: cosign, which takes
+	// one.
+	logged func(material root.TrustedMaterial, e *tlog.Entry) error
+}
+
+// readLeaf reads a leaf certificate, afresh each time: the libraries change it.
+func readLeaf(der []byte) (*x509.Certificate, fault) {
+	if len(der) > maxCertDER {
+		return nil, faultf(trust.CertificateInvalid, "the certificate has %d bytes; at most %d are read", len(der), maxCertDER)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, faultf(trust.CertificateInvalid, "the certificate cannot be read: %s", libraryText(err))
+	}
+	return leaf, fault{}
+}
+
+// keyless asks the trusted roots about a signature and adds a ground for each that
+// vouches for it, or the reason why none does. The caller has checked what is signed.
+func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
+	var f fault
+	if c.leaf, f = readLeaf(c.der); f.found() {
+		lo.keylessFault(f)
+		return
+	}
+	issuer := truststore.IssuerKey(c.leaf.AuthorityKeyId, c.leaf.RawIssuer)
+	lo.Hints = append(lo.Hints, Hint{Kind: HintIssuer, Fingerprint: issuer})
+	if c.identity, f = identityOf(c.leaf); !f.found() {
+		f = leafFault(c.leaf)
+	}
+	best := faultf(trust.NoTrustedRoot, "its certificate is by %.160q", c.leaf.Issuer.String())
+	var grounds []trust.Ground
+	for _, rt := range v.store.Roots() {
+		if !rt.Issues(issuer) {
+			continue
+		}
+		if f.found() {
+			best = f
+			break
+		}
+		if c.readEntries != nil {
+			c.entries, c.unreadable = c.readEntries()
+			c.readEntries = nil
+		}
+		proof, why := c.under(rt, lo)
+		switch {
+		case !why.found():
+			if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return sameProof(g.Proof, proof) }) {
+				grounds = append(grounds, trust.Ground{Proof: proof}) // the library has accepted: see under
+			}
+		default:
+			lo.RestsOn = append(lo.RestsOn, rt.Signer())
+			if best.reason == trust.NoTrustedRoot {
+				best = why
+			}
+		}
+	}
+	if len(grounds) == 0 {
+		lo.keylessFault(best)
+		return
+	}
+	lo.Verdict.Grounds = append(lo.Verdict.Grounds, grounds...)
+	lo.Verdict.Reason, lo.Verdict.Detail, lo.Verdict.Identity, lo.Verdict.Key = "", "", c.identity, keyOf(c.leaf)
+}
+
+// keylessFault is why no root vouches for it, unless a key does.
+func (lo *LayerOutcome) keylessFault(f fault) {
+	if !lo.Verdict.Matched() && lo.Problem == "" {
+		lo.refuse(f)
+	}
+}
+
+func keyOf(leaf *x509.Certificate) trust.KeyID {
+	sum := trust.SumOf(leaf.RawSubjectPublicKeyInfo)
+	return trust.KeyID(sum[:len(trust.KeyID{})])
+}
+
+func sameProof(a, b *trust.Proof) bool {
+	return a != nil && b != nil && a.Stampers == b.Stampers && slices.Equal(a.Evidence, b.Evidence)
+}
+
+// leafFault says why a certificate's key must not be used.
+func leafFault(leaf *x509.Certificate) fault {
+	if why := truststore.WeakKey(leaf.PublicKey); why != "" {
+		return faultf(trust.CertificateInvalid, "the certificate's key %s", why)
+	}
+	return fault{}
+}
+
+// The extensions of Fulcio that name the issuer of the OIDC token: as raw bytes, and as
+// a DER string (fulcio oid-info.md).
+var (
+	oidIssuer   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}
+	oidIssuerV2 = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}
+)
+
+// identityOf reads who a certificate was issued to. Two readers must not see different
+// ones: there is one subject alternative name, of a kind that sigstore has, and if there
+// are both extensions for the issuer they agree.
+func identityOf(leaf *x509.Certificate) (*trust.Identity, fault) {
+	names := 0
+	var issuers []string
+	for _, e := range leaf.Extensions {
+		switch {
+		case e.Id.Equal(cryptoutils.SANOID):
+			n, f := countNames(e.Value)
+			if f.found() {
+				return nil, f
+			}
+			names += n
+		case e.Id.Equal(oidIssuer):
+			issuers = append(issuers, string(e.Value))
+		case e.Id.Equal(oidIssuerV2):
+			var text string
+			if rest, err := asn1.Unmarshal(e.Value, &text); err != nil || len(rest) > 0 {
+				return nil, faultf(trust.CertificateInvalid, "the certificate's extension for the issuer is no DER string")
+			}
+			issuers = append(issuers, text)
+		}
+	}
+	switch {
+	case names != 1:
+		return nil, faultf(trust.CertificateInvalid, "the certificate has %d subject alternative names; one is expected", names)
+	case len(leaf.DNSNames)+len(leaf.IPAddresses) > 0:
+		return nil, faultf(trust.CertificateInvalid, "the certificate's subject alternative name is a host; a URI, an e-mail address or Fulcio's OtherName is expected")
+	case len(issuers) > 1 && slices.ContainsFunc(issuers, func(i string) bool { return i != issuers[0] }):
+		return nil, faultf(trust.CertificateInvalid, "the certificate names two issuers, %.100q and %.100q", issuers[0], issuers[1])
+	}
+	s, err := certificate.SummarizeCertificate(leaf)
+	if err != nil {
+		return nil, faultf(trust.CertificateInvalid, "the certificate's identity cannot be read: %s", libraryText(err))
+	}
+	id := &trust.Identity{Subject: s.SubjectAlternativeName, SourceRepositoryURI: s.SourceRepositoryURI,
+		SourceRepositoryRef: s.SourceRepositoryRef, BuildSignerURI: s.BuildSignerURI, RunnerEnvironment: s.RunnerEnvironment}
+	if len(issuers) > 0 {
+		id.Issuer = issuers[0]
+	}
+	if n := len(id.Text()); n > trust.MaxIdentity {
+		return nil, faultf(trust.CertificateInvalid, "the certificate's identity has %d bytes; at most %d are taken", n, trust.MaxIdentity)
+	}
+	return id, fault{}
+}
+
+// countNames counts the names in a SubjectAltName extension, also of kinds that Go passes
+// over (RFC 5280, 4.2.1.6).
+func countNames(value []byte) (n int, _ fault) {
+	var seq asn1.RawValue
+	rest, err := asn1.Unmarshal(value, &seq)
+	if err != nil || len(rest) > 0 || !seq.IsCompound || seq.Tag != asn1.TagSequence {
+		return 0, faultf(trust.CertificateInvalid, "the certificate's subject alternative name cannot be read")
+	}
+	for rest = seq.Bytes; len(rest) > 0; n++ {
+		var name asn1.RawValue
+		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
+			return 0, faultf(trust.CertificateInvalid, "the certificate's subject alternative name cannot be read")
+		}
+	}
+	return n, fault{}
+}
+
+// under asks one root. Without a fault the library has accepted the signature under it,
+// and the proof says which of its authorities did what.
+func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, fault) {
+	w := newWitness(rt)
+	proof := &trust.Proof{}
+	var stamped []trust.Evidence
+	if len(c.stamps) > maxStamps {
+		return nil, faultf(trust.TimestampInvalid, "it has %d time stamps; at most %d are read", len(c.stamps), maxStamps)
+	}
+	if len(c.stamps) > 0 {
+		proof.Stampers = rt.Stampers()
+	}
+	for _, stamp := range c.stamps {
+		who, at, ok := w.stamp(stamp, c.signature)
+		switch {
+		case !ok: // by an authority that the root does not list: it proves nothing
+		case at.Before(c.leaf.NotBefore) || at.After(c.leaf.NotAfter):
+			return nil, faultf(trust.TimestampInvalid, "a time stamp of %s says %s, when its certificate was not valid", rt.File, at.UTC().Format(time.RFC3339))
+		case len(stamped) < maxEvidence:
+			stamped = append(stamped, trust.Evidence{Authority: who, At: trust.Date(at.Unix())})
+		}
+	}
+	scts := c.scts(rt)
+	var entries []*tlog.Entry
+	signedTime := len(stamped) > 0
+	for _, e := range c.entries {
+		if _, known := rt.Logs[logOf(e)]; known && len(entries) < maxEvidence {
+			entries = append(entries, e)
+			signedTime = signedTime || e.HasInclusionPromise()
+		}
+	}
+	switch {
+	case len(rt.CTLogs) > 0 && len(scts) == 0:
+		return nil, fault{reason: trust.SCTMissing}
+	case len(rt.Logs) > 0 && c.unreadable != nil:
+		return nil, faultf(trust.NotLogged, "the log's entry that came along is no good: %s", libraryText(c.unreadable))
+	case len(rt.Logs) > 0 && len(entries) == 0:
+		return nil, fault{reason: trust.NotLogged}
+	case !signedTime:
+		return nil, fault{reason: trust.NoSignedTime}
+	}
+	lo.Calls++
+	if err := c.accept(rt, w, len(stamped) > 0); err != nil {
+		return nil, c.refused(rt, w, err)
+	}
+	// From here on the library has said yes; what follows only takes away.
+	proof.Evidence = append(proof.Evidence, stamped...)
+	var times []time.Time
+	for _, e := range stamped {
+		times = append(times, time.Unix(e.At, 0))
+	}
+	for _, e := range entries {
+		if len(entries) > 1 && (c.logged == nil || c.logged(w.only(logOf(e), ""), e) != nil) {
+			continue // the library went by another entry
+		}
+		at := int64(0)
+		if e.HasInclusionPromise() {
+			at = trust.Date(e.IntegratedTime().Unix())
+			if t := e.IntegratedTime(); t.Before(c.leaf.NotBefore) || t.After(c.leaf.NotAfter) {
+				return nil, faultf(trust.TimestampInvalid, "its log says %s, when its certificate was not valid", t.UTC().Format(time.RFC3339))
+			}
+			times = append(times, e.IntegratedTime())
+		}
+		proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: rt.Logs[logOf(e)], At: at})
+	}
+	if len(times) == 0 {
+		return nil, fault{reason: trust.NoSignedTime}
+	}
+	ca, chains, f := c.issuedBy(rt, times)
+	if f.found() {
+		return nil, f
+	}
+	proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: ca})
+	for _, s := range scts {
+		if len(scts) > 1 && verify.VerifySignedCertificateTimestamp(chains, 1, w.only("", s.log)) != nil {
+			continue
+		}
+		proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: rt.CTLogs[s.log], At: s.at})
+	}
+	slices.SortFunc(proof.Evidence, func(a, b trust.Evidence) int {
+		if n := bytes.Compare(a.Authority[:], b.Authority[:]); n != 0 {
+			return n
+		}
+		return int(min(max(a.At-b.At, -1), 1))
+	})
+	proof.Evidence = slices.Compact(proof.Evidence)
+	return proof, fault{}
+}
+
+// issuedBy finds the certificate authority of the root that has issued the certificate,
+// by a path that was valid at each of the times. Its window is asked when an answer is
+// read.
+func (c *certified) issuedBy(rt *truststore.Root, times []time.Time) (who trust.SignerID, chains [][]*x509.Certificate, f fault) {
+	f = faultf(trust.NoTrustedRoot, "%s lists the authority %.120q, under which its certificate does not verify", rt.File, c.leaf.Issuer.String())
+	for i, ca := range rt.Trusted.FulcioCertificateAuthorities() {
+		fulcio, ok := ca.(*root.FulcioCertificateAuthority)
+		if !ok {
+			continue
+		}
+		whenever := *fulcio
+		whenever.ValidityPeriodStart, whenever.ValidityPeriodEnd = time.Time{}, time.Time{}
+		good := true
+		for _, t := range times {
+			leaf, _ := readLeaf(c.der)
+			withoutOtherName(leaf)
+			found, err := whenever.Verify(leaf, t)
+			good, chains = good && err == nil, found
+		}
+		if good {
+			return rt.CAs[i], chains, fault{}
+		}
+	}
+	return who, nil, f
+}
+
+// withoutOtherName has Go verify a certificate whose subject alternative name is Fulcio's
+// OtherName, which it does not know; identityOf has read it.
+func withoutOtherName(leaf *x509.Certificate) {
+	leaf.UnhandledCriticalExtensions = slices.DeleteFunc(leaf.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool { return id.Equal(cryptoutils.SANOID) })
+}
+
+// refused says why the library has refused the signature under a root. It decides
+// nothing: there is no ground.
+func (c *certified) refused(rt *truststore.Root, w *witness, err error) fault {
+	var times []time.Time
+	for _, e := range c.entries {
+		if e.HasInclusionPromise() {
+			times = append(times, e.IntegratedTime())
+		}
+	}
+	for _, t := range times {
+		if len(rt.Logs) > 0 && (t.Before(c.leaf.NotBefore) || t.After(c.leaf.NotAfter)) {
+			return faultf(trust.TimestampInvalid, "its log says %s, when its certificate was not valid", t.UTC().Format(time.RFC3339))
+		}
+	}
+	if len(times) == 0 {
+		times = []time.Time{c.leaf.NotBefore}
+	}
+	ca, chains, f := c.issuedBy(rt, times[:1])
+	if f.found() {
+		return f
+	}
+	for _, a := range rt.Authorities {
+		if at := times[0].Unix(); a.ID == ca && (a.From != 0 && at < a.From || a.Until != 0 && at > a.Until) {
+			return faultf(trust.AuthorityRemoved, "%s does not vouch for the certificate authority %.100q at %s", rt.File, a.Name, times[0].UTC().Format(time.RFC3339))
+		}
+	}
+	if len(rt.CTLogs) > 0 && verify.VerifySignedCertificateTimestamp(chains, 1, w) != nil {
+		return faultf(trust.SCTMissing, "no signed certificate timestamp verifies under a log of %s", rt.File)
+	}
+	return faultf(notLoggedOr(rt, err), "%s", libraryText(err))
+}
+
+// notLoggedOr is the reason where the library names the log, else malformed.
+func notLoggedOr(rt *truststore.Root, err error) trust.Reason {
+	for _, part := range []string{"log", "bundle", "SET", "tlog"} {
+		if len(rt.Logs) > 0 && containsWord(err.Error(), part) {
+			return trust.NotLogged
+		}
+	}
+	return trust.Malformed
+}
+
+func containsWord(text, word string) bool { return bytes.Contains([]byte(text), []byte(word)) }
+
+// sct is a signed certificate timestamp by a log that a root lists.
+type sct struct {
+	log string // key id, in hexadecimal digits
+	at  int64
+}
+
+// scts reads which logs of the root say in the certificate that they have it. What they
+// say is verified by the library.
+func (c *certified) scts(rt *truststore.Root) (found []sct) {
+	if len(rt.CTLogs) == 0 {
+		return nil
+	}
+	all, err := x509util.ParseSCTsFromCertificate(c.der)
+	if err != nil {
+		return nil
+	}
+	for _, s := range all {
+		id := hex.EncodeToString(s.LogID.KeyID[:])
+		_, known := rt.CTLogs[id]
+		if known && len(found) < maxEvidence && !slices.ContainsFunc(found, func(f sct) bool { return f.log == id }) {
+			found = append(found, sct{id, trust.Date(int64(s.Timestamp / 1000))})
+		}
+	}
+	return found
+}
+
+func logOf(e *tlog.Entry) string { return hex.EncodeToString([]byte(e.LogKeyID())) }
+
+// witness is a trusted root that notes which time stamp authority has verified what, and
+// that verifies no stamp twice.
+type witness struct {
+	*root.TrustedRoot
+	rt      *truststore.Root
+	seen    map[string]stampResult
+	log, ct string // if set, the only ones
+}
+
+type stampResult struct {
+	who int // -1: nobody
+	ts  *root.Timestamp
+}
+
+func newWitness(rt *truststore.Root) *witness {
+	return &witness{TrustedRoot: rt.Trusted, rt: rt, seen: map[string]stampResult{}}
+}
+
+// only is the same root with one log, by key id, and one certificate transparency log.
+func (w *witness) only(log, ct string) *witness {
+	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, seen: w.seen, log: log, ct: ct}
+}
+
+// stamp verifies a time stamp under each authority.
+func (w *witness) stamp(stamp, signature []byte) (who trust.SignerID, at time.Time, ok bool) {
+	r, known := w.seen[string(stamp)]
+	if !known {
+		r.who = -1
+		if len(stamp) <= maxStamp {
+			for i, tsa := range w.TrustedRoot.TimestampingAuthorities() {
+				if ts, err := tsa.Verify(stamp, signature); err == nil {
+					r = stampResult{i, ts}
+					break
+				}
+			}
+		}
+		w.seen[string(stamp)] = r
+	}
+	if r.who < 0 {
+		return who, at, false
+	}
+	return w.rt.TSAs[r.who], r.ts.Time, true
+}
+
+// TimestampingAuthorities implements root.TrustedMaterial.
+func (w *witness) TimestampingAuthorities() []root.TimestampingAuthority {
+	all := w.TrustedRoot.TimestampingAuthorities()
+	out := make([]root.TimestampingAuthority, len(all))
+	for i := range all {
+		out[i] = seenBy{w, i}
+	}
+	return out
+}
+
+// seenBy is one authority, whose verdicts are known.
+type seenBy struct {
+	w *witness
+	i int
+}
+
+var errNotMine = errors.New("the time stamp is not by this authority")
+
+// Verify implements root.TimestampingAuthority.
+func (s seenBy) Verify(stamp, signature []byte) (*root.Timestamp, error) {
+	s.w.stamp(stamp, signature)
+	if r := s.w.seen[string(stamp)]; r.who == s.i {
+		// Authorities without a URI are told apart by it (sigstore-go, tsa.go).
+		return &root.Timestamp{Time: r.ts.Time, URI: fmt.Sprint(s.i, r.ts.URI)}, nil
+	}
+	return nil, errNotMine
+}
+
+// RekorLogs implements root.TrustedMaterial.
+func (w *witness) RekorLogs() map[string]*root.TransparencyLog {
+	return onlyLog(w.TrustedRoot.RekorLogs(), w.log)
+}
+
+// CTLogs implements root.TrustedMaterial.
+func (w *witness) CTLogs() map[string]*root.TransparencyLog {
+	return onlyLog(w.TrustedRoot.CTLogs(), w.ct)
+}
+
+func onlyLog(all map[string]*root.TransparencyLog, keyID string) map[string]*root.TransparencyLog {
+	if keyID == "" {
+		return all
+	}
+	if l := all[keyID]; l != nil {
+		return map[string]*root.TransparencyLog{keyID: l}
+	}
+	return nil
+}
