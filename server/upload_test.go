@@ -52,6 +52,32 @@ func TestUploadKey(t *testing.T) {
 	}
 }
 
+// TestUploadKeyForSomeRepositories: with ?scope= a key signs below that prefix alone.
+func TestUploadKeyForSomeRepositories(t *testing.T) {
+	w := start(t, openUploads)
+	key := signtest.NewKey(signtest.P256)
+	w.image("team/app", "1.0", byKey(key))
+	w.image("other", "1.0", byKey(key))
+	w.call("POST", pathCosign+"?scope=team", key.PEM()).want(t, http.StatusOK)
+	name := "_cosign/team/" + trust.SumOf(key.PEM()).String()
+	if files := w.files(); len(files) != 1 || files[name] != string(key.PEM()) {
+		t.Errorf("on disk: %v", files)
+	}
+	if got := w.status("team/app", "1.0"); got != trust.Trusted {
+		t.Errorf("in its scope: %s", got)
+	}
+	if got := w.status("other", "1.0"); got != trust.Untrusted {
+		t.Errorf("elsewhere: %s", got)
+	}
+	for _, query := range []string{"?scope=", "?scope=../x", "?scope=Team", "?scope=a&scope=b", "?scope=%zz", "?scope=_x", "?scope=/a"} {
+		w.call("POST", pathCosign+query, key.PEM()).want(t, http.StatusBadRequest)
+	}
+	w.call("DELETE", pathCosign+"/"+key.Fingerprint().String(), nil).want(t, http.StatusOK)
+	if files := w.files(); len(files) != 0 {
+		t.Errorf("on disk: %v", files)
+	}
+}
+
 func TestUploadCertificate(t *testing.T) {
 	w := start(t, openUploads)
 	root := signtest.NewRoot(signtest.CertOptions{CommonName: "Upload Root"})

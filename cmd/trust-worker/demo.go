@@ -53,6 +53,12 @@ directory below the temporary one and removed at the end, unless --keep.`,
 	return c
 }
 
+// Who signs the sample of team-a.
+const (
+	sampleIssuer   = "https://token.git.example"
+	sampleWorkflow = "https://git.example/acme/app/release.yml@refs/tags/v1.0"
+)
+
 // layOutSample makes the sample: trusted, expired, untrusted and unsigned images, by both
 // tools.
 func layOutSample(dir string) (err error) {
@@ -81,6 +87,13 @@ func layOutSample(dir string) (err error) {
 		Time: now.AddDate(0, -2, 0), Expiry: now.AddDate(0, -1, 0)})
 	st.SignSimple(st.Image("library/api", "2.0"), spare, signtest.CosignOptions{})
 	st.Image("library/tool", "dev")
+	// A workflow that signs with its identity, and may below team-a alone.
+	instance := signtest.NewSigstore("sample")
+	st.TrustFile("trusted_root.json", instance.Root().JSON())
+	st.TrustFile("team-a/identities.yaml", []byte("- issuer: "+sampleIssuer+"\n  subjectRegExp: https://git\\.example/acme/.*\n"))
+	for _, repository := range []string{"team-a/app", "team-b/app"} {
+		st.SignKeylessBundle(st.Image(repository, "1.0"), instance, signtest.KeylessOptions{Issuer: sampleIssuer, Subject: sampleWorkflow})
+	}
 	return nil
 }
 
@@ -118,6 +131,9 @@ The daemon is watching %[1]s. In another terminal, try:
 
   # Take it back, and ask again.
   rm %[1]s/_cosign/spare.pub
+
+  # Who may sign in team-b, and why the workflow of team-a may not.
+  %[3]s policy explain --root %[1]s team-b/app
 
 Interrupt (Ctrl-C) to end; %[4]s.
 `, s.root, filepath.Join(dir, "spare.pub"), self, fate)

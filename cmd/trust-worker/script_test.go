@@ -27,7 +27,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			e.Values[shopKey{}] = &shop{map[string]*signtest.Storage{}, map[string]*signtest.Key{}, map[string]*signtest.Chain{}, map[string]string{}}
+			e.Values[shopKey{}] = &shop{map[string]*signtest.Storage{}, map[string]*signtest.Key{}, map[string]*signtest.Chain{}, map[string]*signtest.Sigstore{}, map[string]string{}}
 			e.Setenv("TMPDIR", e.WorkDir)
 			e.Setenv("ESC", "\x1bc")
 			e.Setenv("BIDI", "\u202e")
@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "damage": cmdDamage,
+			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "keyless": cmdKeyless, "root": cmdRoot, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
 			"exit": cmdExit, "until": cmdUntil, "notified": cmdNotified,
 		},
@@ -50,6 +50,7 @@ type shop struct {
 	storage map[string]*signtest.Storage
 	keys    map[string]*signtest.Key
 	chains  map[string]*signtest.Chain
+	clouds  map[string]*signtest.Sigstore
 	content map[string]string // of images that are the same as another, by name
 }
 
@@ -177,6 +178,33 @@ func cmdTrust(ts *testscript.TestScript, neg bool, args []string) {
 	} else {
 		st.TrustCert(args[1], args[2]+".pem", s.chain(args[2]).Root())
 	}
+}
+
+// instance is a private sigstore instance by that name.
+func (s *shop) instance(name string) *signtest.Sigstore {
+	if s.clouds[name] == nil {
+		s.clouds[name] = signtest.NewSigstore(name)
+	}
+	return s.clouds[name]
+}
+
+// keyless DIR REPO:TAG INSTANCE ISSUER SUBJECT [simple|bundle]: as cosign signs with an
+// identity.
+func cmdKeyless(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 5, 6, "keyless DIR REPO:TAG INSTANCE ISSUER SUBJECT [simple|bundle]")
+	s := shopOf(ts)
+	st, img, o := s.dir(ts, args[0]), s.image(ts, args[0], args[1]), signtest.KeylessOptions{Issuer: args[3], Subject: args[4]}
+	if len(args) == 6 && args[5] == "bundle" {
+		st.SignKeylessBundle(img, s.instance(args[2]), o)
+	} else {
+		st.SignKeyless(img, s.instance(args[2]), o)
+	}
+}
+
+// root FILE INSTANCE: writes its trusted root.
+func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "root FILE INSTANCE")
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), shopOf(ts).instance(args[1]).Root().JSON(), 0o644))
 }
 
 // untrust DIR KEY: removes KEY.pub from _cosign.

@@ -141,7 +141,7 @@ func parseEntry(node ast.Node) (r trust.IdentityRule, warnings []string, _ error
 		default:
 			return r, nil, refusef("%s is a member that is not known; there are %s and any", at(m.Key), strings.Join(entryFields, ", "))
 		}
-		place[key.Value] = m
+		place[key.Value] = m.Value
 	}
 	r.Issuer, r.IssuerRegExp, r.Subject, r.SubjectRegExp = text["issuer"], text["issuerRegExp"], text["subject"], text["subjectRegExp"]
 	r.SourceRepositoryURI, r.SourceRepositoryRef = text["sourceRepositoryURI"], text["sourceRepositoryRef"]

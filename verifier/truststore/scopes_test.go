@@ -263,3 +263,25 @@ func TestNarrowingIsRemembered(t *testing.T) {
 		t.Errorf("%s %v", b, err)
 	}
 }
+
+// TestThePublicRoot loads the trusted root of sigstore's public instance as it is
+// published (sigstore-go, examples/trusted-root-public-good.json).
+func TestThePublicRoot(t *testing.T) {
+	b, err := os.ReadFile("testdata/trusted_root_public_good.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := load(t, newDirs(t).file("trusted_root.json", b).loader(), time.Now())
+	if len(ts.Refused())+len(ts.Warnings()) != 0 || len(ts.Roots()) != 1 {
+		t.Fatalf("%v %v", ts.Refused(), ts.Warnings())
+	}
+	r := ts.Roots()[0]
+	count := map[trust.Role]int{}
+	for _, a := range r.Authorities {
+		count[a.Role]++
+	}
+	// Two generations of Fulcio and of its CT log, Rekor, and no time stamp authority.
+	if count[trust.CertificateAuthority] != 2 || count[trust.CTLog] != 2 || count[trust.TransparencyLog] != 1 || !r.Open(time.Now()) || !r.Demands(trust.CTLog) || !r.Demands(trust.TransparencyLog) {
+		t.Errorf("%v", count)
+	}
+}
