@@ -164,6 +164,15 @@ func runBlocks(t *testing.T, page string, blocks []block) {
 	for _, tag := range []string{"1.0", "latest"} {
 		st.SignSimple(st.Image("team/app", tag), k, signtest.CosignOptions{})
 	}
+	// Who signs in scopes.md: the private instance stands for the public one.
+	public, corp := signtest.NewSigstore("public"), signtest.NewSigstore("corp")
+	teams := map[string]*signtest.Key{"team-a": signtest.NewKey(signtest.P256), "team-b": signtest.NewKey(signtest.P256)}
+	for team, key := range teams {
+		st.SignSimple(st.Image(team+"/app", "1.0"), key, signtest.CosignOptions{})
+	}
+	st.SignKeylessBundle(st.Image("acme/app", "1.0"), public, signtest.KeylessOptions{Issuer: "https://token.actions.githubusercontent.com",
+		Subject: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1.0"})
+	st.SignKeyless(st.Image("platform/base", "1.0"), corp, signtest.KeylessOptions{Issuer: "https://dex.corp.example", Subject: "release@corp.example"})
 	address := serve(t, root, "--listen", "127.0.0.1:0", "--listen", "unix:"+socket).address(t)
 	// zot's own examples send no token, to this name.
 	insecure := "localhost:8428"
@@ -178,6 +187,8 @@ func runBlocks(t *testing.T, page string, blocks []block) {
 		"cosign.pub": signtest.NewKey(signtest.P256).PEM(), "file.pub": signtest.NewKey(signtest.P384).PEM(),
 		"certificate.crt": signtest.CertPEM(ca.Cert()),
 		"etc/tls.crt":     signtest.CertPEM(ca.Cert()), "etc/tls.key": ca.Key.PrivatePEM(), "etc/clients.crt": signtest.CertPEM(ca.Cert()),
+		"trusted_root.json": public.Root().JSON(), "corp-trusted-root.json": corp.Root().JSON(),
+		"team-a.pub": teams["team-a"].PEM(), "team-b.pub": teams["team-b"].PEM(),
 		"etc/htpasswd":   []byte("alice:$2y$05$abcdefghijklmnopqrstuuVSoKwW4qXQ0nhUVN0sNTjZwnFBKBC6e\n"),
 		"etc/read.token": []byte("a token of some length\n"), "etc/hook.secret": []byte("a secret of some length\n"),
 		".curlrc": []byte("fail\nsilent\nshow-error\n"), // an error is an exit code

@@ -2,18 +2,20 @@
 // signature verifies. What it returns are facts; whether an image is trusted is decided
 // by package trust, which joins facts with what is in force.
 //
-// Verifying begins in verifier.go and layers.go, and goes on in cosign.go, bundle.go and
-// notation.go. The checks that need no cryptography come first, and then cosign or
+// Verifying begins in verifier.go and layers.go, and goes on in cosign.go, bundle.go,
+// keyless.go and notation.go. The checks that need no cryptography come first, and then cosign or
 // notation-go decides.
 //
 // Invariants:
 //
-//	V1. A [trust.Ground] is made in two places, one in cosign.go and one in
+//	V1. A [trust.Ground] is made in three places, in cosign.go, keyless.go and
 //	    notation.go, each after the library's own verifier has accepted the very
-//	    bytes fetched, under the very signers that the ground names.
+//	    bytes fetched, under the very signers or the one root that the ground
+//	    stands for.
 //	V2. Keys and certificates to verify with come from the trust directories
 //	    alone. What an artifact carries — certificates, chains, public keys,
-//	    hints, bundles — selects candidates at most.
+//	    hints, bundles — selects candidates at most, or is evidence that a trusted
+//	    root's authorities have to have signed.
 //	V3. Candidates are proposals. No ground follows from a recovered key, a hint
 //	    or an index; their absence can only lose a ground, never make one.
 //	V4. The digest of every blob is recomputed before it is parsed, its size is
