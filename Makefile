@@ -105,6 +105,13 @@ generate: ## remake the table of the corpus in docs/security.md, and generated c
 	cd server/graph/schema && $(CURDIR)/bin/gqlgen generate --config gqlgen.yml
 
 N ?= 10000
+FACTS ?= 1000000
+.PHONY: bench-keyless
+bench-keyless: build ## measure identities: N keyless signatures in storage, FACTS put into a store (N=10000 FACTS=1000000)
+	$(GO) build -o bin/scale ./integration/scale
+	./bin/scale -keyless $(N) -facts $(FACTS) -out bin/bench-keyless.json
+	./bin/scale -table bin/bench-keyless.json | tee bin/bench-keyless.md
+
 .PHONY: bench-scale
 bench-scale: build ## measure the daemon on N signatures; writes bin/bench-scale-N.json and .md (N=10000)
 	$(GO) build -o bin/scale ./integration/scale

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,9 +81,12 @@ func TestScanConnectsToNobodyAndRunsNothing(t *testing.T) {
 	if calls := trace(t, "sh", "-c", "true & ls / >&2; wait"); len(calls) < 2 {
 		t.Fatalf("strace does not show the calls of children: %v", calls)
 	}
-	for _, root := range roots {
+	for _, root := range append(slices.Clone(roots), "keyless") {
 		t.Run(root, func(t *testing.T) {
 			dir := copyRoot(t, root)
+			if root == "keyless" {
+				dir = copyKeyless(t, "full.json", keylessNames["workflow"])
+			}
 			calls := trace(t, binary, "scan", "--root", dir, "--revocation", "offline")
 			if len(calls) != 1 || !strings.Contains(calls[0], "execve(") {
 				t.Errorf("calls, of which the first alone is expected:\n%s", strings.Join(calls, "\n"))

@@ -131,7 +131,7 @@ func (e *examiner) needs(in *trustInUse, repository string, row *store.Row, ref 
 // keylessReason reports whether another trusted root may say something else.
 func keylessReason(r trust.Reason) bool {
 	switch r {
-	case trust.NoTrustedRoot, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing:
+	case trust.NoTrustedRoot, trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.CertificateInvalid:
 		return true
 	}
 	return false

@@ -71,7 +71,7 @@ func (m *model) load() *truststore.TrustStore {
 
 func (m *model) loader() *truststore.Loader {
 	loader, err := truststore.NewLoader(truststore.Config{CosignDir: filepath.Join(m.st.Dir, "_cosign"),
-		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: truststore.RevocationOffline, Memory: m.memory})
+		NotationDir: filepath.Join(m.st.Dir, "_notation"), Cosign: true, Notation: true, Revocation: truststore.RevocationOffline, Memory: m.memory, Scopes: m.scopes})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -100,9 +100,20 @@ func (m *model) published() {
 	if err := reload(context.Background(), m.s); err != nil {
 		m.t.Fatal(err)
 	}
-	fingerprints := map[trust.Digest]bool{}
-	for _, material := range m.load().InForce().Terms().Materials {
-		fingerprints[material.Signer.Fingerprint] = true
+	f := m.load().InForce()
+	may := func(repo string, sig *cache.Signature) bool {
+		if sig.Subject != "" {
+			id := &trust.Identity{Issuer: sig.Issuer, Subject: sig.Subject}
+			return slices.ContainsFunc(f.Terms().Identities, func(r trust.IdentityRule) bool {
+				counts, _ := f.Counts(r.Scope, repo)
+				return counts && r.Root == sig.Root && r.Matches(id) && id.Fingerprint() == sig.SignerFingerprint &&
+					slices.ContainsFunc(f.Terms().Roots, func(root trust.Root) bool { return root.File == r.Root })
+			})
+		}
+		return slices.ContainsFunc(f.Terms().Materials, func(material trust.Material) bool {
+			counts, _ := f.Counts(material.Scope, repo)
+			return material.Signer.Fingerprint == sig.SignerFingerprint && (counts || sig.Tool == trust.Notation)
+		})
 	}
 	r, err := cache.OpenReader(m.state, cache.WithClock(m.now))
 	if err != nil {
@@ -119,7 +130,8 @@ func (m *model) published() {
 		if at, child, is := strings.Cut(key, " child "); is {
 			key = at[:strings.Index(at, "@")+1] + child
 		}
-		if sig.IsTrusted && (!fingerprints[sig.SignerFingerprint] || !m.stored[key]) {
+		repo, _, _ := strings.Cut(key, "@")
+		if sig.IsTrusted && (!may(repo, &sig) || !m.stored[key]) {
 			m.t.Errorf("trusted: %s %+v", line, sig)
 		}
 	}
@@ -224,6 +236,12 @@ func (m *model) settle() {
 		s.VerifiedAt = nil
 		if s.Reason == trust.SignerRemoved {
 			s.Reason, s.Detail = trust.NoTrustedKey, ""
+		}
+		if s.Reason == trust.AuthorityRemoved {
+			s.Reason = trust.NoTrustedRoot
+		}
+		if keylessReason(s.Reason) || s.Reason == trust.IdentityNotTrusted || s.Reason == trust.TimestampInvalid {
+			s.Detail = "" // which of several roots it is about may differ
 		}
 		if s.Reason == trust.CertificateExpired { // who knew a time stamp authority that left, names it
 			s.Detail = ""

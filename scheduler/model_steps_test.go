@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/internal/signtest"
+	"trust-worker/trust"
 )
 
 // What a model does to storage and to the trust directories.
@@ -43,7 +44,9 @@ func (m *model) sign() string {
 	}
 	var sig signtest.Image
 	what := ""
-	switch m.rng.IntN(6) {
+	switch m.rng.IntN(8) {
+	case 6, 7:
+		what, sig = m.keyless(img)
 	case 0, 1:
 		what, sig = fmt.Sprint("simple ", k), m.st.SignSimple(img, m.keys[k], simple)
 	case 2:
@@ -56,6 +59,76 @@ func (m *model) sign() string {
 	m.layers = append(m.layers, m.st.Signatures(sig)...)
 	return fmt.Sprintf("%s@%s %s %s", repo, img.Hex()[:6], what, sig.Hex()[:6])
 }
+
+// keyless signs with an identity of an instance, with some evidence or other.
+func (m *model) keyless(img signtest.Image) (string, signtest.Image) {
+	n := m.rng.IntN(len(m.clouds))
+	s, other := m.clouds[n], m.clouds[1-n]
+	at := time.Now().AddDate(-1, 0, -m.rng.IntN(100))
+	o := signtest.KeylessOptions{Issuer: "https://i.test", Subject: fmt.Sprintf("https://g.test/%d", m.rng.IntN(3)), At: at,
+		NoSCT: m.rng.IntN(5) == 0, NoEntry: m.rng.IntN(5) == 0, Stamp: m.rng.IntN(2) == 0}
+	switch m.rng.IntN(6) {
+	case 0:
+		o.Log = other.Log
+	case 1:
+		o.TSA = other.TSA
+		if m.rng.IntN(2) == 0 {
+			o.StampedAt = at.Add(time.Hour)
+		}
+	}
+	what := fmt.Sprintf("keyless %d %s sct=%v entry=%v stamp=%v", n, o.Subject, !o.NoSCT, !o.NoEntry, o.Stamp)
+	if m.rng.IntN(2) == 0 {
+		return what, m.st.SignKeyless(img, s, o)
+	}
+	return what + " bundle", m.st.SignKeylessBundle(img, s, o)
+}
+
+// narrow changes the configuration's scopes.
+func (m *model) narrow() string {
+	m.scopes = nil
+	for range m.rng.IntN(3) {
+		m.scopes = append(m.scopes, trust.Narrowing{Prefix: some(m, []string{"", "a", "c", "c/d"}), Alone: m.rng.IntN(2) == 0, Require: m.rng.IntN(3)})
+	}
+	if m.s != nil {
+		m.s.cfg.Loader.SetScopes(m.scopes)
+	}
+	return fmt.Sprint(m.scopes)
+}
+
+// trustKeyless writes a trusted root or identities.
+func (m *model) trustKeyless() string {
+	if m.rng.IntN(2) == 0 {
+		scope := some(m, modelScopes)
+		text := ""
+		for range 1 + m.rng.IntN(2) {
+			text += fmt.Sprintf("- {issuer: https://i.test, subjectRegExp: '%s', root: %s}\n", some(m, []string{`https://g\.test/[01]`, `https://g\.test/.*`, "https://g.test/2"}), some(m, modelRoots))
+		}
+		m.st.TrustFile(scope+"identities.yaml", []byte(text))
+		return scope + "identities " + text
+	}
+	n := m.rng.IntN(len(m.clouds))
+	name, r := some(m, modelRoots), m.clouds[n].Root()
+	what := m.rng.IntN(7)
+	switch what {
+	case 0:
+		r.CTLogs = nil
+	case 1:
+		r.Tlogs = nil
+	case 2:
+		r.TimestampAuthorities = nil
+	case 3:
+		r.TimestampAuthorities = append(r.TimestampAuthorities, m.clouds[1-n].Root().TimestampAuthorities...)
+	case 4:
+		r.CertificateAuthorities[0].ValidFor.End = time.Now().AddDate(-1, 0, -50).UTC().Format(time.RFC3339)
+	}
+	m.st.TrustFile(name, r.JSON())
+	return fmt.Sprint(name, " ", n, " ", what)
+}
+
+var (
+	modelScopes = []string{"", "", "a/", "c/", "c/d/"}
+	modelRoots  = []string{"trusted_root.json", "trusted_root_2.json"}
+)
 
 // copy replaces a repository by some of another.
 func (m *model) copy() string {
@@ -162,10 +235,13 @@ func (m *model) heal() string {
 var stores = []string{"ca:acme", "ca:other", "signingAuthority:acme", "tsa:stamp"}
 
 func (m *model) trustSome() string {
-	if m.rng.IntN(2) == 0 {
-		name, k := fmt.Sprintf("k%d.pub", m.rng.IntN(4)), m.rng.IntN(len(m.keys))
-		m.st.TrustKey(name, m.keys[k])
+	switch m.rng.IntN(4) {
+	case 0, 1:
+		name, k := fmt.Sprintf("%sk%d.pub", some(m, modelScopes), m.rng.IntN(4)), m.rng.IntN(len(m.keys))
+		m.st.TrustFile(name, m.keys[k].PEM())
 		return fmt.Sprint(name, " ", k)
+	case 2:
+		return m.trustKeyless()
 	}
 	store, c := some(m, stores), m.rng.IntN(3)
 	if strings.HasPrefix(store, "tsa") {
@@ -177,7 +253,7 @@ func (m *model) trustSome() string {
 
 func (m *model) untrustSome() string {
 	var files []string
-	for _, pattern := range []string{"_cosign/*.pub", "_notation/truststore/x509/*/*/*.pem"} {
+	for _, pattern := range []string{"_cosign/*.pub", "_cosign/*/*.pub", "_cosign/*/*/*.pub", "_cosign/*.json", "_cosign/*.yaml", "_cosign/*/*.yaml", "_cosign/*/*/*.yaml", "_notation/truststore/x509/*/*/*.pem"} {
 		found, err := filepath.Glob(filepath.Join(m.st.Dir, pattern))
 		if err != nil {
 			m.t.Fatal(err)

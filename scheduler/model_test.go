@@ -15,6 +15,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
+	"trust-worker/trust"
 	"trust-worker/verifier"
 )
 
@@ -64,6 +65,8 @@ type model struct {
 	certs  []*signtest.Chain
 	leaves []*signtest.Chain
 	tsa    *signtest.TSA
+	clouds []*signtest.Sigstore
+	scopes []trust.Narrowing
 	layers []ocispec.Descriptor // of signatures
 	away   map[string][]byte    // blobs that are damaged
 	rotten bool                 // since answers were last settled
@@ -83,6 +86,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	m.certs = []*signtest.Chain{one, two, mid, stamp}
 	m.leaves = []*signtest.Chain{one.Leaf(signtest.CertOptions{CommonName: "a"}), two.Leaf(signtest.CertOptions{CommonName: "b"}),
 		mid.Leaf(signtest.CertOptions{CommonName: "c"}), one.Leaf(signtest.CertOptions{CommonName: "old", NotAfter: time.Now().AddDate(-5, 0, 0)})}
+	m.clouds = []*signtest.Sigstore{signtest.NewSigstore("one"), signtest.NewSigstore("two")}
 	m.opts.MaxFiled = []int64{1, 3, 8, 0}[m.rng.IntN(4)]
 	m.opts.Now, m.opts.Lease = m.now, -1
 	m.edit = func(c *Config) {
@@ -112,6 +116,7 @@ func (m *model) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.ended = cancel, make(chan error, 1)
 	s := m.s
+	s.cfg.Loader.SetScopes(m.scopes)
 	go func() { m.ended <- s.Run(ctx) }()
 	eventually(m.t, "something is published", func() bool {
 		r, err := cache.OpenReader(m.state)
@@ -175,6 +180,7 @@ func (m *model) step() {
 		{6, "trust", m.trustSome},
 		{6, "untrust", m.untrustSome},
 		{3, "policy", m.policy},
+		{2, "narrow", m.narrow},
 		{2, "clock", m.clock},
 		{1, "prune", func() string {
 			if m.store == nil {

@@ -103,8 +103,15 @@ type Proof struct {
 	Evidence []Evidence
 	// Stampers are the time stamp authorities that were asked about the signature's
 	// time stamps; zero where it has none. A stamp by another one may contradict the
-	// certificate, so that a root with others does not go by this proof.
+	// certificate, so that a root with others does not go by this proof. Beside
+	// other grounds a proof without evidence says that these were asked, by a root that
+	// refused the signature.
 	Stampers StampersID
+}
+
+// asked reports whether a root with these time stamp authorities has judged the verdict.
+func (v *Verdict) asked(stampers StampersID) bool {
+	return slices.ContainsFunc(v.Grounds, func(g Ground) bool { return g.Proof != nil && g.Proof.Stampers == stampers })
 }
 
 // Evidence is what one authority has done for a signature.
@@ -149,9 +156,6 @@ func vouches(listed []*Authority, first, last int64) bool {
 // lists, each at a time for which it vouches. signedAt is the earliest proven time, in
 // Unix seconds. Otherwise it says what is missing.
 func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
-	if p.Stampers != (StampersID{}) && p.Stampers != r.stampers {
-		return 0, PolicyChanged, "" // to be asked again
-	}
 	var ca []*Authority
 	var first, last int64
 	outside := ""
@@ -186,8 +190,11 @@ func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
 		}
 		last = max(last, e.At)
 	}
-	if ca == nil {
+	switch {
+	case ca == nil:
 		return 0, NoTrustedRoot, ""
+	case p.Stampers != (StampersID{}) && p.Stampers != r.stampers:
+		return 0, PolicyChanged, "" // to be asked again
 	}
 	for _, a := range unsigned {
 		switch {
@@ -223,7 +230,7 @@ func (f *InForce) proven(repository string, v *Verdict, g *Ground) Decision {
 		r := &f.roots[i]
 		at, why, detail := r.accepts(g.Proof)
 		if why != "" {
-			if why != NoTrustedRoot && rank(why) > rank(best.Reason) {
+			if why != NoTrustedRoot && !(why == PolicyChanged && v.asked(r.stampers)) && (rank(why) > rank(best.Reason) || why == best.Reason && detail != "") {
 				best = refuse(why)
 				best.Detail = detail
 			}
@@ -303,20 +310,6 @@ func (f *InForce) Lives(v *Verdict) bool {
 			return why == ""
 		}) {
 			return true
-		}
-	}
-	return false
-}
-
-// Waits reports whether a root in force has to be asked about a verdict's time stamps.
-func (f *InForce) Waits(v *Verdict) bool {
-	for i := range v.Grounds {
-		for k := range f.Terms().Roots {
-			if p := v.Grounds[i].Proof; p != nil {
-				if _, why, _ := f.roots[k].accepts(p); why == PolicyChanged {
-					return true
-				}
-			}
 		}
 	}
 	return false

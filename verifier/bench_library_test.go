@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	notationstore "github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
+	cbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/verify"
@@ -47,6 +49,43 @@ func BenchmarkLibrary(b *testing.B) {
 				return err
 			}
 			_, err := cosign.VerifyNewBundle(b.Context(), w.Bundle, verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), &parsed)
+			return err
+		})
+	})
+	instance := signtest.NewSigstore("bench")
+	rt := newDirs(b).root("trusted_root.json", instance.Root()).load().Roots()[0]
+	b.Run("keyless-layer", func(b *testing.B) {
+		library(b, func(s Subject) *request {
+			d, blob := instance.Layer(s.Digest, signtest.KeylessOptions{Issuer: actions, Subject: workflow})
+			return newRequest(s, trust.CosignTag).layer(d, blob)
+		}, func(r *request, blob []byte) error {
+			a := r.Signature.Layers[0].Annotations
+			var log cbundle.RekorBundle
+			if err := json.Unmarshal([]byte(a[static.BundleAnnotationKey]), &log); err != nil {
+				return err
+			}
+			sig, err := static.NewSignature(blob, a[static.SignatureAnnotationKey], static.WithCertChain([]byte(a[static.CertificateAnnotationKey]), nil), static.WithBundle(&log))
+			if err != nil {
+				return err
+			}
+			_, err = cosign.VerifyImageSignature(b.Context(), sig, v1.Hash{Algorithm: "sha256", Hex: r.Subject.Digest.Hex()},
+				&cosign.CheckOpts{TrustedMaterial: rt.Trusted, Offline: true, ClaimVerifier: cosign.SimpleClaimVerifier})
+			return err
+		})
+	})
+	b.Run("keyless-bundle", func(b *testing.B) {
+		sv, err := verify.NewVerifier(rt.Trusted, verify.WithObserverTimestamps(1), verify.WithTransparencyLog(1), verify.WithSignedCertificateTimestamps(1))
+		if err != nil {
+			b.Fatal(err)
+		}
+		library(b, func(s Subject) *request {
+			return newRequest(s, trust.CosignBundle).blob(signtest.BundleMediaType, instance.Bundle(s.Digest, signtest.KeylessOptions{Issuer: actions, Subject: workflow}))
+		}, func(r *request, blob []byte) error {
+			var parsed bundle.Bundle
+			if err := parsed.UnmarshalJSON(blob); err != nil {
+				return err
+			}
+			_, err := sv.Verify(&parsed, verify.NewPolicy(verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), verify.WithoutIdentitiesUnsafe()))
 			return err
 		})
 	})

@@ -122,6 +122,22 @@ func BenchmarkCosignGuessed(b *testing.B) {
 	benchmark(b, d.load(), true, requests)
 }
 
+// Keyless signatures under one trusted root. BenchmarkLibrary has what cosign and
+// sigstore-go take for the same bytes.
+func BenchmarkKeyless(b *testing.B) {
+	s := signtest.NewSigstore("bench")
+	ts := newDirs(b).root("trusted_root.json", s.Root()).load()
+	for _, carrier := range []string{"layer", "bundle"} {
+		b.Run(carrier, func(b *testing.B) {
+			var requests []*request
+			for i := range samples {
+				requests = append(requests, keylessly(image(fmt.Sprint(i)), s, signtest.KeylessOptions{})[carrier])
+			}
+			benchmark(b, ts, true, requests)
+		})
+	}
+}
+
 func BenchmarkNotation(b *testing.B) {
 	for _, cose := range []bool{false, true} {
 		for _, n := range []int{1, 1000} {

@@ -80,6 +80,7 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 	}
 	best := faultf(trust.NoTrustedRoot, "its certificate is by %.160q", c.leaf.Issuer.String())
 	var grounds []trust.Ground
+	var refused []trust.Proof // by roots whose time stamp authorities were asked
 	for _, rt := range v.store.Roots() {
 		if !rt.Issues(issuer) {
 			continue
@@ -96,9 +97,12 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 		switch {
 		case !why.found():
 			if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return sameProof(g.Proof, proof) }) {
-				grounds = append(grounds, trust.Ground{Proof: proof}) // the library has accepted: see under
+				grounds = append(grounds, proves(proof)) // the library has accepted: see under
 			}
 		default:
+			if len(c.stamps) > 0 {
+				refused = append(refused, trust.Proof{Stampers: rt.Stampers()})
+			}
 			lo.RestsOn = append(lo.RestsOn, rt.Signer())
 			if best.reason == trust.NoTrustedRoot {
 				best = why
@@ -109,9 +113,17 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 		lo.keylessFault(best)
 		return
 	}
+	for i := range refused {
+		if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return g.Proof.Stampers == refused[i].Stampers }) {
+			grounds = append(grounds, proves(&refused[i]))
+		}
+	}
 	lo.Verdict.Grounds = append(lo.Verdict.Grounds, grounds...)
 	lo.Verdict.Reason, lo.Verdict.Detail, lo.Verdict.Identity, lo.Verdict.Key = "", "", c.identity, keyOf(c.leaf)
 }
+
+// proves is the one place where a ground of a keyless signature is made.
+func proves(p *trust.Proof) trust.Ground { return trust.Ground{Proof: p} }
 
 // keylessFault is why no root vouches for it, unless a key does.
 func (lo *LayerOutcome) keylessFault(f fault) {

@@ -343,3 +343,26 @@ func TestTakingAwayNeverWidens(t *testing.T) {
 		t.Error("nothing was lost by any of it")
 	}
 }
+
+// TestARootThatRefusedIsNotAskedAgain: of two roots with different time stamp authorities
+// one may refuse what the other accepts; the answer waits for neither.
+func TestARootThatRefusedIsNotAskedAgain(t *testing.T) {
+	s, other := signtest.NewSigstore("one"), signtest.NewSigstore("other")
+	at := time.Now().AddDate(-1, 0, 0)
+	both := s.Root()
+	both.TimestampAuthorities = append(both.TimestampAuthorities, other.Root().TimestampAuthorities...)
+	for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{At: at, Stamp: true, TSA: other.TSA, StampedAt: at.Add(time.Hour)}) {
+		dirs := newDirs(t).root("trusted_root.json", both).root("trusted_root_b.json", s.Root()).file("identities.yaml", byActor)
+		d, lo := dirs.decide(t, r)
+		if d.Reason != trust.IdentityNotTrusted { // the root that the entry names has refused it
+			t.Errorf("%s: %s %s", carrier, d.Reason, d.Detail)
+		}
+		if d, _ = dirs.file("team/identities.yaml", strings.TrimSpace(byActor)+"\n  root: trusted_root_b.json\n").decide(t, r); d.Status != trust.Trusted {
+			t.Errorf("%s: %s %s", carrier, d.Reason, d.Detail)
+		}
+		// Somebody else's refusal is no proof.
+		if f := newDirs(t).root("trusted_root.json", both).file("identities.yaml", byActor).load().InForce(); f.Decide(repo, trust.Cosign, &lo.Verdict, time.Now()).Status == trust.Trusted {
+			t.Errorf("%s: trusted by the root that refused it", carrier)
+		}
+	}
+}

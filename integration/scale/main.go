@@ -57,6 +57,8 @@ func main() {
 	plot := flag.String("plot", "", "draw the JSON files given as arguments to this SVG file, and do nothing else")
 	growth := flag.Bool("growth", false, "print how the JSON files given as arguments grow, as a Markdown table, and do nothing else")
 	table := flag.Bool("table", false, "print the JSON files given as arguments as a Markdown table, and do nothing else")
+	keyless := flag.Int("keyless", 0, "measure identities instead, on so many keyless signatures")
+	facts := flag.Int("facts", 1_000_000, "with -keyless: further signatures that are put into a store as facts")
 	flag.Parse()
 	err := func() error {
 		switch {
@@ -68,6 +70,9 @@ func main() {
 			return printGrowth(os.Stdout, flag.Args())
 		case *table:
 			return printTable(os.Stdout, flag.Args())
+		}
+		if *keyless > 0 {
+			return measureKeyless(*keyless, *facts, *bin, *dir, *out)
 		}
 		return measure(*n, *keys, *perRepo, *signers, *bin, *dir, *out, *last, *lookups)
 	}()

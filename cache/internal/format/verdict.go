@@ -76,7 +76,7 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 // DecodeProof reads the proof of a keyless signature, nil if there is none. One that is
 // not whole proves nothing.
 func DecodeProof(authorities []byte, times []int64, stampers []byte) *trust.Proof {
-	if len(authorities) == 0 && len(times) == 0 {
+	if len(authorities) == 0 && len(times) == 0 && len(stampers) == 0 {
 		return nil
 	}
 	p := &trust.Proof{}
