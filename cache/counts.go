@@ -17,6 +17,8 @@ type Counts struct {
 	// Signatures counts the entries of SignatureInfo over all images,
 	// children included, by status.
 	Signatures map[trust.Status]int64
+	// Reasons counts those of them that are not trusted, by reason.
+	Reasons map[trust.Reason]int64
 	// Signers counts the signatures that rest on each signer: have a ground that
 	// names it, whether or not that ground holds now.
 	Signers map[trust.SignerID]int64 `json:"-"`
@@ -40,7 +42,7 @@ func (c *Counts) EndingBy(t time.Time) (n int64) {
 
 // NewCounts returns counts of nothing.
 func NewCounts() *Counts {
-	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Signers: map[trust.SignerID]int64{}, Ends: map[int64]int64{}}
+	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Reasons: map[trust.Reason]int64{}, Signers: map[trust.SignerID]int64{}, Ends: map[int64]int64{}}
 }
 
 // Plus returns c and n times o.
@@ -50,6 +52,8 @@ func (c *Counts) Plus(n int64, o *Counts) *Counts {
 	add(sum.Images, n, o.Images)
 	add(sum.Signatures, 1, c.Signatures)
 	add(sum.Signatures, n, o.Signatures)
+	add(sum.Reasons, 1, c.Reasons)
+	add(sum.Reasons, n, o.Reasons)
 	add(sum.Signers, 1, c.Signers)
 	add(sum.Signers, n, o.Signers)
 	add(sum.Ends, 1, c.Ends)
@@ -78,6 +82,7 @@ func (c *Counts) Unbelieved() *Counts {
 	}
 	for _, n := range c.Signatures {
 		u.Signatures[trust.Unknown] += n
+		u.Reasons[trust.Stale] += n
 	}
 	return u
 }
@@ -114,6 +119,9 @@ func (i *counted) addTo(c *Counts) {
 	}
 	for _, o := range i.layers {
 		c.Signatures[o.status] += int64(o.n)
+		if o.reason != "" {
+			c.Reasons[o.reason] += int64(o.n)
+		}
 	}
 	for _, id := range i.signers {
 		c.Signers[id]++

@@ -98,6 +98,9 @@ func (e *emitter) cache() {
 			e.value("signatures", float64(counts.Signatures[trust.Status(state)]), state)
 		}
 	}
+	for _, reason := range trust.Reasons() {
+		e.value("signatures_not_trusted", float64(counts.Reasons[reason]), string(reason))
+	}
 }
 
 func (e *emitter) daemon(st scheduler.Status) {

@@ -76,6 +76,7 @@ var daemonMetrics = []metric{
 	{"signatures_expiring", gauge, "Trusted signatures that expire within this many days (UTC; 0: today).", []string{"days"}},
 	{"images", gauge, "Images by state; absent until everything has been counted once after a start.", []string{"state"}},
 	{"signatures", gauge, "Signatures by status; absent as those are.", []string{"status"}},
+	{"signatures_not_trusted", gauge, "Signatures that are not trusted, by reason; absent as those are. Many with no-trusted-root, not-logged or sct-missing: a trusted root may be too old, or was never there.", []string{"reason"}},
 	{"repositories", gauge, "Repositories found by the last pass over storage.", nil},
 
 	{"verifications_total", counter, "Signature manifests verified, by tool and outcome: matched (some signer makes it good), unmatched, undecided, attachment (no signature).", []string{"tool", "outcome"}},

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"trust-worker/internal/phrase"
 	"trust-worker/layout"
 	"trust-worker/server"
+	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
 )
 
@@ -57,6 +61,7 @@ func newKeysCommand(s *settings) *cobra.Command {
 				return err
 			}
 			a := keysOf(store)
+			s.outgrown(a, store)
 			if err := s.countGoverned(cmd.Context(), a, store.Scopes()); err != nil {
 				return err
 			}
@@ -81,6 +86,25 @@ func keysOf(store *truststore.TrustStore) *keysAnswer {
 	}
 	a.Missing = append(a.Missing, store.Missing()...)
 	return a
+}
+
+// outgrown warns of stored signatures that name authorities which no trusted root lists,
+// by what the daemon has counted, if there are roots and a daemon.
+func (s *settings) outgrown(a *keysAnswer, loaded *truststore.TrustStore) {
+	var st statusFile
+	b, err := os.ReadFile(statusPath(s.state))
+	if len(loaded.Roots()) == 0 || err != nil || json.Unmarshal(b, &st) != nil || st.Counts == nil {
+		return
+	}
+	for _, about := range []struct {
+		reason trust.Reason
+		what   string
+	}{{trust.NoTrustedRoot, "certificate authorities"}, {trust.NotLogged, "transparency logs, or none"}, {trust.SCTMissing, "certificate transparency logs, or none"}} {
+		if n := st.Counts.Reasons[about.reason]; n > 0 {
+			a.Warnings = append(a.Warnings, truststore.Refusal{Path: loaded.Roots()[0].File, Reason: fmt.Sprintf(
+				"%s stored signatures read %s: they name %s that no trusted root lists; is a root too old, or not there?", phrase.Number(int(n)), about.reason, about.what)})
+		}
+	}
 }
 
 // countGoverned counts the repositories that each scope governs, if there are scopes.
