@@ -325,6 +325,9 @@ func (in *trustInUse) living(f *store.Fact) map[trust.LayerID]trust.Verdict {
 		return verdicts
 	}
 	for _, v := range f.Verdicts {
+		if v.Identity != nil && f.Trust != in.generation { // another root may have come
+			continue
+		}
 		if in.inForce().Lives(&v) {
 			verdicts[v.Layer] = v
 		}

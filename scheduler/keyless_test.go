@@ -192,3 +192,34 @@ func TestScopesOfKeysAreAJoin(t *testing.T) {
 	w.calls("in two", 0)
 	w.want(b, "trusted")
 }
+
+// TestAFurtherRootIsAsked: what one root vouches for is asked of another that comes, also
+// in .sig manifests whose layers are known.
+func TestAFurtherRootIsAsked(t *testing.T) {
+	w, s, other := newWorld(t), signtest.NewSigstore("one"), signtest.NewSigstore("other")
+	w.st.TrustFile("trusted_root.json", s.Root().JSON())
+	w.identities("identities.yaml", "- {issuer: "+oidc+", subjectRegExp: 'https://g\\.test/acme/.*', root: trusted_root_b.json}\n")
+	img := w.st.Content("a", "1", "1")
+	o := acme(1)
+	o.Stamp = true
+	w.st.SignKeyless(img, s, o)
+	w.calls("the first look", 1)
+	w.reason(img, trust.IdentityNotTrusted)
+	b := s.Root() // with other stampers, so that the proof is no good for it
+	b.TimestampAuthorities = append(b.TimestampAuthorities, other.Root().TimestampAuthorities...)
+	w.st.TrustFile("trusted_root_b.json", b.JSON())
+	w.calls("another root", 2)
+	w.want(img, "trusted")
+	// One that comes while the signature is nowhere.
+	w.st.Remove(img)
+	w.scan()
+	w.st.Untrust("_cosign/trusted_root_b.json")
+	w.scan()
+	c := s.Root()
+	c.TimestampAuthorities = append(other.Root().TimestampAuthorities, other.Root().TimestampAuthorities...)
+	w.st.TrustFile("trusted_root_b.json", c.JSON())
+	w.scan()
+	again := w.st.Content("a", "1", "1")
+	w.scan()
+	w.want(again, "trusted")
+}

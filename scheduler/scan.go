@@ -148,7 +148,7 @@ func (s *Scheduler) prune(ctx context.Context) error {
 		s.log.Error("cannot prune the cache", "error", err)
 		return err
 	}
-	s.log.Info("cache pruned", "kept", p.Orphans, "facts", p.Facts)
+	s.log.Info("cache pruned", "kept", p.Orphans, "facts", p.Facts, "texts", p.Texts)
 	return nil
 }
 

@@ -277,7 +277,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		}
 	}
 	u, changed := s.undecided(in, f)
-	if !keep && f.Context.Tool == trust.Notation { // what holds may have further grounds
+	if !keep && (f.Context.Tool == trust.Notation || slices.ContainsFunc(f.Verdicts, func(v trust.Verdict) bool { return v.Identity != nil })) { // what holds may have further grounds
 		u.Epoch, changed = 0, true
 	}
 	if changed && !again {

@@ -71,6 +71,9 @@ func (c *commit) fact(f *Fact, place string) error {
 // author stores the text of an author, once, and returns its key.
 func (c *commit) author(text string) ([]byte, error) {
 	key := format.AuthorKeyOf(text)
+	if c.s.named != nil {
+		c.s.named[key] = true
+	}
 	b := c.tx.Bucket(privAuthors)
 	if _, ok, err := format.Unseal(key[:], b.Get(key[:])); err != nil || ok {
 		return key[:], err

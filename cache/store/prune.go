@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -30,6 +31,7 @@ const (
 type Pruned struct {
 	Orphans int // facts without a place, kept
 	Facts   int // deleted
+	Texts   int // of authors and identities, deleted
 
 	orphanBytes int
 }
@@ -45,9 +47,17 @@ func (p *Pruned) keep(key, fact []byte) {
 }
 
 // Prune deletes facts that have had no place for some days, also for want of a
-// policy under which they would count. It works in short transactions and may be called
-// at any time.
+// policy under which they would count, and then the authors and identities that no fact
+// names any more. It works in short transactions and may be called at any time, by one
+// goroutine.
 func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
+	name := func(named map[format.AuthorKey]bool) {
+		s.write.Lock()
+		s.named = named
+		s.write.Unlock()
+	}
+	name(map[format.AuthorKey]bool{})
+	defer name(nil)
 	var after []byte
 	for {
 		var more bool
@@ -61,9 +71,56 @@ func (s *Store) Prune(ctx context.Context) (p Pruned, err error) {
 			return p, err
 		}
 		if !more {
-			return p, nil
+			break
 		}
 	}
+	for more := true; more && ctx.Err() == nil; {
+		s.write.Lock()
+		err = s.update(func(tx *bbolt.Tx) error {
+			more, err = s.pruneTexts(tx, &p)
+			return err
+		})
+		s.write.Unlock()
+		if err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// pruneTexts deletes up to pruneChunk texts that nothing names.
+func (s *Store) pruneTexts(tx *bbolt.Tx, p *Pruned) (more bool, err error) {
+	var gone [][]byte
+	cur := tx.Bucket(privAuthors).Cursor()
+	for k, _ := cur.First(); k != nil && len(gone) < pruneChunk; k, _ = cur.Next() {
+		if len(k) == len(format.AuthorKey{}) && !s.named[format.AuthorKey(k)] {
+			gone = append(gone, bytes.Clone(k))
+		}
+	}
+	c := newCommit(s, tx)
+	for _, k := range gone {
+		if err := errors.Join(c.changed(format.BucketAuthors, k), tx.Bucket(privAuthors).Delete(k)); err != nil {
+			return false, err
+		}
+	}
+	p.Texts += len(gone)
+	return len(gone) == pruneChunk, nil
+}
+
+// nameTexts notes which texts a fact names.
+func (s *Store) nameTexts(key, sealed []byte) error {
+	var p cachepb.Fact
+	if _, err := format.UnsealMessage(key, sealed, &p); err != nil {
+		return err
+	}
+	for _, v := range p.Verdicts {
+		for _, text := range [][]byte{v.Author, v.Identity} {
+			if len(text) == len(format.AuthorKey{}) {
+				s.named[format.AuthorKey(text)] = true
+			}
+		}
+	}
+	return nil
 }
 
 // pruneFacts looks at up to pruneChunk facts after a key.
@@ -100,6 +157,11 @@ func (s *Store) pruneFacts(tx *bbolt.Tx, after []byte, p *Pruned) (last []byte, 
 			p.keep(k, v)
 		default:
 			gone = append(gone, last)
+		}
+		if len(gone) == 0 || !bytes.Equal(gone[len(gone)-1], last) {
+			if err := s.nameTexts(k, v); err != nil {
+				return nil, false, err
+			}
 		}
 		k, v = cur.Next()
 	}

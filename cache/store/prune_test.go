@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
 )
 
@@ -282,5 +283,57 @@ func TestKindsAreOfARepository(t *testing.T) {
 	publish(t, s)
 	if known("one") != 0 || known("two") != 1 {
 		t.Errorf("%d, %d are known", known("one"), known("two"))
+	}
+}
+
+// Texts of authors and identities go with the last fact that names them, and not while one
+// names them meanwhile.
+func TestPruneTakesTextsThatNothingNames(t *testing.T) {
+	now := time.Now()
+	s := openStore(t, t.TempDir(), Options{Now: func() time.Time { return now }})
+	defer func() { publish(t, s); closeChecked(t, s) }()
+	setTrust(t, s, inForce(keyA))
+	f := signedBy(keyA)
+	f.Verdicts[0].Identity = &trust.Identity{Issuer: "https://i.test", Subject: "a"}
+	f.Verdicts[0].Author = "CN=a"
+	mustCommit(t, s, world(f))
+	texts := func() (n int) {
+		if err := s.view(func(tx *bbolt.Tx) error { n = tx.Bucket(privAuthors).Stats().KeyN; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	prune := func(want int) {
+		t.Helper()
+		p, err := s.Prune(context.Background())
+		if err != nil || p.Texts != want {
+			t.Errorf("%+v %v, want %d texts deleted", p, err, want)
+		}
+	}
+	prune(0)
+	if n := texts(); n != 2 {
+		t.Errorf("%d texts", n)
+	}
+	if got, _, err := s.Fact(image, signature, Context{Tool: trust.Cosign}); err != nil || got.Verdicts[0].Identity == nil || got.Verdicts[0].Identity.Subject != "a" || got.Verdicts[0].Author != "CN=a" {
+		t.Errorf("%+v %v", got, err)
+	}
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	prune(0) // the fact is kept for some days
+	// While a Prune has passed over the fact it is named again.
+	s.named = map[format.AuthorKey]bool{}
+	mustCommit(t, s, world(f))
+	if err := s.update(func(tx *bbolt.Tx) error { _, err := s.pruneTexts(tx, &Pruned{}); return err }); err != nil {
+		t.Fatal(err)
+	}
+	s.named = nil
+	if n := texts(); n != 2 {
+		t.Errorf("%d texts are left of those that were named meanwhile", n)
+	}
+	mustCommit(t, s, Batch{Place: "team/app", Remove: true})
+	prune(0)
+	now = now.Add(keepFacts + time.Hour)
+	prune(2)
+	if n := texts(); n != 0 {
+		t.Errorf("%d texts are left", n)
 	}
 }

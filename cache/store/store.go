@@ -122,6 +122,11 @@ type Store struct {
 	record, whole sync.Mutex
 	recordUnsure  bool
 
+	// named are the texts of authors and identities that facts name, while Prune finds
+	// out which: those that it has come by, and those that were named meanwhile. write
+	// guards it.
+	named map[format.AuthorKey]bool
+
 	pub publisher
 
 	failUpdate func() error // tests: what a write transaction ends with

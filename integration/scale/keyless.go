@@ -150,7 +150,7 @@ func keylessStorage(r *Report, n int, bin, dir string) error {
 // keylessFacts publishes the facts of n keyless signatures, each by an identity of its
 // own, and takes the identity away.
 func keylessFacts(r *Report, n int, dir string) (err error) {
-	s, err := store.Open(dir, store.Options{Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(dir, store.Options{Lease: -1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
