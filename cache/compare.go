@@ -176,7 +176,7 @@ func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
 }
 
 func sameTrust(a, b trust.Terms) bool {
-	return format.EqualTerms(a, b) && slices.EqualFunc(a.Materials, b.Materials, func(x, y trust.Material) bool { return x.Signer == y.Signer })
+	return format.EqualTerms(a, b) && slices.EqualFunc(a.Materials, b.Materials, func(x, y trust.Material) bool { return x.Signer == y.Signer && x.Scope == y.Scope })
 }
 
 // raw returns the sealed value of an image record, of nil snapshots none.

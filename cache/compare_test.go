@@ -57,7 +57,16 @@ func TestCompareTellsWhatReadersSee(t *testing.T) {
 				mustCommit(t, s, store.Batch{Place: fmt.Sprint("r", r.IntN(4)), Update: &store.PlaceUpdate{Unlisted: &yes}})
 			case 2:
 				some := slices.DeleteFunc(slices.Clone(signers), func(trust.Signer) bool { return r.IntN(2) == 0 })
-				setTrust(t, s, inForce(some...))
+				terms := inForce(some...).Terms()
+				for i := range terms.Materials {
+					if m := &terms.Materials[i]; m.Signer.Tool == trust.Cosign {
+						m.Scope = []string{"", "", "r0", "r1"}[r.IntN(4)]
+					}
+				}
+				if r.IntN(3) == 0 {
+					terms.Scopes = []trust.Narrowing{{Prefix: []string{"", "r0"}[r.IntN(2)], Alone: r.IntN(2) == 0, Require: r.IntN(3)}}
+				}
+				setTrust(t, s, trust.NewInForce(terms))
 			case 3: // a new base with everything, as a fold leaves it
 				rebase(t, s)
 			default:

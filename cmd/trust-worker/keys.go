@@ -69,6 +69,7 @@ func newKeysCommand(s *settings) *cobra.Command {
 		},
 	}
 	o.register(c)
+	c.AddCommand(newPreviewCommand(s))
 	return c
 }
 

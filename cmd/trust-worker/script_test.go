@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "keyless": cmdKeyless, "root": cmdRoot, "damage": cmdDamage,
+			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "keyless": cmdKeyless, "root": cmdRoot, "public": cmdPublic, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
 			"exit": cmdExit, "until": cmdUntil, "notified": cmdNotified,
 		},
@@ -199,6 +199,12 @@ func cmdKeyless(ts *testscript.TestScript, neg bool, args []string) {
 	} else {
 		st.SignKeyless(img, s.instance(args[2]), o)
 	}
+}
+
+// public FILE KEY: writes its public half.
+func cmdPublic(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "public FILE KEY")
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), shopOf(ts).key(args[1]).PEM(), 0o644))
 }
 
 // root FILE INSTANCE: writes its trusted root.
