@@ -171,7 +171,7 @@ func (r *verdictRecord) decode(b []byte, t texts) error {
 
 func (r *verdictRecord) ground(b []byte) error {
 	var g trust.Ground
-	var signers, authorities, stampers []byte
+	var signers, authorities, asked []byte
 	var times []int64
 	understood := true
 	err := fields(b, func(num protowire.Number, typ protowire.Type, v uint64, bytes []byte) error {
@@ -195,7 +195,7 @@ func (r *verdictRecord) ground(b []byte) error {
 				times, bytes = append(times, protowire.DecodeZigZag(t)), bytes[n:]
 			}
 		case num == 7 && typ == protowire.BytesType:
-			stampers = bytes
+			asked = bytes
 		case num == 1000 && typ == protowire.VarintType:
 			g.Ends = int64(v)
 		case num < format.Informs: // a later version demands something more: it holds never
@@ -206,7 +206,7 @@ func (r *verdictRecord) ground(b []byte) error {
 	first := len(r.signers)
 	if understood {
 		r.signers = format.DecodeSigners(r.signers, signers)
-		g.Proof = format.DecodeProof(authorities, times, stampers)
+		g.Proof = format.DecodeProof(authorities, times, asked)
 	}
 	g.Signers = r.signers[first:len(r.signers):len(r.signers)]
 	r.grounds = append(r.grounds, g)

@@ -32,7 +32,7 @@ func drawVerdict(t *rapid.T) *cachepb.Verdict {
 			Signers: rapid.SliceOfN(rapid.Byte(), 0, 49).Draw(t, "signers"),
 			From:    rapid.Int64().Draw(t, "from"), Until: rapid.Int64().Draw(t, "until"), Limit: rapid.Uint32Range(0, 40).Draw(t, "limit"),
 			Authorities: rapid.SliceOfN(rapid.Byte(), 0, 33).Draw(t, "authorities"), Times: rapid.SliceOfN(rapid.Int64(), 0, 2).Draw(t, "times"),
-			Stampers: rapid.SliceOfN(rapid.Byte(), 0, 17).Draw(t, "stampers")})
+			Asked: rapid.SliceOfN(rapid.Byte(), 0, 17).Draw(t, "asked")})
 	}
 	return v
 }

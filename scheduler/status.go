@@ -62,8 +62,10 @@ type Status struct {
 	Looked  time.Time
 	Loaded  int // trust files
 	Refused []truststore.Refusal
-	Ignored int
-	Policy  string
+	// Warnings are about trust files that are in force.
+	Warnings []truststore.Refusal `json:",omitempty"`
+	Ignored  int
+	Policy   string
 	// LastPass and PassTook are of the last pass over storage.
 	LastPass     time.Time
 	PassTook     time.Duration
@@ -126,7 +128,7 @@ func (st *stateOfScan) setLooked(now time.Time) {
 func (st *stateOfScan) setTrust(t *truststore.TrustStore, now time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.st.Confirmed, st.st.Loaded, st.st.Refused = now, len(t.Loaded()), t.Refused()
+	st.st.Confirmed, st.st.Loaded, st.st.Refused, st.st.Warnings = now, len(t.Loaded()), t.Refused(), t.Warnings()
 	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
 }
 

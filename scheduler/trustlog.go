@@ -36,6 +36,11 @@ func (s *Scheduler) logFiles(was, is *truststore.TrustStore) {
 			s.log.Warn("trust file refused", "path", r.Path, "reason", r.Reason)
 		}
 	}
+	for _, w := range is.Warnings() {
+		if was == nil || !slices.Contains(was.Warnings(), w) {
+			s.log.Warn("trust file in force, with a warning", "path", w.Path, "warning", w.Reason)
+		}
+	}
 	refused := s.refused
 	s.refused = is.Refused()
 	var scopes []string
@@ -81,7 +86,7 @@ func (s *Scheduler) logFiles(was, is *truststore.TrustStore) {
 			if message := "trust file removed"; len(left) > 0 {
 				line(slog.LevelInfo, message, path, left)
 			} else {
-				line(slog.LevelInfo, message+"; what it held stays trusted by another file", path, before[path])
+				line(slog.LevelInfo, message+"; another file holds what it held, maybe for other repositories or under another name", path, before[path])
 			}
 		case !slices.Equal(now, before[path]):
 			line(slog.LevelInfo, "trust file replaced", path, now)

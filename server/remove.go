@@ -20,15 +20,26 @@ type removed struct {
 	Removed []string // files, below the trust directory
 }
 
+// removeKey removes from every scope, or from that which the query names.
 func (s *Server) removeKey(w http.ResponseWriter, r *http.Request, id identity) error {
-	return s.remove(w, r, id, change{action: "remove", tool: trust.Cosign}, func(signer trust.Signer) bool { return signer.Tool == trust.Cosign && signer.StoreType == "" })
+	scope, given, err := scopeOf(r)
+	if err != nil {
+		return err
+	}
+	return s.remove(w, r, id, change{action: "remove", tool: trust.Cosign}, func(f *truststore.File) bool {
+		return f.Kind == truststore.KindKey && (!given || f.Scope == scope)
+	})
 }
 
 // removeCertificate removes from every store, or from those that the query names.
 func (s *Server) removeCertificate(w http.ResponseWriter, r *http.Request, id identity) error {
-	q := r.URL.Query()
+	q, err := queryOf(r, "truststoreType", "truststoreName")
+	if err != nil {
+		return err
+	}
 	return s.remove(w, r, id, change{action: "remove", tool: trust.Notation, store: strings.Trim(q.Get("truststoreType")+":"+q.Get("truststoreName"), ":")},
-		func(signer trust.Signer) bool {
+		func(f *truststore.File) bool {
+			signer := f.Signer
 			return signer.Tool == trust.Notation && (!q.Has("truststoreType") || q.Get("truststoreType") == signer.StoreType) &&
 				(!q.Has("truststoreName") || q.Get("truststoreName") == signer.StoreName)
 		})
@@ -39,7 +50,7 @@ func (s *Server) removeCertificate(w http.ResponseWriter, r *http.Request, id id
 const removals = 3
 
 // remove takes signers out of force (H4).
-func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c change, concerns func(trust.Signer) bool) (err error) {
+func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c change, concerns func(*truststore.File) bool) (err error) {
 	defer func() { s.audit(r, id, c, err) }()
 	fingerprint, err := trust.ParseDigest(r.PathValue("fingerprint"))
 	if err != nil {
@@ -60,7 +71,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, id identity, c c
 		}
 		var files []truststore.File
 		for _, f := range s.cfg.Trust.TrustStore().Loaded() {
-			if f.Signer.Fingerprint == fingerprint && concerns(f.Signer) {
+			if f.Signer.Fingerprint == fingerprint && concerns(&f) {
 				files = append(files, f)
 			}
 		}

@@ -55,7 +55,7 @@ type upload struct {
 func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) (err error) {
 	u := upload{dir: s.cosign, at: ".", change: change{action: "upload", tool: trust.Cosign}}
 	defer func() { s.audit(r, id, u.change, err) }()
-	scope, err := scopeOf(r)
+	scope, _, err := scopeOf(r)
 	if err != nil {
 		return err
 	}
@@ -71,20 +71,36 @@ func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) 
 	return s.store(w, r, &u)
 }
 
+// queryOf reads a query of known parameters, each at most once: one that is misspelt would
+// change trust elsewhere than it was meant.
+func queryOf(r *http.Request, known ...string) (url.Values, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, codeStore, "the query cannot be read", "")
+	}
+	for key := range values {
+		switch {
+		case !slices.Contains(known, key):
+			return nil, refuse(http.StatusBadRequest, codeStore, fmt.Sprintf("the parameter %.40q is not known", key), "this route takes "+strings.Join(known, " and "))
+		case len(values[key]) > 1:
+			return nil, refuse(http.StatusBadRequest, codeStore, key+" is given more than once", "")
+		}
+	}
+	return values, nil
+}
+
 // scopeOf reads for which repositories a key is meant: zot's route has no such parameter,
 // and then it is for all.
-func scopeOf(r *http.Request) (string, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	scope := values.Get("scope")
-	switch {
-	case err != nil:
-		return "", refuse(http.StatusBadRequest, codeStore, "the query cannot be read", "")
-	case len(values["scope"]) > 1:
-		return "", refuse(http.StatusBadRequest, codeStore, "scope is given more than once", "")
-	case values.Has("scope") && !trust.ValidScope(scope):
-		return "", refuse(http.StatusBadRequest, codeStore, "this scope cannot be used", "it is the prefix of repositories, such as team-a or team-a/app")
+func scopeOf(r *http.Request) (scope string, given bool, err error) {
+	values, err := queryOf(r, "scope")
+	if err != nil {
+		return "", false, err
 	}
-	return scope, nil
+	scope = values.Get("scope")
+	if values.Has("scope") && !trust.ValidScope(scope) {
+		return "", false, refuse(http.StatusBadRequest, codeStore, fmt.Sprintf("the scope %.100q cannot be used", scope), "it is the prefix of repositories in lower case, such as team-a or team-a/app")
+	}
+	return scope, values.Has("scope"), nil
 }
 
 func (s *Server) uploadCertificates(w http.ResponseWriter, r *http.Request, id identity) (err error) {
@@ -152,14 +168,9 @@ func howToSend(r *http.Request, b []byte, why error) string {
 
 // storeOf reads the two parameters of zot's notation routes.
 func (s *Server) storeOf(r *http.Request) (storeType, name string, err error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := queryOf(r, "truststoreType", "truststoreName")
 	if err != nil {
-		return "", "", refuse(http.StatusBadRequest, codeStore, "the query cannot be read", "")
-	}
-	for _, key := range []string{"truststoreType", "truststoreName"} {
-		if len(values[key]) > 1 {
-			return "", "", refuse(http.StatusBadRequest, codeStore, key+" is given more than once", "")
-		}
+		return "", "", err
 	}
 	storeType, name = "ca", s.cfg.DefaultStore
 	if values.Has("truststoreType") {

@@ -72,7 +72,20 @@ func TestUploadKeyForSomeRepositories(t *testing.T) {
 	for _, query := range []string{"?scope=", "?scope=../x", "?scope=Team", "?scope=a&scope=b", "?scope=%zz", "?scope=_x", "?scope=/a"} {
 		w.call("POST", pathCosign+query, key.PEM()).want(t, http.StatusBadRequest)
 	}
-	w.call("DELETE", pathCosign+"/"+key.Fingerprint().String(), nil).want(t, http.StatusOK)
+	// A parameter that is misspelt would trust the key everywhere, or take it away everywhere.
+	w.call("POST", pathCosign+"?scop=team", key.PEM()).want(t, http.StatusBadRequest, "is not known", "this route takes scope")
+	w.call("POST", pathCosign, key.PEM()).want(t, http.StatusOK)
+	remove := pathCosign + "/" + key.Fingerprint().String()
+	w.call("DELETE", remove+"?Scope=team", nil).want(t, http.StatusBadRequest)
+	w.call("DELETE", remove+"?scope=elsewhere", nil).want(t, http.StatusNotFound)
+	if files := w.files(); len(files) != 2 {
+		t.Errorf("on disk: %v", files)
+	}
+	w.call("DELETE", remove+"?scope=team", nil).want(t, http.StatusOK)
+	if files := w.files(); len(files) != 1 || files[name] != "" {
+		t.Errorf("on disk: %v", files)
+	}
+	w.call("DELETE", remove, nil).want(t, http.StatusOK)
 	if files := w.files(); len(files) != 0 {
 		t.Errorf("on disk: %v", files)
 	}

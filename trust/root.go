@@ -68,25 +68,35 @@ const RootStore = "trusted-root"
 func (r *Root) Signer() Signer {
 	all := make([][]byte, 0, len(r.Authorities))
 	for _, a := range r.Authorities {
-		b := append([]byte{byte(a.Role)}, a.ID[:]...)
-		b = binary.BigEndian.AppendUint64(b, uint64(a.From))
-		all = append(all, binary.BigEndian.AppendUint64(b, uint64(a.Until)))
+		all = append(all, a.bytes())
 	}
 	slices.SortFunc(all, bytes.Compare)
 	return Signer{Tool: Cosign, StoreType: RootStore, Fingerprint: SumOf(append([]byte("trust-worker root 1\n"), slices.Concat(all...)...))}
 }
 
-// Stampers names the time stamp authorities of a root.
-func (r *Root) Stampers() StampersID {
+// Asked names those of a root's authorities whose word may count against a signature,
+// with their windows: the time stamp authorities if it has time stamps, the logs if it has
+// several entries. It is zero where neither is so.
+func (r *Root) Asked(stamps, entries bool) AskedID {
+	if !stamps && !entries {
+		return AskedID{}
+	}
 	var all [][]byte
 	for _, a := range r.Authorities {
-		if a.Role == TimestampAuthority {
-			all = append(all, a.ID[:])
+		if stamps && a.Role == TimestampAuthority || entries && a.Role == TransparencyLog {
+			all = append(all, a.bytes())
 		}
 	}
 	slices.SortFunc(all, bytes.Compare)
-	sum := sha256.Sum256(append([]byte("trust-worker stampers 1\n"), slices.Concat(all...)...))
-	return StampersID(sum[:len(StampersID{})])
+	sum := sha256.Sum256(append(fmt.Appendf(nil, "trust-worker asked 1 %t %t\n", stamps, entries), slices.Concat(all...)...))
+	return AskedID(sum[:len(AskedID{})])
+}
+
+// bytes are the authority and its window.
+func (a *Authority) bytes() []byte {
+	b := append([]byte{byte(a.Role)}, a.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(a.From))
+	return binary.BigEndian.AppendUint64(b, uint64(a.Until))
 }
 
 // Demands reports whether the root demands what authorities of a role do: it lists some.
@@ -94,24 +104,24 @@ func (r *Root) Demands(role Role) bool {
 	return slices.ContainsFunc(r.Authorities, func(a Authority) bool { return a.Role == role })
 }
 
-// StampersID names a set of time stamp authorities.
-type StampersID [16]byte
+// AskedID names authorities that were asked, see [Root.Asked].
+type AskedID [16]byte
 
 // Proof is what was proven of a keyless signature, by which authority and when. It is
 // part of a ground without signers of its own.
 type Proof struct {
 	Evidence []Evidence
-	// Stampers are the time stamp authorities that were asked about the signature's
-	// time stamps; zero where it has none. A stamp by another one may contradict the
-	// certificate, so that a root with others does not go by this proof. Beside
-	// other grounds a proof without evidence says that these were asked, by a root that
-	// refused the signature.
-	Stampers StampersID
+	// Asked are the authorities whose word could have counted against the signature;
+	// zero where it brings nothing that could. A stamp by another authority may
+	// contradict the certificate, so that a root with others does not go by this proof.
+	// Beside other grounds a proof without evidence says that these were asked, by a root
+	// that refused the signature.
+	Asked AskedID
 }
 
-// asked reports whether a root with these time stamp authorities has judged the verdict.
-func (v *Verdict) asked(stampers StampersID) bool {
-	return slices.ContainsFunc(v.Grounds, func(g Ground) bool { return g.Proof != nil && g.Proof.Stampers == stampers })
+// asked reports whether a root with these authorities has judged the verdict.
+func (v *Verdict) asked(r *root) bool {
+	return slices.ContainsFunc(v.Grounds, func(g Ground) bool { return g.Proof != nil && slices.Contains(r.asked, g.Proof.Asked) })
 }
 
 // Evidence is what one authority has done for a signature.
@@ -126,14 +136,14 @@ type Evidence struct {
 // root is a Root as the join needs it.
 type root struct {
 	*Root
-	id       SignerID // as a signer
-	stampers StampersID
-	by       map[SignerID][]*Authority // one that is listed twice has two windows
-	demands  [TimestampAuthority + 1]bool
+	id      SignerID                  // as a signer
+	asked   []AskedID                 // of signatures with time stamps, with several entries, with both
+	by      map[SignerID][]*Authority // one that is listed twice has two windows
+	demands [TimestampAuthority + 1]bool
 }
 
 func newRoot(r *Root) root {
-	c := root{Root: r, id: r.Signer().ID(), stampers: r.Stampers(), by: map[SignerID][]*Authority{}}
+	c := root{Root: r, id: r.Signer().ID(), asked: []AskedID{r.Asked(true, false), r.Asked(false, true), r.Asked(true, true)}, by: map[SignerID][]*Authority{}}
 	for i := range r.Authorities {
 		a := &r.Authorities[i]
 		c.by[a.ID] = append(c.by[a.ID], a)
@@ -193,7 +203,7 @@ func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
 	switch {
 	case ca == nil:
 		return 0, NoTrustedRoot, ""
-	case p.Stampers != (StampersID{}) && p.Stampers != r.stampers:
+	case p.Asked != (AskedID{}) && !slices.Contains(r.asked, p.Asked):
 		return 0, PolicyChanged, "" // to be asked again
 	}
 	for _, a := range unsigned {
@@ -230,7 +240,7 @@ func (f *InForce) proven(repository string, v *Verdict, g *Ground) Decision {
 		r := &f.roots[i]
 		at, why, detail := r.accepts(g.Proof)
 		if why != "" {
-			if why != NoTrustedRoot && !(why == PolicyChanged && v.asked(r.stampers)) && (rank(why) > rank(best.Reason) || why == best.Reason && detail != "") {
+			if why != NoTrustedRoot && !(why == PolicyChanged && v.asked(r)) && (rank(why) > rank(best.Reason) || why == best.Reason && detail != "") {
 				best = refuse(why)
 				best.Detail = detail
 			}

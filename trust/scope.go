@@ -91,12 +91,17 @@ func (f *InForce) elsewhere(repository string, v *Verdict) string {
 		for _, id := range v.Grounds[i].Signers {
 			for _, m := range f.signers[id] {
 				if counts, why := f.Counts(m.Scope, repository); m.Signer.Tool == Cosign && !counts {
-					return "the key in " + clip(m.File, 120) + " verifies it, but " + why
+					return "the key in " + clip(m.File, 120) + " verifies it, but " + why + "; to have it count here, copy it to _cosign/" + clip(topOf(repository), 80)
 				}
 			}
 		}
 	}
 	return ""
+}
+
+func topOf(repository string) string {
+	top, _, _ := strings.Cut(repository, "/")
+	return top
 }
 
 // ValidScope reports whether a text can be the prefix of a repository's path.

@@ -54,6 +54,10 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		lo.refuse(f)
 		return
 	}
+	if f := checkBundleEntries(c.blob); f.found() {
+		lo.refuse(f)
+		return
+	}
 	var b bundle.Bundle
 	if err := b.UnmarshalJSON(c.blob); err != nil {
 		if b.Bundle != nil && len(b.GetVerificationMaterial().GetTlogEntries()) > maxTlogEntries {

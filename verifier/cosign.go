@@ -250,6 +250,9 @@ func annotatedEntry(b *cbundle.RekorBundle) (*tlog.Entry, error) {
 	if err != nil {
 		return nil, errors.New("the entry's body is not base64")
 	}
+	if f := checkEntry(body); f.found() {
+		return nil, errors.New(f.detail)
+	}
 	return tlog.NewEntry(body, b.Payload.IntegratedTime, b.Payload.LogIndex, id, b.SignedEntryTimestamp, nil)
 }
 

@@ -21,7 +21,6 @@ import (
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	nx509 "github.com/notaryproject/notation-core-go/x509"
 	nverifier "github.com/notaryproject/notation-go/verifier"
-	"github.com/notaryproject/tspclient-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/internal/strictjson"
@@ -89,12 +88,7 @@ func (c *claims) excessiveStamp() bool {
 	if len(c.stamp) == 0 || len(c.stamp) > maxStamp {
 		return len(c.stamp) > 0
 	}
-	token, err := tspclient.ParseSignedToken(c.stamp)
-	if err != nil {
-		return false // nor will notation-go read it
-	}
-	return len(token.SignerInfos) > 1 || len(token.Certificates) > MaxChain ||
-		slices.ContainsFunc(token.Certificates, func(c *x509.Certificate) bool { return len(c.Raw) > maxCertDER })
+	return costlyToken(c.stamp)
 }
 
 func (c *claims) addCertificate(fingerprint trust.Digest, size int) {

@@ -80,7 +80,7 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 	}
 	best := faultf(trust.NoTrustedRoot, "its certificate is by %.160q", c.leaf.Issuer.String())
 	var grounds []trust.Ground
-	var refused []trust.Proof // by roots whose time stamp authorities were asked
+	var refused []trust.Proof // by roots whose authorities were asked
 	for _, rt := range v.store.Roots() {
 		if !rt.Issues(issuer) {
 			continue
@@ -100,8 +100,8 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 				grounds = append(grounds, proves(proof)) // the library has accepted: see under
 			}
 		default:
-			if len(c.stamps) > 0 {
-				refused = append(refused, trust.Proof{Stampers: rt.Stampers()})
+			if asked := rt.Asked(len(c.stamps) > 0, len(c.entries) > 1); asked != (trust.AskedID{}) {
+				refused = append(refused, trust.Proof{Asked: asked})
 			}
 			lo.RestsOn = append(lo.RestsOn, rt.Signer())
 			if best.reason == trust.NoTrustedRoot {
@@ -114,9 +114,12 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 		return
 	}
 	for i := range refused {
-		if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return g.Proof.Stampers == refused[i].Stampers }) {
+		if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return g.Proof.Asked == refused[i].Asked }) {
 			grounds = append(grounds, proves(&refused[i]))
 		}
+	}
+	if lo.Problem != "" { // of keys that have not all been tried
+		lo.Incomplete, lo.Problem = lo.Problem, ""
 	}
 	lo.Verdict.Grounds = append(lo.Verdict.Grounds, grounds...)
 	lo.Verdict.Reason, lo.Verdict.Detail, lo.Verdict.Identity, lo.Verdict.Key = "", "", c.identity, keyOf(c.leaf)
@@ -138,12 +141,12 @@ func keyOf(leaf *x509.Certificate) trust.KeyID {
 }
 
 func sameProof(a, b *trust.Proof) bool {
-	return a != nil && b != nil && a.Stampers == b.Stampers && slices.Equal(a.Evidence, b.Evidence)
+	return a != nil && b != nil && a.Asked == b.Asked && slices.Equal(a.Evidence, b.Evidence)
 }
 
 // leafFault says why a certificate's key must not be used.
 func leafFault(leaf *x509.Certificate) fault {
-	if why := truststore.WeakKey(leaf.PublicKey); why != "" {
+	if why := costlyKey(leaf.PublicKey); why != "" {
 		return faultf(trust.CertificateInvalid, "the certificate's key %s", why)
 	}
 	return fault{}
@@ -223,14 +226,15 @@ func countNames(value []byte) (n int, _ fault) {
 // under asks one root. Without a fault the library has accepted the signature under it,
 // and the proof says which of its authorities did what.
 func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, fault) {
+	ca, chains, f := c.issuedBy(rt)
+	if f.found() {
+		return nil, f
+	}
 	w := newWitness(rt)
-	proof := &trust.Proof{}
+	proof := &trust.Proof{Asked: rt.Asked(len(c.stamps) > 0, len(c.entries) > 1)}
 	var stamped []trust.Evidence
 	if len(c.stamps) > maxStamps {
 		return nil, faultf(trust.TimestampInvalid, "it has %d time stamps; at most %d are read", len(c.stamps), maxStamps)
-	}
-	if len(c.stamps) > 0 {
-		proof.Stampers = rt.Stampers()
 	}
 	for _, stamp := range c.stamps {
 		who, at, ok := w.stamp(stamp, c.signature)
@@ -263,7 +267,7 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	}
 	lo.Calls++
 	if err := c.accept(rt, w, len(stamped) > 0); err != nil {
-		return nil, c.refused(rt, w, err)
+		return nil, c.refused(rt, w, ca, chains, err)
 	}
 	// From here on the library has said yes; what follows only takes away.
 	proof.Evidence = append(proof.Evidence, stamped...)
@@ -288,8 +292,7 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	if len(times) == 0 {
 		return nil, fault{reason: trust.NoSignedTime}
 	}
-	ca, chains, f := c.issuedBy(rt, times)
-	if f.found() {
+	if f := c.validAt(rt, chains, times); f.found() {
 		return nil, f
 	}
 	proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: ca})
@@ -309,11 +312,10 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	return proof, fault{}
 }
 
-// issuedBy finds the certificate authority of the root that has issued the certificate,
-// by a path that was valid at each of the times. Its window is asked when an answer is
-// read.
-func (c *certified) issuedBy(rt *truststore.Root, times []time.Time) (who trust.SignerID, chains [][]*x509.Certificate, f fault) {
-	f = faultf(trust.NoTrustedRoot, "%s lists the authority %.120q, under which its certificate does not verify", rt.File, c.leaf.Issuer.String())
+// issuedBy finds the certificate authority of the root that has issued the certificate:
+// the first question, since whoever pushes can name any issuer. Its window is asked when an
+// answer is read.
+func (c *certified) issuedBy(rt *truststore.Root) (who trust.SignerID, chains [][]*x509.Certificate, f fault) {
 	for i, ca := range rt.Trusted.FulcioCertificateAuthorities() {
 		fulcio, ok := ca.(*root.FulcioCertificateAuthority)
 		if !ok {
@@ -321,18 +323,25 @@ func (c *certified) issuedBy(rt *truststore.Root, times []time.Time) (who trust.
 		}
 		whenever := *fulcio
 		whenever.ValidityPeriodStart, whenever.ValidityPeriodEnd = time.Time{}, time.Time{}
-		good := true
-		for _, t := range times {
-			leaf, _ := readLeaf(c.der)
-			withoutOtherName(leaf)
-			found, err := whenever.Verify(leaf, t)
-			good, chains = good && err == nil, found
-		}
-		if good {
+		leaf, _ := readLeaf(c.der)
+		withoutOtherName(leaf)
+		if chains, err := whenever.Verify(leaf, c.leaf.NotBefore); err == nil {
 			return rt.CAs[i], chains, fault{}
 		}
 	}
-	return who, nil, f
+	return who, nil, faultf(trust.NoTrustedRoot, "%s lists the authority %.120q, under which its certificate does not verify", rt.File, c.leaf.Issuer.String())
+}
+
+// validAt refuses a certificate of which no path was valid at each of the times.
+func (c *certified) validAt(rt *truststore.Root, chains [][]*x509.Certificate, times []time.Time) fault {
+	for _, chain := range chains {
+		if !slices.ContainsFunc(times, func(t time.Time) bool {
+			return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return t.Before(c.NotBefore) || t.After(c.NotAfter) })
+		}) {
+			return fault{}
+		}
+	}
+	return faultf(trust.NoTrustedRoot, "a certificate of the authority %.120q of %s was not valid when it was signed", c.leaf.Issuer.String(), rt.File)
 }
 
 // withoutOtherName has Go verify a certificate whose subject alternative name is Fulcio's
@@ -343,7 +352,7 @@ func withoutOtherName(leaf *x509.Certificate) {
 
 // refused says why the library has refused the signature under a root. It decides
 // nothing: there is no ground.
-func (c *certified) refused(rt *truststore.Root, w *witness, err error) fault {
+func (c *certified) refused(rt *truststore.Root, w *witness, ca trust.SignerID, chains [][]*x509.Certificate, err error) fault {
 	var times []time.Time
 	for _, e := range c.entries {
 		if e.HasInclusionPromise() {
@@ -358,8 +367,7 @@ func (c *certified) refused(rt *truststore.Root, w *witness, err error) fault {
 	if len(times) == 0 {
 		times = []time.Time{c.leaf.NotBefore}
 	}
-	ca, chains, f := c.issuedBy(rt, times[:1])
-	if f.found() {
+	if f := c.validAt(rt, chains, times[:1]); f.found() {
 		return f
 	}
 	for _, a := range rt.Authorities {

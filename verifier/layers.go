@@ -166,7 +166,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 		c = &content{digest: digest, blob: blob}
 		fetched.keep(c)
 	}
-	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Carrier.Simple() && v.reusable(&prior) {
+	if prior, ok := r.Prior[verdict.Layer]; ok && r.Signature.Carrier.Simple() && !hasCertificate(d) && v.reusable(&prior) {
 		prior.Layer = verdict.Layer
 		return LayerOutcome{Verdict: prior, Reused: true}, nil
 	}

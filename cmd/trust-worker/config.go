@@ -286,11 +286,16 @@ func (s *settings) loader(log *slog.Logger) (*truststore.Loader, error) {
 		}
 		log.Log(context.Background(), level, note)
 	}
+	scopes := s.scopes
 	if from := memory.Narrowing(); from != "" && s.memory == nil && s.scopes == nil && s.enable && s.cosign {
-		log.Warn("this judges without trustWorker.scopes, which narrowed who may sign; name the configuration with --config", "from", from)
+		if scopes = memory.Scopes(); len(scopes) > 0 {
+			log.Info("judging by the trustWorker.scopes that were last in force; name the configuration with --config", "from", from)
+		} else {
+			log.Warn("judging without trustWorker.scopes, which may have narrowed who may sign; name the configuration with --config", "from", from)
+		}
 	}
 	return truststore.NewLoader(truststore.Config{
-		Scopes:    s.scopes,
+		Scopes:    scopes,
 		CosignDir: s.cosignDir, NotationDir: s.notationDir, RegistryNames: s.registryNames,
 		CosignExpected: s.sources["cosign-dir"] != "", NotationExpected: s.sources["notation-dir"] != "",
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation,
@@ -347,6 +352,9 @@ func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, e
 			return err
 		}
 		s.memory = memory
+		if s.publishedNarrowed() {
+			memory.NarrowedOnce()
+		}
 		return s.narrow(s.scopes, log)
 	}})
 	s.anew = s.anew && err != nil // once
@@ -354,6 +362,21 @@ func (s *settings) store(log *slog.Logger, lease time.Duration) (*store.Store, e
 		return nil, &writeDenied{err}
 	}
 	return store, err
+}
+
+// publishedNarrowed reports whether scopes were in force in what was published last.
+func (s *settings) publishedNarrowed() bool {
+	r, err := cache.OpenReader(s.state)
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return false
+	}
+	defer snap.Close()
+	return len(snap.InForce().Terms().Scopes) > 0
 }
 
 // narrow remembers the scopes before they are in force, and says what they no longer
@@ -366,6 +389,9 @@ func (s *settings) narrow(scopes []trust.Narrowing, log *slog.Logger) error {
 	lost, err := s.memory.Narrow(scopes, scopes != nil, file)
 	for _, what := range lost {
 		log.Warn("the configuration narrows less: " + what)
+	}
+	for _, n := range scopes {
+		log.Info("the configuration narrows who may sign", "scope", narrowingText(n))
 	}
 	return err
 }

@@ -114,6 +114,9 @@ func takeWebhooks(c *configValues, v any) error {
 	return nil
 }
 
+// maxNarrowings bounds the entries of trustWorker.scopes: they stand in the trust memory.
+const maxNarrowings = 1000
+
 // maxRequire is the most signers that an image can be required to have.
 const maxRequire = 100
 
@@ -122,12 +125,15 @@ func takeScopes(c *configValues, v any) error {
 	if !ok {
 		return fmt.Errorf("not a list")
 	}
+	if len(list) > maxNarrowings {
+		return fmt.Errorf("%d entries; at most %d are taken", len(list), maxNarrowings)
+	}
 	c.scopes = []trust.Narrowing{}
 	for i, v := range list {
 		m, _ := v.(map[string]any)
 		prefix, ok := m["prefix"].(string)
 		if !ok || prefix != "" && !trust.ValidScope(prefix) {
-			return fmt.Errorf(`entry %d: prefix is that of repositories, such as team-a or team-a/app ("" for the whole storage)`, i+1)
+			return fmt.Errorf(`entry %d: the prefix %.100q cannot be used: it is the beginning of repositories' names in lower case, on whole elements, such as team-a or team-a/app ("" for the whole storage)`, i+1, fmt.Sprint(m["prefix"]))
 		}
 		n := trust.Narrowing{Prefix: prefix}
 		for name, v := range m {
@@ -135,15 +141,21 @@ func takeScopes(c *configValues, v any) error {
 			case "prefix":
 			case "alone":
 				if n.Alone, ok = v.(bool); !ok {
-					return fmt.Errorf("entry %d: alone is true or false", i+1)
+					return fmt.Errorf("entry %d: alone must be true or false, and is %v", i+1, v)
 				}
 			case "require":
 				if n.Require = wholeNumber(v); n.Require < 1 || n.Require > maxRequire {
-					return fmt.Errorf("entry %d: require is a number of signers, from 1 to %d", i+1, maxRequire)
+					return fmt.Errorf("entry %d: require must be a number of signers from 1 to %d, and is %v", i+1, maxRequire, v)
 				}
 			default:
 				return fmt.Errorf("entry %d: unknown key %q; known here: prefix, alone, require", i+1, name)
 			}
+		}
+		switch {
+		case n.Alone && prefix == "":
+			return fmt.Errorf("entry %d: the whole storage cannot stand alone: nothing lies above it", i+1)
+		case !n.Alone && n.Require == 0:
+			return fmt.Errorf("entry %d: it says neither alone: true nor require, and so nothing", i+1)
 		}
 		for _, other := range c.scopes {
 			if other.Prefix == prefix {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -35,6 +37,8 @@ type keysAnswer struct {
 type scopeAnswer struct {
 	Scope        string
 	Repositories int
+	// Narrowing is an entry of trustWorker.scopes for that prefix.
+	Narrowing string `json:",omitempty"`
 }
 
 func newKeysCommand(s *settings) *cobra.Command {
@@ -60,9 +64,9 @@ func newKeysCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a := keysOf(store)
+			a := s.keysOf(store)
 			s.outgrown(a, store)
-			if err := s.countGoverned(cmd.Context(), a, store.Scopes()); err != nil {
+			if err := s.countGoverned(cmd.Context(), a, store.Scopes(), store.InForce().Terms().Scopes); err != nil {
 				return err
 			}
 			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
@@ -73,7 +77,7 @@ func newKeysCommand(s *settings) *cobra.Command {
 	return c
 }
 
-func keysOf(store *truststore.TrustStore) *keysAnswer {
+func (s *settings) keysOf(store *truststore.TrustStore) *keysAnswer {
 	a := &keysAnswer{Loaded: []server.LoadedFile{}, Refused: []truststore.Refusal{}, Warnings: []truststore.Refusal{}, Scopes: []scopeAnswer{}, Missing: []string{}, Ignored: store.Ignored(), Policy: store.Policy().String()}
 	for _, f := range store.Loaded() {
 		a.Loaded = append(a.Loaded, server.Loaded(f))
@@ -82,7 +86,7 @@ func keysOf(store *truststore.TrustStore) *keysAnswer {
 	a.Warnings = append(a.Warnings, store.Warnings()...)
 	for _, r := range store.Roots() {
 		if !r.Open(time.Now()) {
-			a.Warnings = append(a.Warnings, truststore.Refusal{Path: r.File, Reason: "is too old: it vouches for no certificate authority at present; get a newer one from whoever runs the instance"})
+			a.Warnings = append(a.Warnings, truststore.Refusal{Path: filepath.Base(s.cosignDir) + "/" + r.File, Reason: "is too old: it vouches for no certificate authority at present; get a newer one from whoever runs the instance"})
 		}
 	}
 	a.Missing = append(a.Missing, store.Missing()...)
@@ -102,15 +106,15 @@ func (s *settings) outgrown(a *keysAnswer, loaded *truststore.TrustStore) {
 		what   string
 	}{{trust.NoTrustedRoot, "certificate authorities"}, {trust.NotLogged, "transparency logs, or none"}, {trust.SCTMissing, "certificate transparency logs, or none"}} {
 		if n := st.Counts.Reasons[about.reason]; n > 0 {
-			a.Warnings = append(a.Warnings, truststore.Refusal{Path: loaded.Roots()[0].File, Reason: fmt.Sprintf(
+			a.Warnings = append(a.Warnings, truststore.Refusal{Path: filepath.Base(s.cosignDir) + "/" + loaded.Roots()[0].File, Reason: fmt.Sprintf(
 				"%s stored signatures read %s: they name %s that no trusted root lists; is a root too old, or not there?", phrase.Number(int(n)), about.reason, about.what)})
 		}
 	}
 }
 
 // countGoverned counts the repositories that each scope governs, if there are scopes.
-func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []string) error {
-	if len(scopes) == 0 {
+func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []string, narrowing []trust.Narrowing) error {
+	if len(scopes)+len(narrowing) == 0 {
 		return nil
 	}
 	roots, closeAll, err := s.storage()
@@ -118,12 +122,13 @@ func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []st
 		return err
 	}
 	defer closeAll()
-	governed := map[string]int{}
+	governed, all := map[string]int{}, 0
 	for _, r := range roots {
 		err := r.Root.Walk(ctx, func(v layout.Visit) error {
 			if !v.IsRepository {
 				return nil
 			}
+			all++
 			for name := v.Name; ; {
 				governed[name]++
 				i := strings.LastIndexByte(name, '/')
@@ -138,7 +143,14 @@ func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []st
 		}
 	}
 	for _, scope := range scopes {
-		a.Scopes = append(a.Scopes, scopeAnswer{scope, governed[scope]})
+		a.Scopes = append(a.Scopes, scopeAnswer{Scope: scope, Repositories: governed[scope]})
+	}
+	for _, n := range narrowing {
+		count := governed[n.Prefix]
+		if n.Prefix == "" {
+			count = all
+		}
+		a.Scopes = append(a.Scopes, scopeAnswer{Scope: n.Prefix, Repositories: count, Narrowing: narrowingText(n)})
 	}
 	return nil
 }
@@ -184,10 +196,13 @@ func (a *keysAnswer) text(t *table) {
 		t.columns(column{"SCOPE", keep}, column{"REPOSITORIES", keep}, column{"", keep})
 		for _, sc := range a.Scopes {
 			note := ""
-			if sc.Repositories == 0 {
+			switch {
+			case sc.Repositories == 0 && sc.Narrowing != "":
+				note = "governs none: is the prefix in trustWorker.scopes right?"
+			case sc.Repositories == 0:
 				note = "governs none: is the directory's name right?"
 			}
-			t.row(sc.Scope, fmt.Sprint(sc.Repositories), note)
+			t.row(cmp.Or(sc.Narrowing, sc.Scope), fmt.Sprint(sc.Repositories), note)
 		}
 	}
 	t.columns(column{fit: wrap})

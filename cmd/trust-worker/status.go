@@ -229,6 +229,9 @@ func (a *statusAnswer) text(t *table) {
 	for _, name := range d.Overflowing {
 		t.row("overflow", name+": too many unmatched signatures for the index; new keys are tried on it as a whole, later than elsewhere")
 	}
+	for _, w := range d.Warnings {
+		t.row("  warning", w.Path+" "+w.Reason)
+	}
 	for _, dir := range d.RefusedDirs {
 		t.row("not entered", dir)
 	}

@@ -181,7 +181,20 @@ func certPEM(c *x509.Certificate) []byte {
 
 // stamp is a time stamp response with its status (RFC 3161, 2.4.2).
 func (o *KeylessOptions) stamp(signature []byte) []byte {
-	token := o.TSA.Token(signature, o.StampedAt)
+	return response(o.TSA.Token(signature, o.StampedAt))
+}
+
+// Stamp is a time stamp response over a signature, as of now.
+func (s *Sigstore) Stamp(signature []byte) []byte {
+	return response(s.TSA.Token(signature, time.Now()))
+}
+
+// OddStamp is Stamp with a number of signers, and more certificates than belong to it.
+func (s *Sigstore) OddStamp(signature []byte, signers int, more ...*x509.Certificate) []byte {
+	return response(s.TSA.OddToken(signature, time.Now(), signers, more...))
+}
+
+func response(token []byte) []byte {
 	return must(asn1.Marshal(struct {
 		Status struct{ Status int }
 		Token  asn1.RawValue

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
@@ -75,10 +76,13 @@ func (p *pass) build() *TrustStore {
 
 // keyless adds trusted roots and identities to t and terms.
 func (p *pass) keyless(t *TrustStore, terms *trust.Terms, add func(File, string)) {
-	files := map[string]bool{}
+	files, many := map[string]bool{}, 0
 	for _, f := range p.roots {
-		if len(t.roots)+len(f.value) > maxRoots {
-			t.refused = append(t.refused, Refusal{Path: f.path, Reason: fmt.Sprintf("is beyond the first %d trusted roots", maxRoots)})
+		many += len(f.value)
+	}
+	for _, f := range p.roots {
+		if many > maxRoots { // all of them: else one that goes would let another in
+			t.refused = append(t.refused, Refusal{Path: f.path, Reason: fmt.Sprintf("there are %d trusted roots; at most %d are taken, and else none", many, maxRoots)})
 			continue
 		}
 		for _, r := range f.value {
@@ -95,7 +99,11 @@ func (p *pass) keyless(t *TrustStore, terms *trust.Terms, add func(File, string)
 			terms.Identities = append(terms.Identities, r)
 			t.loaded = append(t.loaded, File{Path: f.path, Line: r.Line, Scope: f.scope, Signer: trust.Signer{Tool: trust.Cosign, StoreType: trust.IdentityStore, Fingerprint: trust.SumOf([]byte(r.Key() + r.Root))}, Kind: KindIdentity, Identity: &r})
 			if !files[r.Root] {
-				t.warnings = append(t.warnings, Refusal{Path: f.path, Reason: fmt.Sprintf("line %d: waits for the trusted root %s, which is not there", r.Line, r.Root)})
+				why := "which is not there"
+				if slices.ContainsFunc(p.refused, func(x Refusal) bool { return x.Path == filepath.Join(p.cosignLabel, r.Root) }) {
+					why = "which is refused"
+				}
+				t.warnings = append(t.warnings, Refusal{Path: f.path, Reason: fmt.Sprintf("line %d: waits for the trusted root %s, %s", r.Line, r.Root, why)})
 			}
 		}
 		for _, w := range f.value.warnings {

@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -99,7 +100,12 @@ func (p *pass) readCosign(ctx context.Context, t *tree, dir, scope string) error
 		case isRootName(it.name):
 			limit, parse = maxRootFile, func(b []byte) (any, error) { return parseRoots(it.name, b) }
 		default:
-			parse = func(b []byte) (any, error) { return parseKey(b) }
+			parse = func(b []byte) (any, error) {
+				if bytes.Contains(b, []byte("vnd.dev.sigstore.trustedroot")) {
+					return nil, refusef("is a trusted root under another name; rename it to trusted_root.json, or trusted_root_NAME.json")
+				}
+				return parseKey(b)
+			}
 		}
 		v, ok, err := p.content(ctx, t, it, shown, limit, parse)
 		if ctx.Err() != nil {
@@ -119,8 +125,11 @@ func (p *pass) readScope(ctx context.Context, t *tree, it item, scope string) er
 	case strings.HasPrefix(it.name, "_"):
 		p.ignored++
 		return nil
+	case it.name == identitiesFile || isRootName(it.name):
+		p.refuse(shown, refusef("is a directory; it should be a file"))
+		return nil
 	case !trust.ValidScope(scope):
-		p.refuse(shown, refusef("is not the prefix of a repository's name, of at most %d elements in lower case: nothing in it is trusted", trust.MaxScopeDepth))
+		p.refuse(shown, refusef("is a directory whose name, below %s, is not the beginning of repositories' names (in lower case, such as team-a or team-a/app, at most %d elements): nothing in it is trusted", t.label, trust.MaxScopeDepth))
 		return nil
 	case len(p.scopes) >= maxScopes:
 		p.refuse(shown, refusef("is beyond the first %d directories of repositories; nothing in it is trusted", maxScopes))

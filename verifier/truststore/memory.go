@@ -28,7 +28,7 @@ const MemoryFile = "trust-memory.json"
 
 const (
 	memoryFormat  = 1
-	maxMemoryFile = 64 << 10
+	maxMemoryFile = 1 << 20
 )
 
 // memoryDoc is what MemoryFile holds. Every member is written, and has to be there.
@@ -236,9 +236,9 @@ func (m *Memory) Narrow(scopes []trust.Narrowing, written bool, file string) (lo
 	if !written {
 		switch {
 		case len(was.Scopes) > 0:
-			return nil, fmt.Errorf("%w, and %s narrowed who may sign: restore it, or write scopes: [] to have every key sign by its directory alone", ErrNotNarrowed, was.ScopesFile)
+			return nil, fmt.Errorf("%w, and %s narrowed who may sign: restore the setting, or write scopes: [] if nothing is to be narrowed any more", ErrNotNarrowed, was.ScopesFile)
 		case m.Narrowing() != "":
-			return nil, fmt.Errorf("%w, and %s cannot be read, so that narrowing may have been in force: write trustWorker.scopes, if only as []", ErrNotNarrowed, m.path)
+			return nil, fmt.Errorf("%w, and %s was lost or cannot be read, so that narrowing may have been in force: write trustWorker.scopes, if only as []", ErrNotNarrowed, m.path)
 		}
 		return nil, nil
 	}
@@ -253,7 +253,7 @@ func (m *Memory) Narrow(scopes []trust.Narrowing, written bool, file string) (lo
 			lost = append(lost, fmt.Sprintf("%s no longer stands alone: keys and identities from above it count again", showPrefix(old.Prefix)))
 		}
 		if old.Require > max(1, now.Require) {
-			lost = append(lost, fmt.Sprintf("%s requires %d signers, and required %d", showPrefix(old.Prefix), max(1, now.Require), old.Require))
+			lost = append(lost, fmt.Sprintf("%s now requires %d of the %d signers that it required", showPrefix(old.Prefix), max(1, now.Require), old.Require))
 		}
 	}
 	next := was
@@ -276,6 +276,19 @@ func (m *Memory) Narrow(scopes []trust.Narrowing, written bool, file string) (lo
 	m.mu.Unlock()
 	return lost, nil
 }
+
+// NarrowedOnce has a memory that was lost beside a cache remember that scopes were in
+// force, which the cache's last publication shows.
+func (m *Memory) NarrowedOnce() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.doc.Scopes) == 0 && !m.doc.LostAt.IsZero() {
+		m.narrowed = true
+	}
+}
+
+// Scopes returns those that were last in force.
+func (m *Memory) Scopes() []trust.Narrowing { return slices.Clone(m.get().Scopes) }
 
 // Narrowing returns the file whose scopes were last in force, or may have been, "" if
 // none were.

@@ -96,7 +96,10 @@ func parseRoot(b []byte) (*Root, *fileError) {
 		MediaType string `json:"mediaType"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, unfinishedf("%s", cmp.Or(oddText(b, wantPolicy), "is not the JSON of a trusted root"))
+		return nil, unfinishedf("%s", cmp.Or(oddText(b, wantPolicy), "is not the JSON of a trusted root, or not all of it; copy it again, and rename it into place"))
+	}
+	if head.MediaType == "" {
+		return nil, refusef("has no mediaType, and so is no trusted root: make it with cosign trusted-root create")
 	}
 	if head.MediaType != root.TrustedRootMediaType01 {
 		return nil, refusef("has the media type %.100q; %q can be read: make it with cosign trusted-root create", head.MediaType, root.TrustedRootMediaType01)

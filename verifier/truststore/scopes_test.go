@@ -33,8 +33,8 @@ func TestDirectoriesAreScopes(t *testing.T) {
 	if want := []string{"_cosign/all.pub in ", "_cosign/team-a/a.pub in team-a", "_cosign/team-a/app/b.pub in team-a/app"}; !slices.Equal(got, want) {
 		t.Errorf("loaded %q", got)
 	}
-	for path, reason := range map[string]string{"_cosign/Team-B": "not the prefix of a repository", "_cosign/team-a/trusted_root.json": "at the top",
-		"_cosign/team-a/identities.yml": "did you mean identities.yaml", "_cosign/" + strings.TrimSuffix(strings.Repeat("d/", trust.MaxScopeDepth+1), "/"): "not the prefix"} {
+	for path, reason := range map[string]string{"_cosign/Team-B": "not the beginning of repositories' names", "_cosign/team-a/trusted_root.json": "at the top",
+		"_cosign/team-a/identities.yml": "did you mean identities.yaml", "_cosign/" + strings.TrimSuffix(strings.Repeat("d/", trust.MaxScopeDepth+1), "/"): "not the beginning"} {
 		if r := refusal(ts, path); !strings.Contains(r, reason) {
 			t.Errorf("%s: %q", path, r)
 		}
@@ -65,11 +65,11 @@ func TestIdentitiesAreRead(t *testing.T) {
 		"[{issuer: https://i.test, subject: a@b.test}]":                "",
 		"- subject: a@b.test\n  root: trusted_root.json\n":             "",
 		"- issuer: https://i.test\n  subjectRegExp: .*\n  any: true\n": "",
-		"":                                     "0 YAML documents",
+		"":                                     "holds no entries",
 		good + "---\n" + good:                  "2 YAML documents",
-		"issuer: https://i.test\nsubject: a\n": "no list",
-		"- a\n":                                "line 1, column 3: is no entry",
-		"- issuer: https://i.test\n  subject: [a]\n":                               "line 2, column 12: subject is not text",
+		"issuer: https://i.test\nsubject: a\n": "not a list",
+		"- a\n":                                "line 1, column 3: this is not an entry",
+		"- issuer: https://i.test\n  subject: [a]\n":                               "line 2, column 12: subject is a list; write an entry for each",
 		"- issuer: https://i.test\n  subject: 7\n":                                 "is not text",
 		"- issuer: https://i.test\n  subject: ''\n":                                "is empty",
 		"- issuer: https://i.test\n  subject: ' a'\n":                              "blank",
@@ -79,8 +79,8 @@ func TestIdentitiesAreRead(t *testing.T) {
 		"- issuer: https://i.test\n  issuerRegExp: x\n  subject: a\n":              "both issuer",
 		"- issuer: https://i.test\n  subject: a\n  subjectRegExp: a\n":             "both subject",
 		"- issuer: https://i.test\n  subject: a\n  issuer: https://j.test\n":       "",
-		"- issuer: https://i.test\n  subjectRegex: a\n":                            "line 2, column 3: is a member that is not known",
-		"- issuer: https://i.test\n  subjectregexp: a\n":                           "a member is written subjectRegExp",
+		"- issuer: https://i.test\n  subjectRegex: a\n":                            "line 2, column 3: the member \"subjectRegex\" is not known (write subjectRegExp)",
+		"- issuer: https://i.test\n  subjectregexp: a\n":                           "write subjectRegExp and not \"subjectregexp\"",
 		"- issuer: https://i.test\n  subject: a\n  root: ../x/trusted_root.json\n": "name of a file",
 		"- issuer: https://i.test\n  subject: a\n  root: root.json\n":              "name of a file",
 		"- issuer: https://i.test\n  subjectRegExp: .*\n":                          "matches anybody",
@@ -90,7 +90,7 @@ func TestIdentitiesAreRead(t *testing.T) {
 		"- issuer: https://i.test\n  subjectRegExp: '('\n":                         "no regular expression",
 		"- issuer: https://i.test\n  subjectRegExp: '\\Qa'\n":                      "no regular expression",
 		"- issuer: https://i.test\n  subjectRegExp: '(?=a)'\n":                     "no regular expression",
-		"- issuer: https://i.test\n  subject: a\n  any: 1\n":                       "any is true or false",
+		"- issuer: https://i.test\n  subject: a\n  any: 1\n":                       "any must be true or false",
 		"- issuer: \"x\n":                "is not YAML",
 		"- ? [a]\n  : b\n":               "",
 		strings.Repeat(good, maxRules+1): "at most 1000",
@@ -105,6 +105,15 @@ func TestIdentitiesAreRead(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%q: %v, want %q", text[:min(len(text), 80)], err, want)
+		}
+	}
+	for expression, want := range map[string]string{
+		`https://g\.test/acme/app/\.github/workflows/release\.yml@refs/tags/v.*`: "", `https://g\.test/acme/.*`: "", `ann@acme\.test`: "",
+		`https://g.test/acme/app/x`: "dot in a host name", `ann@acme.test`: "dot in a host name", `https://g\.test/acme.*`: "put a slash before",
+		`.*acme/app`: "on any host", `acme/app`: "matches neither a URL nor", `^https://g\.test/acme/.*$`: "", `(a|b)@c\.test`: "",
+	} {
+		if got := strings.Join(loose(expression), "; "); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", expression, got, want)
 		}
 	}
 	ids, err := parseIdentities([]byte("- issuer: https://i.test\n  subjectRegExp: https://g.test/acme.*\n"))
@@ -148,12 +157,12 @@ func TestRootsAreRead(t *testing.T) {
 	}{
 		"one":            {"trusted_root.json", s.Root().JSON(), 1, ""},
 		"lines":          {"trusted_root_all.jsonl", append(lines, '\n'), 2, ""},
-		"a broken line":  {"trusted_root_all.jsonl", append(lines, "\n{}"...), 0, "line 3 has the media type"},
+		"a broken line":  {"trusted_root_all.jsonl", append(lines, "\n{}"...), 0, "line 3 has no mediaType"},
 		"two in a .json": {"trusted_root.json", lines, 0, "is not the JSON"},
 		"no lines":       {"trusted_root.jsonl", []byte("\n"), 0, "holds no trusted root"},
 		"half":           {"trusted_root.json", s.Root().JSON()[:700], 0, "is not the JSON"},
 		"version 0.2":    {"trusted_root.json", change(func(r *signtest.RootFile) { r.MediaType = "application/vnd.dev.sigstore.trustedroot.v0.2+json" }), 0, "v0.2+json"},
-		"no media type":  {"trusted_root.json", []byte(`{}`), 0, "media type"},
+		"no media type":  {"trusted_root.json", []byte(`{}`), 0, "no mediaType"},
 		"unknown member": {"trusted_root.json", []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","more":1}`), 0, "not a usable trusted root"},
 		"no CA":          {"trusted_root.json", change(func(r *signtest.RootFile) { r.CertificateAuthorities = nil }), 0, "no certificate authority"},
 		"no clock":       {"trusted_root.json", change(func(r *signtest.RootFile) { r.Tlogs, r.TimestampAuthorities = nil, nil }), 0, "nothing proves when"},
@@ -234,7 +243,7 @@ func TestNarrowingIsRemembered(t *testing.T) {
 	}
 	m = open(true)
 	lost, err := m.Narrow([]trust.Narrowing{{Prefix: "b", Require: 2}}, true, "d.yaml")
-	if err != nil || fmt.Sprint(lost) != "[a no longer stands alone: keys and identities from above it count again a requires 1 signers, and required 2 b requires 2 signers, and required 3]" {
+	if err != nil || fmt.Sprint(lost) != "[a no longer stands alone: keys and identities from above it count again a now requires 1 of the 2 signers that it required b now requires 2 of the 3 signers that it required]" {
 		t.Errorf("%q %v", lost, err)
 	}
 	if lost, err = m.Narrow([]trust.Narrowing{}, true, "d.yaml"); err != nil || len(lost) != 1 {

@@ -57,16 +57,3 @@ func weakEd25519(k ed25519.PublicKey) *fileError {
 	}
 	return nil
 }
-
-// WeakKey says why a public key must not be trusted, "" if nothing is known against it:
-// for keys that come along with certificates.
-func WeakKey(pub crypto.PublicKey) string {
-	if weak := weakness(pub); weak != nil {
-		return weak.reason
-	}
-	switch pub.(type) {
-	case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
-		return ""
-	}
-	return "is of a kind that is not supported"
-}

@@ -45,7 +45,7 @@ type Ground struct {
 	// ground has no signers: the trusted roots and the identities in force decide.
 	Authorities   []byte  `protobuf:"bytes,5,opt,name=authorities,proto3" json:"authorities,omitempty"` // 16 bytes each
 	Times         []int64 `protobuf:"zigzag64,6,rep,packed,name=times,proto3" json:"times,omitempty"`   // one for each authority, Unix seconds; 0 = proves no time
-	Stampers      []byte  `protobuf:"bytes,7,opt,name=stampers,proto3" json:"stampers,omitempty"`       // the time stamp authorities that were asked; empty: it has no stamps
+	Asked         []byte  `protobuf:"bytes,7,opt,name=asked,proto3" json:"asked,omitempty"`             // the authorities that were asked and could have spoken against it; empty: none
 	Ends          int64   `protobuf:"varint,1000,opt,name=ends,proto3" json:"ends,omitempty"`           // when it ends by dates, where until is a revocation service's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,9 +123,9 @@ func (x *Ground) GetTimes() []int64 {
 	return nil
 }
 
-func (x *Ground) GetStampers() []byte {
+func (x *Ground) GetAsked() []byte {
 	if x != nil {
-		return x.Stampers
+		return x.Asked
 	}
 	return nil
 }
@@ -1921,15 +1921,15 @@ var File_cache_internal_cachepb_cache_proto protoreflect.FileDescriptor
 
 const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\n" +
-	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"\xcb\x01\n" +
+	"\"cache/internal/cachepb/cache.proto\x12\x14trustworker.cache.v1\"\xc5\x01\n" +
 	"\x06Ground\x12\x18\n" +
 	"\asigners\x18\x01 \x01(\fR\asigners\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\x12 \n" +
 	"\vauthorities\x18\x05 \x01(\fR\vauthorities\x12\x14\n" +
-	"\x05times\x18\x06 \x03(\x12R\x05times\x12\x1a\n" +
-	"\bstampers\x18\a \x01(\fR\bstampers\x12\x13\n" +
+	"\x05times\x18\x06 \x03(\x12R\x05times\x12\x14\n" +
+	"\x05asked\x18\a \x01(\fR\x05asked\x12\x13\n" +
 	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xa1\x04\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +

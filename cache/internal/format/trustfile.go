@@ -147,7 +147,7 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 		demands = demands || Demands(pr)
 		r := trust.Root{File: pr.File, Line: int(pr.Line)}
 		for _, pa := range pr.Authorities {
-			demands = demands || Demands(pa) || len(pa.Id) != len(trust.SignerID{})
+			demands = demands || Demands(pa) || len(pa.Id) != len(trust.SignerID{}) || pa.Role < uint32(trust.CertificateAuthority) || pa.Role > uint32(trust.TimestampAuthority)
 			a := trust.Authority{Role: trust.Role(pa.Role), From: pa.From, Until: pa.Until, Name: pa.Name}
 			copy(a.ID[:], pa.Id)
 			r.Authorities = append(r.Authorities, a)

@@ -66,7 +66,7 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 		ground := trust.Ground{From: g.From, Until: g.Until, Limit: DecodeReason(g.Limit), Ends: g.Ends}
 		if !Demands(g) {
 			ground.Signers = DecodeSigners(nil, g.Signers)
-			ground.Proof = DecodeProof(g.Authorities, g.Times, g.Stampers)
+			ground.Proof = DecodeProof(g.Authorities, g.Times, g.Asked)
 		}
 		v.Grounds = append(v.Grounds, ground)
 	}
@@ -75,15 +75,15 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 
 // DecodeProof reads the proof of a keyless signature, nil if there is none. One that is
 // not whole proves nothing.
-func DecodeProof(authorities []byte, times []int64, stampers []byte) *trust.Proof {
-	if len(authorities) == 0 && len(times) == 0 && len(stampers) == 0 {
+func DecodeProof(authorities []byte, times []int64, asked []byte) *trust.Proof {
+	if len(authorities) == 0 && len(times) == 0 && len(asked) == 0 {
 		return nil
 	}
 	p := &trust.Proof{}
-	if len(stampers) != 0 && len(stampers) != len(p.Stampers) {
+	if len(asked) != 0 && len(asked) != len(p.Asked) {
 		return p
 	}
-	copy(p.Stampers[:], stampers)
+	copy(p.Asked[:], asked)
 	ids := DecodeSigners(nil, authorities)
 	if len(ids) != len(times) {
 		return p
@@ -136,8 +136,8 @@ func EncodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (
 			for _, e := range g.Proof.Evidence {
 				pg.Authorities, pg.Times = append(pg.Authorities, e.Authority[:]...), append(pg.Times, e.At)
 			}
-			if g.Proof.Stampers != (trust.StampersID{}) {
-				pg.Stampers = g.Proof.Stampers[:]
+			if g.Proof.Asked != (trust.AskedID{}) {
+				pg.Asked = g.Proof.Asked[:]
 			}
 		}
 		p.Grounds = append(p.Grounds, pg)
