@@ -63,7 +63,7 @@ func TestTrustFilesInTheLog(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "first.pub")); err != nil {
 		t.Fatal(err)
 	}
-	says(`INFO msg="trust file removed; what it held stays trusted by another file" path=_cosign/first.pub signer=` + printA)
+	says(`INFO msg="trust file removed; another file holds what it held, maybe for other repositories or under another name" path=_cosign/first.pub signer=` + printA)
 	put("second.pub", a.PEM())
 	says(`INFO msg="trust file replaced" path=_cosign/second.pub signer=` + printA)
 	put("second.pub", signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert()))

@@ -27,6 +27,9 @@ func recountAll(snap *cache.Snapshot, at time.Time, published map[string]string)
 	return c, snap.Compare(nil, at, at, true, func(d *cache.Difference) error {
 		for _, sig := range d.After {
 			c.Signatures[sig.Status]++
+			if sig.Reason != "" {
+				c.Reasons[sig.Reason]++
+			}
 		}
 		key := format.ImageKey(d.Repository, d.Digest)
 		var p cachepb.Image
