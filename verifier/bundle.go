@@ -113,42 +113,51 @@ func (v *Verifier) keylessBundle(r *Request, entity readBundle, lo *LayerOutcome
 		lo.refuse(faultf(trust.Malformed, "the bundle's time stamps: %s", libraryText(err)))
 		return
 	}
-	digest := r.Subject.Digest
-	v.keyless(&certified{
+	c := &certified{
 		der:       entity.GetVerificationMaterial().GetCertificate().GetRawBytes(),
 		signature: entity.envelope.Signature(),
-		stamps:    stamps, readEntries: entity.TlogEntries,
-		accept: func(rt *truststore.Root, material root.TrustedMaterial, _ bool) error {
-			options := []verify.VerifierOption{verify.WithObserverTimestamps(1)}
-			if len(rt.Logs) > 0 {
-				options = append(options, verify.WithTransparencyLog(1))
-			}
-			if len(rt.CTLogs) > 0 {
-				options = append(options, verify.WithSignedCertificateTimestamps(1))
-			}
-			sv, err := verify.NewVerifier(material, options...)
-			if err != nil {
-				return err
-			}
-			// Who may sign is asked when an answer is read.
-			_, err = sv.Verify(entity, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest[:]), verify.WithoutIdentitiesUnsafe()))
+		stamps:    stamps,
+	}
+	var all []*tlog.Entry
+	c.readEntries = func() (entries []logEntry, err error) {
+		all, err = entity.TlogEntries()
+		for _, e := range all {
+			entries = append(entries, logEntry{log: hex.EncodeToString([]byte(e.LogKeyID())), at: e.IntegratedTime(), promised: e.HasInclusionPromise(), read: e})
+		}
+		return entries, err
+	}
+	c.accept = func(rt *truststore.Root, material root.TrustedMaterial, _ bool) error {
+		options := []verify.VerifierOption{verify.WithObserverTimestamps(1)}
+		if len(rt.Logs) > 0 {
+			options = append(options, verify.WithTransparencyLog(1))
+		}
+		if len(rt.CTLogs) > 0 {
+			options = append(options, verify.WithSignedCertificateTimestamps(1))
+		}
+		sv, err := verify.NewVerifier(material, options...)
+		if err != nil {
 			return err
-		},
-		logged: func(material root.TrustedMaterial, e *tlog.Entry) error {
-			_, err := verify.VerifyTlogEntry(oneEntry{entity, e}, material, 1, true)
-			return err
-		},
-	}, lo)
+		}
+		// Who may sign is asked when an answer is read.
+		_, err = sv.Verify(withEntries{entity, all, c.unreadable}, verify.NewPolicy(verify.WithArtifactDigest("sha256", r.Subject.Digest[:]), verify.WithoutIdentitiesUnsafe()))
+		return err
+	}
+	c.logged = func(material root.TrustedMaterial, e *tlog.Entry) error {
+		_, err := verify.VerifyTlogEntry(withEntries{entity, []*tlog.Entry{e}, nil}, material, 1, true)
+		return err
+	}
+	v.keyless(c, lo)
 }
 
-// oneEntry is a bundle with one of its log entries.
-type oneEntry struct {
+// withEntries is a bundle with its log entries as sigstore-go has read them, all or one.
+type withEntries struct {
 	readBundle
-	entry *tlog.Entry
+	entries []*tlog.Entry
+	err     error
 }
 
 // TlogEntries implements verify.SignedEntity.
-func (o oneEntry) TlogEntries() ([]*tlog.Entry, error) { return []*tlog.Entry{o.entry}, nil }
+func (b withEntries) TlogEntries() ([]*tlog.Entry, error) { return b.entries, b.err }
 
 // hintOf is the fingerprint of the key that a bundle says it is by, as cosign writes it:
 // the SHA-256 of the public key, in base64. It is zero for any other hint.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,7 +22,6 @@ import (
 	cbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
 	"github.com/sigstore/sigstore-go/pkg/root"
-	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
@@ -198,7 +198,7 @@ func (v *Verifier) keylessLayer(ctx context.Context, subject v1.Hash, blob, raw 
 	var log *cbundle.RekorBundle
 	var stamp *cbundle.RFC3161Timestamp
 	signed := &certified{der: certs[0].Raw, signature: raw}
-	signed.readEntries = func() ([]*tlog.Entry, error) {
+	signed.readEntries = func() ([]logEntry, error) {
 		if !annotatedJSON(d, static.BundleAnnotationKey, &log) {
 			return nil, errors.New("it cannot be read")
 		}
@@ -209,7 +209,7 @@ func (v *Verifier) keylessLayer(ctx context.Context, subject v1.Hash, blob, raw 
 		if err != nil {
 			return nil, err
 		}
-		return []*tlog.Entry{e}, nil
+		return []logEntry{e}, nil
 	}
 	if annotatedJSON(d, static.RFC3161TimestampAnnotationKey, &stamp) && stamp != nil { // else it proves nothing
 		signed.stamps = [][]byte{stamp.SignedRFC3161Timestamp}
@@ -235,25 +235,25 @@ func (v *Verifier) keylessLayer(ctx context.Context, subject v1.Hash, blob, raw 
 	v.keyless(signed, lo)
 }
 
-// annotatedEntry reads the log entry of a layer as cosign does, which takes for granted
-// that its body is a string.
-func annotatedEntry(b *cbundle.RekorBundle) (*tlog.Entry, error) {
+// annotatedEntry reads the log entry of a layer. cosign, which verifies it, takes for
+// granted that its body is a string.
+func annotatedEntry(b *cbundle.RekorBundle) (e logEntry, _ error) {
 	text, ok := b.Payload.Body.(string)
 	if !ok {
-		return nil, errors.New("the entry's body is no text")
+		return e, errors.New("the entry's body is no text")
 	}
 	id, err := hex.DecodeString(b.Payload.LogID)
 	if err != nil {
-		return nil, errors.New("the log's id is no hexadecimal number")
+		return e, errors.New("the log's id is no hexadecimal number")
 	}
 	body, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return nil, errors.New("the entry's body is not base64")
+		return e, errors.New("the entry's body is not base64")
 	}
 	if f := checkEntry(body); f.found() {
-		return nil, errors.New(f.detail)
+		return e, errors.New(f.detail)
 	}
-	return tlog.NewEntry(body, b.Payload.IntegratedTime, b.Payload.LogIndex, id, b.SignedEntryTimestamp, nil)
+	return logEntry{log: hex.EncodeToString(id), at: time.Unix(b.Payload.IntegratedTime, 0), promised: len(b.SignedEntryTimestamp) > 0}, nil
 }
 
 // readable reports whether cosign verify --key can read what a layer carries beside its

@@ -42,8 +42,8 @@ type certified struct {
 	stamps    [][]byte
 	// readEntries reads the log entries, once a root may vouch for the certificate. An
 	// error is that there is none.
-	readEntries func() ([]*tlog.Entry, error)
-	entries     []*tlog.Entry
+	readEntries func() ([]logEntry, error)
+	entries     []logEntry
 	unreadable  error
 	// accept has cosign or sigstore-go verify the signature under a root, with the
 	// given stamps if there are any.
@@ -51,6 +51,14 @@ type certified struct {
 	// logged has sigstore-go verify one of several entries; nil: cosign, which takes
 	// one.
 	logged func(material root.TrustedMaterial, e *tlog.Entry) error
+}
+
+// logEntry is what a log entry says, before a library has verified it.
+type logEntry struct {
+	log      string // key id, in hexadecimal digits
+	at       time.Time
+	promised bool // it has a signed entry timestamp, which at rests on
+	read     *tlog.Entry
 }
 
 // readLeaf reads a leaf certificate, afresh each time: the libraries change it.
@@ -231,6 +239,7 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 		return nil, f
 	}
 	w := newWitness(rt)
+	w.chains = chains
 	proof := &trust.Proof{Asked: rt.Asked(len(c.stamps) > 0, len(c.entries) > 1)}
 	var stamped []trust.Evidence
 	if len(c.stamps) > maxStamps {
@@ -247,12 +256,12 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 		}
 	}
 	scts := c.scts(rt)
-	var entries []*tlog.Entry
+	var entries []logEntry
 	signedTime := len(stamped) > 0
 	for _, e := range c.entries {
-		if _, known := rt.Logs[logOf(e)]; known && len(entries) < maxEvidence {
+		if _, known := rt.Logs[e.log]; known && len(entries) < maxEvidence {
 			entries = append(entries, e)
-			signedTime = signedTime || e.HasInclusionPromise()
+			signedTime = signedTime || e.promised
 		}
 	}
 	switch {
@@ -276,18 +285,18 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 		times = append(times, time.Unix(e.At, 0))
 	}
 	for _, e := range entries {
-		if len(entries) > 1 && (c.logged == nil || c.logged(w.only(logOf(e), ""), e) != nil) {
+		if len(entries) > 1 && (c.logged == nil || c.logged(w.only(e.log, ""), e.read) != nil) {
 			continue // the library went by another entry
 		}
 		at := int64(0)
-		if e.HasInclusionPromise() {
-			at = trust.Date(e.IntegratedTime().Unix())
-			if t := e.IntegratedTime(); t.Before(c.leaf.NotBefore) || t.After(c.leaf.NotAfter) {
-				return nil, faultf(trust.TimestampInvalid, "its log says %s, when its certificate was not valid", t.UTC().Format(time.RFC3339))
+		if e.promised {
+			at = trust.Date(e.at.Unix())
+			if e.at.Before(c.leaf.NotBefore) || e.at.After(c.leaf.NotAfter) {
+				return nil, faultf(trust.TimestampInvalid, "its log says %s, when its certificate was not valid", e.at.UTC().Format(time.RFC3339))
 			}
-			times = append(times, e.IntegratedTime())
+			times = append(times, e.at)
 		}
-		proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: rt.Logs[logOf(e)], At: at})
+		proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: rt.Logs[e.log], At: at})
 	}
 	if len(times) == 0 {
 		return nil, fault{reason: trust.NoSignedTime}
@@ -335,9 +344,7 @@ func (c *certified) issuedBy(rt *truststore.Root) (who trust.SignerID, chains []
 // validAt refuses a certificate of which no path was valid at each of the times.
 func (c *certified) validAt(rt *truststore.Root, chains [][]*x509.Certificate, times []time.Time) fault {
 	for _, chain := range chains {
-		if !slices.ContainsFunc(times, func(t time.Time) bool {
-			return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return t.Before(c.NotBefore) || t.After(c.NotAfter) })
-		}) {
+		if !slices.ContainsFunc(times, func(t time.Time) bool { return !validThen(chain, t) }) {
 			return fault{}
 		}
 	}
@@ -355,8 +362,8 @@ func withoutOtherName(leaf *x509.Certificate) {
 func (c *certified) refused(rt *truststore.Root, w *witness, ca trust.SignerID, chains [][]*x509.Certificate, err error) fault {
 	var times []time.Time
 	for _, e := range c.entries {
-		if e.HasInclusionPromise() {
-			times = append(times, e.IntegratedTime())
+		if e.promised {
+			times = append(times, e.at)
 		}
 	}
 	for _, t := range times {
@@ -419,13 +426,12 @@ func (c *certified) scts(rt *truststore.Root) (found []sct) {
 	return found
 }
 
-func logOf(e *tlog.Entry) string { return hex.EncodeToString([]byte(e.LogKeyID())) }
-
 // witness is a trusted root that notes which time stamp authority has verified what, and
-// that verifies no stamp twice.
+// that verifies neither a stamp nor a certificate twice.
 type witness struct {
 	*root.TrustedRoot
 	rt      *truststore.Root
+	chains  [][]*x509.Certificate // of the leaf, verified but for dates
 	seen    map[string]stampResult
 	log, ct string // if set, the only ones
 }
@@ -441,7 +447,7 @@ func newWitness(rt *truststore.Root) *witness {
 
 // only is the same root with one log, by key id, and one certificate transparency log.
 func (w *witness) only(log, ct string) *witness {
-	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, seen: w.seen, log: log, ct: ct}
+	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, chains: w.chains, seen: w.seen, log: log, ct: ct}
 }
 
 // stamp verifies a time stamp under each authority.
@@ -491,6 +497,47 @@ func (s seenBy) Verify(stamp, signature []byte) (*root.Timestamp, error) {
 		return &root.Timestamp{Time: r.ts.Time, URI: fmt.Sprint(s.i, r.ts.URI)}, nil
 	}
 	return nil, errNotMine
+}
+
+// FulcioCertificateAuthorities implements root.TrustedMaterial.
+func (w *witness) FulcioCertificateAuthorities() []root.CertificateAuthority {
+	all := w.TrustedRoot.FulcioCertificateAuthorities()
+	out := make([]root.CertificateAuthority, len(all))
+	for i := range all {
+		out[i] = all[i]
+		if fulcio, ok := all[i].(*root.FulcioCertificateAuthority); ok {
+			out[i] = issuing{fulcio, w.chains}
+		}
+	}
+	return out
+}
+
+// issuing is a certificate authority under which chains have been verified at one time.
+// At another they differ by dates alone.
+type issuing struct {
+	*root.FulcioCertificateAuthority
+	chains [][]*x509.Certificate
+}
+
+// Verify implements root.CertificateAuthority. What it has no chain for it leaves to the
+// authority.
+func (a issuing) Verify(leaf *x509.Certificate, at time.Time) (valid [][]*x509.Certificate, _ error) {
+	if !at.Before(a.ValidityPeriodStart) && (a.ValidityPeriodEnd.IsZero() || !at.After(a.ValidityPeriodEnd)) {
+		for _, chain := range a.chains {
+			if chain[0].Equal(leaf) && chain[len(chain)-1].Equal(a.Root) && validThen(chain, at) {
+				valid = append(valid, chain)
+			}
+		}
+	}
+	if len(valid) > 0 {
+		return valid, nil
+	}
+	return a.FulcioCertificateAuthority.Verify(leaf, at)
+}
+
+// validThen reports whether all certificates of a chain were valid at a time.
+func validThen(chain []*x509.Certificate, at time.Time) bool {
+	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return at.Before(c.NotBefore) || at.After(c.NotAfter) })
 }
 
 // RekorLogs implements root.TrustedMaterial.
