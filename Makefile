@@ -125,9 +125,9 @@ bench-noisy: build ## measure how long a push waits beside repositories full of 
 .PHONY: bench-plot
 bench-plot: ## tables and picture of all runs in docs/performance
 	$(GO) run ./integration/scale -benchmarks docs/performance/benchmarks.txt
-	$(GO) run ./integration/scale -table docs/performance/*.json
-	$(GO) run ./integration/scale -growth $(filter-out %-repositories.json,$(wildcard docs/performance/*.json))
-	$(GO) run ./integration/scale -plot docs/performance/scale.svg $(filter-out %-repositories.json,$(wildcard docs/performance/*.json))
+	$(GO) run ./integration/scale -table docs/performance/[0-9]*.json
+	$(GO) run ./integration/scale -growth $(filter-out %-repositories.json,$(wildcard docs/performance/[0-9]*.json))
+	$(GO) run ./integration/scale -plot docs/performance/scale.svg $(filter-out %-repositories.json,$(wildcard docs/performance/[0-9]*.json))
 
 REF ?= HEAD~1
 .PHONY: bench-compare

@@ -30,6 +30,10 @@ var benchmarks = []struct{ name, what, metric, target string }{
 	{"BenchmarkNotation/cose/certificates=1/trusted=true", "COSE, 1 certificate", "×bare", "≤ 5"},
 	{"BenchmarkNotation/cose/certificates=1000/trusted=true", "COSE, 1,000 certificates", "×bare", "≤ 5"},
 	{"BenchmarkLibrary/cose", "– floor: notation-go alone, handed the certificate", "×bare", ""},
+	{"BenchmarkKeyless/layer", "one keyless signature with SCT and log entry, simple signing, 1 trusted root", "×bare", "≤ 1.3 × its floor"},
+	{"BenchmarkLibrary/keyless-layer", "– floor: cosign alone, on the same bytes", "×bare", ""},
+	{"BenchmarkKeyless/bundle", "the same, bundle", "×bare", "≤ 1.3 × its floor"},
+	{"BenchmarkLibrary/keyless-bundle", "– floor: sigstore-go alone, on the same bytes", "×bare", ""},
 	{"BenchmarkLookup/trusted", "is it trusted? with a snapshot of its own, in one process; floor: one bbolt look-up", "×floor", ""},
 	{"BenchmarkLookup/image", "one look-up with a snapshot of its own, five signatures, in one process; floor: one bbolt look-up", "×floor", ""},
 }
