@@ -3,6 +3,8 @@ package verifier
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -247,18 +249,77 @@ func TestHostileEvidence(t *testing.T) {
 	for name, change := range map[string]map[string]string{
 		"a body that is no text": {"dev.sigstore.cosign/bundle": `{"SignedEntryTimestamp":"","Payload":{"body":{"a":1},"integratedTime":1,"logIndex":1,"logID":"00"}}`},
 		"no payload":             {"dev.sigstore.cosign/bundle": `{}`},
-		"a stamp of nothing":     {"dev.sigstore.cosign/rfc3161timestamp": `{"SignedRFC3161Timestamp":"AAAA"}`},
-		"two certificates":       {signtest.CertificateAnnotation: string(signtest.CertPEM(s.CA.Certs...))},
-		"no certificate":         {signtest.CertificateAnnotation: "x"},
-		"a huge stamp":           {"dev.sigstore.cosign/rfc3161timestamp": `{"SignedRFC3161Timestamp":"` + strings.Repeat("AAAA", 12<<10) + `"}`},
+		"a proposed entry": {"dev.sigstore.cosign/bundle": fmt.Sprintf(`{"SignedEntryTimestamp":"AAAA","Payload":{"body":%q,"integratedTime":1,"logIndex":1,"logID":%q}}`,
+			base64.StdEncoding.EncodeToString([]byte(`{"apiVersion":"0.0.1","kind":"dsse","spec":{"proposedContent":{}}}`)), hex.EncodeToString(s.Root().Tlogs[0].LogID.KeyID))},
+		"a stamp of nothing": {"dev.sigstore.cosign/rfc3161timestamp": `{"SignedRFC3161Timestamp":"AAAA"}`},
+		"two certificates":   {signtest.CertificateAnnotation: string(signtest.CertPEM(s.CA.Certs...))},
+		"no certificate":     {signtest.CertificateAnnotation: "x"},
+		"a huge stamp":       {"dev.sigstore.cosign/rfc3161timestamp": `{"SignedRFC3161Timestamp":"` + strings.Repeat("AAAA", 12<<10) + `"}`},
 	} {
 		layer, b := s.Layer(image("x").Digest, signtest.KeylessOptions{Issuer: actions, Subject: workflow})
 		for k, v := range change {
 			layer.Annotations[k] = v
 		}
-		d, _ := dirs.decide(t, newRequest(image("x"), trust.CosignTag).layer(layer, b))
+		d, lo := dirs.decide(t, newRequest(image("x"), trust.CosignTag).layer(layer, b))
 		if stamp := strings.Contains(name, "stamp"); (d.Status == trust.Trusted) != stamp {
 			t.Errorf("%s: %s %s %s", name, d.Status, d.Reason, d.Detail)
+		}
+		if proposed := name == "a proposed entry"; proposed && (lo.Calls != 0 || !strings.Contains(d.Detail, "proposedContent")) {
+			t.Errorf("%s: %d calls, %s", name, lo.Calls, d.Detail)
+		}
+	}
+}
+
+// TestWhoWasAsked: what can count against a signature is asked of the authorities that a
+// root lists, with their windows. A root that would ask others waits for a verification.
+func TestWhoWasAsked(t *testing.T) {
+	s, other := signtest.NewSigstore("one"), signtest.NewSigstore("other")
+	window := s.Root()
+	window.TimestampAuthorities[0].ValidFor.Start = "2001-01-01T00:00:00Z"
+	stampers := s.Root()
+	stampers.TimestampAuthorities = append(stampers.TimestampAuthorities, other.Root().TimestampAuthorities...)
+	logs := s.Root()
+	logs.Tlogs = append(logs.Tlogs, other.Root().Tlogs...)
+	for name, c := range map[string]struct {
+		o       signtest.KeylessOptions
+		several bool
+		then    *signtest.RootFile
+		want    trust.Reason
+	}{
+		"the same root":                          {signtest.KeylessOptions{Stamp: true}, true, s.Root(), ""},
+		"a stamp, another window":                {signtest.KeylessOptions{Stamp: true}, false, window, trust.PolicyChanged},
+		"a stamp, another authority":             {signtest.KeylessOptions{Stamp: true}, false, stampers, trust.PolicyChanged},
+		"a stamp and one entry, another log":     {signtest.KeylessOptions{Stamp: true}, false, logs, ""},
+		"no stamp, another window":               {signtest.KeylessOptions{}, false, window, ""},
+		"no stamp, another authority":            {signtest.KeylessOptions{}, false, stampers, ""},
+		"no stamp, several entries, another log": {signtest.KeylessOptions{}, true, logs, trust.PolicyChanged},
+		"several entries, another window":        {signtest.KeylessOptions{}, true, window, ""},
+		"both, another log":                      {signtest.KeylessOptions{Stamp: true}, true, logs, trust.PolicyChanged},
+		"both, another window":                   {signtest.KeylessOptions{Stamp: true}, true, window, trust.PolicyChanged},
+	} {
+		c.o.Issuer, c.o.Subject = actions, workflow
+		if c.several {
+			c.o.AlsoLog = other.Log
+		}
+		r := newRequest(image("x"), trust.CosignBundle).blob(signtest.BundleMediaType, s.Bundle(image("x").Digest, c.o))
+		d, lo := newDirs(t).root("trusted_root.json", s.Root()).file("identities.yaml", byActor).decide(t, r)
+		if d.Status != trust.Trusted {
+			t.Errorf("%s: before: %s %s", name, d.Reason, d.Detail)
+		}
+		f := newDirs(t).root("trusted_root.json", c.then).file("identities.yaml", byActor).load().InForce()
+		if d := f.Decide(repo, trust.Cosign, &lo.Verdict, time.Now()); d.Reason != c.want || (d.Status == trust.Trusted) != (c.want == "") {
+			t.Errorf("%s: %s %q %s, want %q", name, d.Status, d.Reason, d.Detail, c.want)
+		}
+	}
+}
+
+// TestCostlyLeafKeys: nothing is verified with a key whose cost has no bound.
+func TestCostlyLeafKeys(t *testing.T) {
+	s := signtest.NewSigstore("one")
+	for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{Key: signtest.NewKey(signtest.RSA1024), NoEntry: true}) {
+		d, lo := newDirs(t).root("trusted_root.json", s.Root()).file("identities.yaml", byActor).decide(t, r)
+		if d.Reason != trust.CertificateInvalid || !strings.Contains(d.Detail, "below 2048 bits") || lo.Calls != 0 {
+			t.Errorf("%s: %s %s, %d calls", carrier, d.Reason, d.Detail, lo.Calls)
 		}
 	}
 }

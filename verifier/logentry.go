@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,7 +70,8 @@ func checkEntry(body []byte) fault {
 func checkMembers(name string, v any, members []string) fault {
 	switch v := v.(type) {
 	case map[string]any:
-		for key, below := range v {
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			below := v[key]
 			if !slices.Contains(members, key) {
 				return faultf(trust.Malformed, "the log entry has the member %.40q, which no entry of a log has", key)
 			}
@@ -154,7 +156,8 @@ func checkBundleEntries(blob []byte) fault {
 	walk = func(v any) fault {
 		switch v := v.(type) {
 		case map[string]any:
-			for key, below := range v {
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				below := v[key]
 				if text, is := below.(string); is && (key == "canonicalizedBody" || key == "canonicalized_body") {
 					body, err := base64.RawStdEncoding.DecodeString(standardBase64(text))
 					if err != nil {

@@ -28,7 +28,7 @@ func TestProposedEntriesAreNotRead(t *testing.T) {
 		"a proposed dsse":     {fmt.Sprintf(`{"apiVersion":"0.0.1","kind":"dsse","spec":{"proposedContent":{"envelope":%s,"verifiers":[%s]}}}`, envelope, many(`"`+pem+`"`)), `"proposedContent"`},
 		"in another case":     {`{"apiVersion":"0.0.1","kind":"dsse","spec":{"PROPOSEDCONTENT":{}}}`, `"PROPOSEDCONTENT"`},
 		"two specs":           {`{"apiVersion":"0.0.1","kind":"dsse","spec":{},"spec":{"proposedContent":{}}}`, "log entry:"},
-		"an inline payload":   {`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"envelope":{"payload":"e30=","payloadType":"x","signatures":[]}}}}`, `"payload"`},
+		"an inline payload":   {`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"envelope":{"payload":"e30=","payloadType":"x","signatures":[{}]}}}}`, `"payload"`},
 		"two signatures":      {`{"apiVersion":"0.0.1","kind":"dsse","spec":{"signatures":[{},{}]}}`, "2 signatures"},
 		"another kind":        {`{"apiVersion":"0.0.1","kind":"rekord","spec":{}}`, `the kind "rekord"`},
 		"another version":     {`{"apiVersion":"0.0.1","kind":"intoto","spec":{}}`, `version "0.0.1"`},

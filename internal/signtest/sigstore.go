@@ -55,6 +55,8 @@ type KeylessOptions struct {
 	TSA     *TSA
 	// NoSCT, NoEntry, Stamp: evidence is left out, or is added.
 	NoSCT, NoEntry, Stamp bool
+	// AlsoLog is a second log, which has made a bundle's second entry.
+	AlsoLog *Key
 	// NoSET leaves a bundle's entry with its inclusion proof alone.
 	NoSET bool
 	// LoggedAt, StampedAt: times other than a minute after At.
@@ -245,23 +247,38 @@ func (s *Sigstore) Bundle(subject trust.Digest, o KeylessOptions) []byte {
 		if o.EntryFor != nil {
 			logged = o.EntryFor
 		}
-		e := o.entry(map[string]any{"apiVersion": "0.0.1", "kind": "dsse", "spec": map[string]any{
+		body := map[string]any{"apiVersion": "0.0.1", "kind": "dsse", "spec": map[string]any{
 			"envelopeHash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(envelope[:])},
 			"payloadHash":  map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(sum[:])},
-			"signatures":   []any{map[string]any{"signature": base64.StdEncoding.EncodeToString(logged), "verifier": certPEM(cert)}}}})
-		proof := map[string]any{"logIndex": "0", "rootHash": e.root[:], "treeSize": "1", "hashes": []any{}, "checkpoint": map[string]any{"envelope": e.checkpoint}}
-		one := map[string]any{"logIndex": fmt.Sprint(logIndex), "logId": map[string]any{"keyId": e.log[:]}, "kindVersion": map[string]any{"kind": "dsse", "version": "0.0.1"},
-			"integratedTime": fmt.Sprint(e.at.Unix()), "inclusionProof": proof, "canonicalizedBody": e.body}
-		if !o.NoSET {
-			one["inclusionPromise"] = map[string]any{"signedEntryTimestamp": e.set}
+			"signatures":   []any{map[string]any{"signature": base64.StdEncoding.EncodeToString(logged), "verifier": certPEM(cert)}}}}
+		var entries []any
+		for _, log := range []*Key{o.Log, o.AlsoLog} {
+			if log == nil {
+				continue
+			}
+			by := o
+			by.Log = log
+			entries = append(entries, by.bundled(body))
 		}
-		material["tlogEntries"] = []any{one}
+		material["tlogEntries"] = entries
 	}
 	if o.Stamp {
 		material["timestampVerificationData"] = map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": o.stamp(sig)}}}
 	}
 	return must(json.Marshal(map[string]any{"mediaType": BundleMediaType, "verificationMaterial": material,
 		"dsseEnvelope": map[string]any{"payload": payload, "payloadType": InTotoMediaType, "signatures": []any{map[string]any{"sig": sig}}}}))
+}
+
+// bundled is the log's entry as a bundle has it.
+func (o *KeylessOptions) bundled(body any) map[string]any {
+	e := o.entry(body)
+	proof := map[string]any{"logIndex": "0", "rootHash": e.root[:], "treeSize": "1", "hashes": []any{}, "checkpoint": map[string]any{"envelope": e.checkpoint}}
+	one := map[string]any{"logIndex": fmt.Sprint(logIndex), "logId": map[string]any{"keyId": e.log[:]}, "kindVersion": map[string]any{"kind": "dsse", "version": "0.0.1"},
+		"integratedTime": fmt.Sprint(e.at.Unix()), "inclusionProof": proof, "canonicalizedBody": e.body}
+	if !o.NoSET {
+		one["inclusionPromise"] = map[string]any{"signedEntryTimestamp": e.set}
+	}
+	return one
 }
 
 // RootFile is the JSON of a trusted root, to be changed.
