@@ -313,6 +313,45 @@ func TestWhoWasAsked(t *testing.T) {
 	}
 }
 
+// TestChainsAreOfOneAuthority: what one authority has issued, no other has, and at no time
+// at which a certificate of the chain was not valid.
+func TestChainsAreOfOneAuthority(t *testing.T) {
+	s, other := signtest.NewSigstore("one"), signtest.NewSigstore("other")
+	both := s.Root()
+	both.CertificateAuthorities = append(both.CertificateAuthorities, other.Root().CertificateAuthorities...)
+	rt := newDirs(t).root("trusted_root.json", both).load().Roots()[0]
+	leafOf := func(by *signtest.Sigstore) *certified {
+		layer, _ := by.Layer(image("x").Digest, signtest.KeylessOptions{Issuer: actions, Subject: workflow})
+		certs, _ := annotatedCertificates(layer, signtest.CertificateAnnotation)
+		return &certified{der: certs[0].Raw, leaf: certs[0]}
+	}
+	c, stranger := leafOf(s), leafOf(other)
+	_, chains, f := c.issuedBy(rt)
+	if f.found() || len(chains) != 1 {
+		t.Fatalf("%d chains, %v", len(chains), f)
+	}
+	w := newWitness(rt)
+	w.chains = chains
+	at := c.leaf.NotBefore.Add(time.Minute)
+	for name, q := range map[string]struct {
+		authority int
+		leaf      *x509.Certificate
+		at        time.Time
+		good      bool
+	}{
+		"as issued":             {0, c.leaf, at, true},
+		"another authority":     {1, c.leaf, at, false},
+		"another leaf":          {0, stranger.leaf, stranger.leaf.NotBefore, false},
+		"another leaf, its own": {1, stranger.leaf, stranger.leaf.NotBefore, true},
+		"too late":              {0, c.leaf, c.leaf.NotAfter.Add(time.Second), false},
+		"too early":             {0, c.leaf, c.leaf.NotBefore.Add(-time.Second), false},
+	} {
+		if got, err := w.FulcioCertificateAuthorities()[q.authority].Verify(q.leaf, q.at); (err == nil) != q.good || q.good != (len(got) == 1) {
+			t.Errorf("%s: %d chains, %v", name, len(got), err)
+		}
+	}
+}
+
 // TestCostlyLeafKeys: nothing is verified with a key whose cost has no bound.
 func TestCostlyLeafKeys(t *testing.T) {
 	s := signtest.NewSigstore("one")
