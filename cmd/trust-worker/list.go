@@ -27,7 +27,8 @@ func newListCommand(s *settings) *cobra.Command {
 		Short: "List every image with its state",
 		Example: `  trust-worker list --root /var/lib/registry
   trust-worker list team/app --status untrusted
-  trust-worker list --signer team.pub -o json`,
+  trust-worker list --signer team.pub -o json
+  trust-worker list -o csv > images.csv`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := wanted.check(); err != nil {
@@ -68,7 +69,7 @@ func newListCommand(s *settings) *cobra.Command {
 			return incomplete(cmd.ErrOrStderr(), snap, only)
 		},
 	}
-	o.register(c)
+	o.register(c, "csv")
 	c.Flags().StringVar(&wanted.state, "status", "", "only images that are "+strings.Join(imageStates, ", ")+" (one of them)")
 	c.Flags().StringVar(&wanted.reason, "reason", "", "only images of which some signature reads this reason, such as no-trusted-key")
 	c.Flags().StringVar(&wanted.signer, "signer", "", "only images with a signature by this signer: a file such as team.pub, a fingerprint, or a certificate's subject")
@@ -147,6 +148,9 @@ func (f *imageFilter) listImages(w io.Writer, o *output, snap *cache.Snapshot, o
 	}
 	if o.format == "yaml" {
 		return f.listYAML(w, snap, only)
+	}
+	if o.format == "csv" {
+		return f.listCSV(w, snap, only)
 	}
 	var readErr error
 	err := o.print(w, nil, func(t *table) {
