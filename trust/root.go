@@ -128,8 +128,9 @@ func (v *Verdict) asked(r *root) bool {
 type Evidence struct {
 	Authority SignerID
 	// At is when, in Unix seconds: the time of the SCT, of the log's signed entry
-	// timestamp, of the time stamp. 0: this proves no time, as with a certificate
-	// authority and with a log that gave an inclusion proof alone.
+	// timestamp, of the time stamp. 0: this proves no time, as with a log that gave an
+	// inclusion proof alone. A certificate authority proves none either: its time is
+	// when, beside the proven times, it has to be vouched for; 0: at no other.
 	At int64
 }
 
@@ -166,7 +167,11 @@ func vouches(listed []*Authority, first, last int64) bool {
 // lists, each at a time for which it vouches. signedAt is the earliest proven time, in
 // Unix seconds. Otherwise it says what is missing.
 func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
-	var ca []*Authority
+	type issuer struct {
+		by []*Authority
+		at int64 // when it has to be vouched for, too; 0: at no other time
+	}
+	var cas []issuer
 	var first, last int64
 	outside := ""
 	past := func(a []*Authority, at int64) {
@@ -181,7 +186,7 @@ func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
 		}
 		switch role := a[0].Role; {
 		case role == CertificateAuthority:
-			ca = a
+			cas = append(cas, issuer{a, e.At})
 			continue
 		case e.At == 0:
 			unsigned = append(unsigned, a)
@@ -201,7 +206,7 @@ func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
 		last = max(last, e.At)
 	}
 	switch {
-	case ca == nil:
+	case len(cas) == 0:
 		return 0, NoTrustedRoot, ""
 	case p.Asked != (AskedID{}) && !slices.Contains(r.asked, p.Asked):
 		return 0, PolicyChanged, "" // to be asked again
@@ -224,11 +229,18 @@ func (r *root) accepts(p *Proof) (signedAt int64, why Reason, detail string) {
 		return 0, NoSignedTime, ""
 	case r.demands[CTLog] && !sct, r.demands[TransparencyLog] && !logged, first == 0:
 		return 0, AuthorityRemoved, outside
-	case !vouches(ca, first, last):
-		past(ca, first)
-		return 0, AuthorityRemoved, outside
 	}
-	return first, "", ""
+	for _, ca := range cas {
+		switch {
+		case !vouches(ca.by, first, last):
+			past(ca.by, first)
+		case ca.at != 0 && !vouches(ca.by, ca.at, ca.at):
+			past(ca.by, ca.at)
+		default:
+			return first, "", ""
+		}
+	}
+	return 0, AuthorityRemoved, outside
 }
 
 // proven joins a ground of a keyless signature with the roots and the identities in

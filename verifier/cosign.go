@@ -197,7 +197,7 @@ func (v *Verifier) keylessLayer(ctx context.Context, subject v1.Hash, blob, raw 
 	}
 	var log *cbundle.RekorBundle
 	var stamp *cbundle.RFC3161Timestamp
-	signed := &certified{der: certs[0].Raw, signature: raw}
+	signed := &certified{der: certs[0].Raw, signature: raw, issuedThen: true} // cosign.verifyInternal
 	signed.readEntries = func() ([]logEntry, error) {
 		if !annotatedJSON(d, static.BundleAnnotationKey, &log) {
 			return nil, errors.New("it cannot be read")

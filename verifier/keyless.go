@@ -45,6 +45,9 @@ type certified struct {
 	readEntries func() ([]logEntry, error)
 	entries     []logEntry
 	unreadable  error
+	// issuedThen is that the library wants the authority to be vouched for when the
+	// certificate begins, too.
+	issuedThen bool
 	// accept has cosign or sigstore-go verify the signature under a root, with the
 	// given stamps if there are any.
 	accept func(rt *truststore.Root, material root.TrustedMaterial, stamped bool) error
@@ -234,12 +237,12 @@ func countNames(value []byte) (n int, _ fault) {
 // under asks one root. Without a fault the library has accepted the signature under it,
 // and the proof says which of its authorities did what.
 func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, fault) {
-	ca, chains, f := c.issuedBy(rt)
+	issued, f := c.issuedBy(rt)
 	if f.found() {
 		return nil, f
 	}
 	w := newWitness(rt)
-	w.chains = chains
+	w.issued = issued
 	proof := &trust.Proof{Asked: rt.Asked(len(c.stamps) > 0, len(c.entries) > 1)}
 	var stamped []trust.Evidence
 	if len(c.stamps) > maxStamps {
@@ -276,7 +279,7 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	}
 	lo.Calls++
 	if err := c.accept(rt, w, len(stamped) > 0); err != nil {
-		return nil, c.refused(rt, w, ca, chains, err)
+		return nil, c.refused(rt, w, err)
 	}
 	// From here on the library has said yes; what follows only takes away.
 	proof.Evidence = append(proof.Evidence, stamped...)
@@ -301,10 +304,18 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	if len(times) == 0 {
 		return nil, fault{reason: trust.NoSignedTime}
 	}
-	if f := c.validAt(rt, chains, times); f.found() {
+	if issued, f = c.validAt(rt, issued, times); f.found() {
 		return nil, f
 	}
-	proof.Evidence = append(proof.Evidence, trust.Evidence{Authority: ca})
+	var chains [][]*x509.Certificate
+	for _, by := range issued {
+		e := trust.Evidence{Authority: rt.CAs[by.authority]}
+		if c.issuedThen {
+			e.At = trust.Date(c.leaf.NotBefore.Unix())
+		}
+		proof.Evidence = append(proof.Evidence, e)
+		chains = append(chains, by.chains...)
+	}
 	for _, s := range scts {
 		if len(scts) > 1 && verify.VerifySignedCertificateTimestamp(chains, 1, w.only("", s.log)) != nil {
 			continue
@@ -321,10 +332,16 @@ func (c *certified) under(rt *truststore.Root, lo *LayerOutcome) (*trust.Proof, 
 	return proof, fault{}
 }
 
-// issuedBy finds the certificate authority of the root that has issued the certificate:
-// the first question, since whoever pushes can name any issuer. Its window is asked when an
-// answer is read.
-func (c *certified) issuedBy(rt *truststore.Root) (who trust.SignerID, chains [][]*x509.Certificate, f fault) {
+// issued is that a certificate authority of a root has issued the certificate.
+type issued struct {
+	authority int                   // of the root's
+	chains    [][]*x509.Certificate // from the leaf, verified at its beginning
+}
+
+// issuedBy finds the certificate authorities of the root that have issued the certificate,
+// mostly one: the first question, since whoever pushes can name any issuer. Their windows
+// are asked when an answer is read.
+func (c *certified) issuedBy(rt *truststore.Root) (all []issued, _ fault) {
 	for i, ca := range rt.Trusted.FulcioCertificateAuthorities() {
 		fulcio, ok := ca.(*root.FulcioCertificateAuthority)
 		if !ok {
@@ -334,21 +351,31 @@ func (c *certified) issuedBy(rt *truststore.Root) (who trust.SignerID, chains []
 		whenever.ValidityPeriodStart, whenever.ValidityPeriodEnd = time.Time{}, time.Time{}
 		leaf, _ := readLeaf(c.der)
 		withoutOtherName(leaf)
-		if chains, err := whenever.Verify(leaf, c.leaf.NotBefore); err == nil {
-			return rt.CAs[i], chains, fault{}
+		if chains, err := whenever.Verify(leaf, c.leaf.NotBefore); err == nil && len(all) < maxEvidence {
+			all = append(all, issued{i, chains})
 		}
 	}
-	return who, nil, faultf(trust.NoTrustedRoot, "%s lists the authority %.120q, under which its certificate does not verify", rt.File, c.leaf.Issuer.String())
+	if len(all) > 0 {
+		return all, fault{}
+	}
+	return nil, faultf(trust.NoTrustedRoot, "%s lists the authority %.120q, under which its certificate does not verify", rt.File, c.leaf.Issuer.String())
 }
 
-// validAt refuses a certificate of which no path was valid at each of the times.
-func (c *certified) validAt(rt *truststore.Root, chains [][]*x509.Certificate, times []time.Time) fault {
-	for _, chain := range chains {
-		if !slices.ContainsFunc(times, func(t time.Time) bool { return !validThen(chain, t) }) {
-			return fault{}
+// validAt leaves those authorities of whose paths one was valid at each of the times, and
+// refuses a certificate that has none.
+func (c *certified) validAt(rt *truststore.Root, all []issued, times []time.Time) (valid []issued, _ fault) {
+	for _, by := range all {
+		by.chains = slices.DeleteFunc(slices.Clone(by.chains), func(chain []*x509.Certificate) bool {
+			return slices.ContainsFunc(times, func(t time.Time) bool { return !validThen(chain, t) })
+		})
+		if len(by.chains) > 0 {
+			valid = append(valid, by)
 		}
 	}
-	return faultf(trust.NoTrustedRoot, "a certificate of the authority %.120q of %s was not valid when it was signed", c.leaf.Issuer.String(), rt.File)
+	if len(valid) > 0 {
+		return valid, fault{}
+	}
+	return nil, faultf(trust.NoTrustedRoot, "a certificate of the authority %.120q of %s was not valid when it was signed", c.leaf.Issuer.String(), rt.File)
 }
 
 // withoutOtherName has Go verify a certificate whose subject alternative name is Fulcio's
@@ -359,7 +386,7 @@ func withoutOtherName(leaf *x509.Certificate) {
 
 // refused says why the library has refused the signature under a root. It decides
 // nothing: there is no ground.
-func (c *certified) refused(rt *truststore.Root, w *witness, ca trust.SignerID, chains [][]*x509.Certificate, err error) fault {
+func (c *certified) refused(rt *truststore.Root, w *witness, err error) fault {
 	var times []time.Time
 	for _, e := range c.entries {
 		if e.promised {
@@ -374,15 +401,22 @@ func (c *certified) refused(rt *truststore.Root, w *witness, ca trust.SignerID, 
 	if len(times) == 0 {
 		times = []time.Time{c.leaf.NotBefore}
 	}
-	if f := c.validAt(rt, chains, times[:1]); f.found() {
+	valid, f := c.validAt(rt, w.issued, times[:1])
+	if f.found() {
 		return f
 	}
+	wanted := times[:1:1]
+	if c.issuedThen {
+		wanted = append(wanted, c.leaf.NotBefore)
+	}
 	for _, a := range rt.Authorities {
-		if at := times[0].Unix(); a.ID == ca && (a.From != 0 && at < a.From || a.Until != 0 && at > a.Until) {
-			return faultf(trust.AuthorityRemoved, "%s does not vouch for the certificate authority %.100q at %s", rt.File, a.Name, times[0].UTC().Format(time.RFC3339))
+		for _, t := range wanted {
+			if at := t.Unix(); len(valid) == 1 && a.ID == rt.CAs[valid[0].authority] && (a.From != 0 && at < a.From || a.Until != 0 && at > a.Until) {
+				return faultf(trust.AuthorityRemoved, "%s does not vouch for the certificate authority %.100q at %s", rt.File, a.Name, t.UTC().Format(time.RFC3339))
+			}
 		}
 	}
-	if len(rt.CTLogs) > 0 && verify.VerifySignedCertificateTimestamp(chains, 1, w) != nil {
+	if len(rt.CTLogs) > 0 && verify.VerifySignedCertificateTimestamp(valid[0].chains, 1, w) != nil {
 		return faultf(trust.SCTMissing, "no signed certificate timestamp verifies under a log of %s", rt.File)
 	}
 	return faultf(notLoggedOr(rt, err), "%s", libraryText(err))
@@ -416,14 +450,17 @@ func (c *certified) scts(rt *truststore.Root) (found []sct) {
 	if err != nil {
 		return nil
 	}
+	times := map[string]int{}
 	for _, s := range all {
 		id := hex.EncodeToString(s.LogID.KeyID[:])
-		_, known := rt.CTLogs[id]
-		if known && len(found) < maxEvidence && !slices.ContainsFunc(found, func(f sct) bool { return f.log == id }) {
+		times[id]++
+		if _, known := rt.CTLogs[id]; known {
 			found = append(found, sct{id, trust.Date(int64(s.Timestamp / 1000))})
 		}
 	}
-	return found
+	// Of two by one log nobody can say which the library went by: it has said nothing.
+	found = slices.DeleteFunc(found, func(s sct) bool { return times[s.log] > 1 })
+	return found[:min(len(found), maxEvidence)]
 }
 
 // witness is a trusted root that notes which time stamp authority has verified what, and
@@ -431,7 +468,7 @@ func (c *certified) scts(rt *truststore.Root) (found []sct) {
 type witness struct {
 	*root.TrustedRoot
 	rt      *truststore.Root
-	chains  [][]*x509.Certificate // of the leaf, verified but for dates
+	issued  []issued
 	seen    map[string]stampResult
 	log, ct string // if set, the only ones
 }
@@ -447,7 +484,7 @@ func newWitness(rt *truststore.Root) *witness {
 
 // only is the same root with one log, by key id, and one certificate transparency log.
 func (w *witness) only(log, ct string) *witness {
-	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, chains: w.chains, seen: w.seen, log: log, ct: ct}
+	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, issued: w.issued, seen: w.seen, log: log, ct: ct}
 }
 
 // stamp verifies a time stamp under each authority.
@@ -455,7 +492,7 @@ func (w *witness) stamp(stamp, signature []byte) (who trust.SignerID, at time.Ti
 	r, known := w.seen[string(stamp)]
 	if !known {
 		r.who = -1
-		if len(stamp) <= maxStamp {
+		if !costlyStamp(stamp) {
 			for i, tsa := range w.TrustedRoot.TimestampingAuthorities() {
 				if ts, err := tsa.Verify(stamp, signature); err == nil {
 					r = stampResult{i, ts}
@@ -505,15 +542,16 @@ func (w *witness) FulcioCertificateAuthorities() []root.CertificateAuthority {
 	out := make([]root.CertificateAuthority, len(all))
 	for i := range all {
 		out[i] = all[i]
-		if fulcio, ok := all[i].(*root.FulcioCertificateAuthority); ok {
-			out[i] = issuing{fulcio, w.chains}
+		fulcio, ok := all[i].(*root.FulcioCertificateAuthority)
+		if by := slices.IndexFunc(w.issued, func(by issued) bool { return by.authority == i }); ok && by >= 0 {
+			out[i] = issuing{fulcio, w.issued[by].chains}
 		}
 	}
 	return out
 }
 
-// issuing is a certificate authority under which chains have been verified at one time.
-// At another they differ by dates alone.
+// issuing is a certificate authority, with the chains that it has verified at one time. At
+// another they differ by dates alone.
 type issuing struct {
 	*root.FulcioCertificateAuthority
 	chains [][]*x509.Certificate
@@ -524,7 +562,7 @@ type issuing struct {
 func (a issuing) Verify(leaf *x509.Certificate, at time.Time) (valid [][]*x509.Certificate, _ error) {
 	if !at.Before(a.ValidityPeriodStart) && (a.ValidityPeriodEnd.IsZero() || !at.After(a.ValidityPeriodEnd)) {
 		for _, chain := range a.chains {
-			if chain[0].Equal(leaf) && chain[len(chain)-1].Equal(a.Root) && validThen(chain, at) {
+			if chain[0].Equal(leaf) && validThen(chain, at) {
 				valid = append(valid, chain)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -326,12 +327,12 @@ func TestChainsAreOfOneAuthority(t *testing.T) {
 		return &certified{der: certs[0].Raw, leaf: certs[0]}
 	}
 	c, stranger := leafOf(s), leafOf(other)
-	_, chains, f := c.issuedBy(rt)
-	if f.found() || len(chains) != 1 {
-		t.Fatalf("%d chains, %v", len(chains), f)
+	by, f := c.issuedBy(rt)
+	if f.found() || len(by) != 1 || by[0].authority != 0 || len(by[0].chains) != 1 {
+		t.Fatalf("%+v, %v", by, f)
 	}
 	w := newWitness(rt)
-	w.chains = chains
+	w.issued = by
 	at := c.leaf.NotBefore.Add(time.Minute)
 	for name, q := range map[string]struct {
 		authority int
@@ -348,6 +349,88 @@ func TestChainsAreOfOneAuthority(t *testing.T) {
 	} {
 		if got, err := w.FulcioCertificateAuthorities()[q.authority].Verify(q.leaf, q.at); (err == nil) != q.good || q.good != (len(got) == 1) {
 			t.Errorf("%s: %d chains, %v", name, len(got), err)
+		}
+	}
+}
+
+// TestAuthorityWhenIssued: cosign wants the certificate authority vouched for when the
+// certificate begins, sigstore-go when it was signed; what was proven before is held to the
+// same.
+func TestAuthorityWhenIssued(t *testing.T) {
+	s := signtest.NewSigstore("one")
+	at := time.Now().AddDate(-1, 0, 0).UTC().Truncate(time.Second)
+	later := s.Root()
+	later.CertificateAuthorities[0].ValidFor.Start = at.Add(30 * time.Second).Format(time.RFC3339)
+	for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{At: at}) {
+		want := map[string]trust.Reason{"layer": trust.AuthorityRemoved}[carrier]
+		d, lo := newDirs(t).root("trusted_root.json", s.Root()).file("identities.yaml", byActor).decide(t, r)
+		if d.Status != trust.Trusted {
+			t.Errorf("%s: %s %s", carrier, d.Reason, d.Detail)
+		}
+		then := newDirs(t).root("trusted_root.json", later).file("identities.yaml", byActor)
+		if d := then.load().InForce().Decide(repo, trust.Cosign, &lo.Verdict, time.Now()); d.Reason != want {
+			t.Errorf("%s, as it was proven: %q %s, want %q", carrier, d.Reason, d.Detail, want)
+		}
+		if d, _ := then.decide(t, r); d.Reason != want {
+			t.Errorf("%s, verified afresh: %q %s, want %q", carrier, d.Reason, d.Detail, want)
+		}
+	}
+}
+
+// TestRenewedIntermediate: two authorities of a root that have the same name and key have
+// both issued a certificate; either may be the one that the root vouches for.
+func TestRenewedIntermediate(t *testing.T) {
+	root, key := signtest.NewRoot(signtest.CertOptions{CommonName: "root"}), signtest.NewKey(signtest.P256)
+	issuing := func() *signtest.Chain {
+		return root.Intermediate(signtest.CertOptions{CommonName: "fulcio", Key: key, Change: func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
+		}})
+	}
+	s := signtest.NewSigstore("one")
+	s.CA = issuing()
+	renewed := *s
+	renewed.CA = issuing()
+	both := s.Root()
+	both.CertificateAuthorities = append(both.CertificateAuthorities, renewed.Root().CertificateAuthorities...)
+	for _, closed := range []int{0, 1, 2} {
+		file := *both
+		file.CertificateAuthorities = slices.Clone(both.CertificateAuthorities)
+		want := trust.AuthorityRemoved
+		for i := range file.CertificateAuthorities {
+			if i == closed || closed == 2 {
+				file.CertificateAuthorities[i].ValidFor.End = "2001-01-01T00:00:00Z"
+			} else {
+				want = ""
+			}
+		}
+		for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{}) {
+			if d, _ := newDirs(t).root("trusted_root.json", &file).file("identities.yaml", byActor).decide(t, r); d.Reason != want && !(want != "" && d.Status == trust.Untrusted) {
+				t.Errorf("%s, %d has ended: %q %s, want %q", carrier, closed, d.Reason, d.Detail, want)
+			}
+		}
+	}
+}
+
+// TestSCTsOfOneLog: of two by one log nobody can say which the library went by.
+func TestSCTsOfOneLog(t *testing.T) {
+	s := signtest.NewSigstore("one")
+	for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{SCTTwice: true}) {
+		if d, lo := newDirs(t).root("trusted_root.json", s.Root()).file("identities.yaml", byActor).decide(t, r); d.Reason != trust.SCTMissing || lo.Calls != 0 {
+			t.Errorf("%s: %s %s", carrier, d.Reason, d.Detail)
+		}
+	}
+}
+
+// TestCostlyStampsAreNotRead: a stamp with two signers is by none.
+func TestCostlyStampsAreNotRead(t *testing.T) {
+	s := signtest.NewSigstore("one")
+	stampsOnly := s.Root()
+	stampsOnly.Tlogs = nil
+	for n, want := range map[int]trust.Reason{1: "", 2: trust.NoSignedTime} {
+		for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{NoEntry: true, Stamp: true, StampSigners: n}) {
+			if d, _ := newDirs(t).root("trusted_root.json", stampsOnly).file("identities.yaml", byActor).decide(t, r); d.Reason != want {
+				t.Errorf("%s, %d signers: %q %s, want %q", carrier, n, d.Reason, d.Detail, want)
+			}
 		}
 	}
 }

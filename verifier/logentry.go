@@ -62,7 +62,22 @@ func checkEntry(body []byte) fault {
 	if !known {
 		return faultf(trust.Malformed, "the log entry is of the kind %.40q, version %.20q, which is none that cosign makes", head.Kind, head.APIVersion)
 	}
-	return checkMembers("", all, members)
+	if f := checkMembers("", all, members); f.found() {
+		return f
+	}
+	if hash, ok := below(all, "spec", "content", "hash").(map[string]any); head.Kind == "intoto" && (!ok || hash["algorithm"] == nil || hash["value"] == nil) {
+		return faultf(trust.Malformed, "the log entry has no spec.content.hash, which cosign takes for granted")
+	}
+	return fault{}
+}
+
+// below is the value at a path of members, nil if there is none.
+func below(v any, path ...string) any {
+	for _, name := range path {
+		m, _ := v.(map[string]any)
+		v = m[name]
+	}
+	return v
 }
 
 // checkMembers walks a canonical entry: its members, one signature, and keys of a bounded
@@ -102,7 +117,11 @@ func checkKeyText(text string) fault {
 	if err != nil || len(der) > 2*maxCertDER {
 		return faultf(trust.Malformed, "the log entry has a key that cannot be read")
 	}
-	if block, _ := pem.Decode(der); block != nil {
+	if text := bytes.TrimSpace(der); bytes.Contains(text, []byte("-----BEGIN")) { // as Rekor's types read it: more blocks are a chain
+		block, rest := pem.Decode(text)
+		if block == nil || len(rest) > 0 || !bytes.HasPrefix(text, []byte("-----BEGIN")) {
+			return faultf(trust.Malformed, "the log entry has a key that is no single block of PEM")
+		}
 		der = block.Bytes
 	}
 	var pub crypto.PublicKey
@@ -201,15 +220,18 @@ func costlyStamp(response []byte) bool {
 	if rest, err := asn1.Unmarshal(response, &r); err != nil || len(rest) > 0 {
 		return true // nor would it be read
 	}
-	return costlyToken(r.Token.FullBytes)
+	token, err := tspclient.ParseSignedToken(r.Token.FullBytes)
+	return err != nil || costly(token) // what another parser takes, it takes unseen
 }
 
-// costlyToken is the same for a time stamp token. One that cannot be read costs nothing.
+// costlyToken is the same for a time stamp token that is read by the same parser: one that
+// it cannot read costs nothing.
 func costlyToken(der []byte) bool {
 	token, err := tspclient.ParseSignedToken(der)
-	if err != nil {
-		return false
-	}
+	return err == nil && costly(token)
+}
+
+func costly(token *tspclient.SignedToken) bool {
 	return len(token.SignerInfos) > 1 || len(token.Certificates) > MaxChain || slices.ContainsFunc(token.Certificates, func(c *x509.Certificate) bool {
 		return len(c.Raw) > maxCertDER || costlyKey(c.PublicKey) != ""
 	})

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,11 @@ func TestProposedEntriesAreNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	huge := base64.StdEncoding.EncodeToString(signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{Kind: signtest.RSA1024}).Cert()))
+	weak := string(signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{Kind: signtest.RSA1024}).Cert()))
+	cert := string(signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{}).Cert()))
+	hashed := func(key string) string {
+		return `{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"signature":{"publicKey":{"content":"` + base64.StdEncoding.EncodeToString([]byte(key)) + `"}}}}`
+	}
 	for name, c := range map[string]struct{ body, says string }{
 		"a proposed dsse":     {fmt.Sprintf(`{"apiVersion":"0.0.1","kind":"dsse","spec":{"proposedContent":{"envelope":%s,"verifiers":[%s]}}}`, envelope, many(`"`+pem+`"`)), `"proposedContent"`},
 		"in another case":     {`{"apiVersion":"0.0.1","kind":"dsse","spec":{"PROPOSEDCONTENT":{}}}`, `"PROPOSEDCONTENT"`},
@@ -32,6 +38,13 @@ func TestProposedEntriesAreNotRead(t *testing.T) {
 		"two signatures":      {`{"apiVersion":"0.0.1","kind":"dsse","spec":{"signatures":[{},{}]}}`, "2 signatures"},
 		"another kind":        {`{"apiVersion":"0.0.1","kind":"rekord","spec":{}}`, `the kind "rekord"`},
 		"another version":     {`{"apiVersion":"0.0.1","kind":"intoto","spec":{}}`, `version "0.0.1"`},
+		"no hash":             {`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"payloadHash":{"algorithm":"sha256","value":"00"}}}}`, "spec.content.hash"},
+		"half a hash":         {`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"hash":{"algorithm":"sha256"}}}}`, "spec.content.hash"},
+		"two certificates":    {hashed(cert + cert), "no single block"},
+		"a blank before two":  {hashed(" " + cert + weak), "no single block"},
+		"text before":         {hashed("x\n" + cert), "no single block"},
+		"text after":          {hashed(cert + "x"), "no single block"},
+		"a blank before":      {hashed(" \n" + cert), ""},
 		"no kind":             {`{}`, `the kind ""`},
 		"no object":           {`[]`, "no JSON object"},
 		"a weak key":          {`{"apiVersion":"0.0.1","kind":"dsse","spec":{"signatures":[{"signature":"","verifier":"` + huge + `"}]}}`, "below 2048 bits"},
@@ -73,6 +86,7 @@ func TestCostlyResponses(t *testing.T) {
 		"genuine":      {s.Stamp([]byte("x")), false},
 		"nothing":      {nil, true},
 		"no response":  {[]byte("x"), true},
+		"no token":     {must(asn1.Marshal(struct{ Status struct{ Status int } }{})), true},
 		"large":        {make([]byte, maxStamp+1), true},
 		"two signers":  {s.OddStamp([]byte("x"), 2), true},
 		"certificates": {s.OddStamp([]byte("x"), 1, signtest.NewRoot(signtest.CertOptions{Kind: signtest.RSA1024}).Cert()), true},

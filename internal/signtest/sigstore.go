@@ -55,6 +55,10 @@ type KeylessOptions struct {
 	TSA     *TSA
 	// NoSCT, NoEntry, Stamp: evidence is left out, or is added.
 	NoSCT, NoEntry, Stamp bool
+	// SCTTwice embeds the SCT twice. StampSigners is how many have signed the stamp, if
+	// it is not one.
+	SCTTwice     bool
+	StampSigners int
 	// AlsoLog is a second log, which has made a bundle's second entry.
 	AlsoLog *Key
 	// NoSET leaves a bundle's entry with its inclusion proof alone.
@@ -146,8 +150,11 @@ func (s *Sigstore) certificate(o *KeylessOptions) *x509.Certificate {
 	one := append([]byte{0}, id[:]...)
 	one = append(binary.BigEndian.AppendUint64(one, at), 0, 0, 4, 3)
 	one = append(binary.BigEndian.AppendUint16(one, uint16(len(sig))), sig...)
-	scts = binary.BigEndian.AppendUint16(nil, uint16(len(one)+2))
-	scts = append(binary.BigEndian.AppendUint16(scts, uint16(len(one))), one...)
+	one = append(binary.BigEndian.AppendUint16(nil, uint16(len(one))), one...)
+	if o.SCTTwice {
+		one = append(one, one...)
+	}
+	scts = append(binary.BigEndian.AppendUint16(nil, uint16(len(one))), one...)
 	return make()
 }
 
@@ -183,7 +190,7 @@ func certPEM(c *x509.Certificate) []byte {
 
 // stamp is a time stamp response with its status (RFC 3161, 2.4.2).
 func (o *KeylessOptions) stamp(signature []byte) []byte {
-	return response(o.TSA.Token(signature, o.StampedAt))
+	return response(o.TSA.OddToken(signature, o.StampedAt, max(1, o.StampSigners)))
 }
 
 // Stamp is a time stamp response over a signature, as of now.
