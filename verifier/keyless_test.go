@@ -421,15 +421,27 @@ func TestSCTsOfOneLog(t *testing.T) {
 	}
 }
 
-// TestCostlyStampsAreNotRead: a stamp with two signers is by none.
+// TestCostlyStampsAreNotRead: with what else is in a stamp nothing is verified.
 func TestCostlyStampsAreNotRead(t *testing.T) {
 	s := signtest.NewSigstore("one")
 	stampsOnly := s.Root()
 	stampsOnly.Tlogs = nil
-	for n, want := range map[int]trust.Reason{1: "", 2: trust.NoSignedTime} {
-		for carrier, r := range keylessly(image("x"), s, signtest.KeylessOptions{NoEntry: true, Stamp: true, StampSigners: n}) {
-			if d, _ := newDirs(t).root("trusted_root.json", stampsOnly).file("identities.yaml", byActor).decide(t, r); d.Reason != want {
-				t.Errorf("%s, %d signers: %q %s, want %q", carrier, n, d.Reason, d.Detail, want)
+	certificate := func(kind signtest.Kind) []*x509.Certificate {
+		return []*x509.Certificate{signtest.NewRoot(signtest.CertOptions{Kind: kind}).Cert()}
+	}
+	for name, c := range map[string]struct {
+		o    signtest.KeylessOptions
+		want trust.Reason
+	}{
+		"as it should be":             {signtest.KeylessOptions{}, ""},
+		"two signers":                 {signtest.KeylessOptions{StampSigners: 2}, trust.NoSignedTime},
+		"another certificate":         {signtest.KeylessOptions{StampWith: certificate(signtest.P256)}, ""},
+		"a key that nobody would use": {signtest.KeylessOptions{StampWith: certificate(signtest.RSA1024)}, trust.NoSignedTime},
+	} {
+		c.o.NoEntry, c.o.Stamp = true, true
+		for carrier, r := range keylessly(image("x"), s, c.o) {
+			if d, _ := newDirs(t).root("trusted_root.json", stampsOnly).file("identities.yaml", byActor).decide(t, r); d.Reason != c.want {
+				t.Errorf("%s, %s: %q %s, want %q", name, carrier, d.Reason, d.Detail, c.want)
 			}
 		}
 	}

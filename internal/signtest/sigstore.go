@@ -55,10 +55,12 @@ type KeylessOptions struct {
 	TSA     *TSA
 	// NoSCT, NoEntry, Stamp: evidence is left out, or is added.
 	NoSCT, NoEntry, Stamp bool
-	// SCTTwice embeds the SCT twice. StampSigners is how many have signed the stamp, if
-	// it is not one.
-	SCTTwice     bool
+	// SCTTwice embeds the SCT twice.
+	SCTTwice bool
+	// StampSigners is how many have signed the stamp, if it is not one. StampWith are
+	// certificates in it that have nothing to do with it.
 	StampSigners int
+	StampWith    []*x509.Certificate
 	// AlsoLog is a second log, which has made a bundle's second entry.
 	AlsoLog *Key
 	// NoSET leaves a bundle's entry with its inclusion proof alone.
@@ -190,7 +192,7 @@ func certPEM(c *x509.Certificate) []byte {
 
 // stamp is a time stamp response with its status (RFC 3161, 2.4.2).
 func (o *KeylessOptions) stamp(signature []byte) []byte {
-	return response(o.TSA.OddToken(signature, o.StampedAt, max(1, o.StampSigners)))
+	return response(o.TSA.OddToken(signature, o.StampedAt, max(1, o.StampSigners), o.StampWith...))
 }
 
 // Stamp is a time stamp response over a signature, as of now.
