@@ -208,10 +208,14 @@ func (m *model) settle() {
 		}
 		m.quiet()
 	}
-	m.ahead.Add(int64(2 * time.Hour))   // past every back-off
-	_, _, err := s.oweDue(longestRetry) // as when the clock has gone back
-	must(err)
-	m.quiet()
+	// Twice past every back-off: what a clock that was ahead by less than the longest put
+	// off may rightly wait for that.
+	for range 2 {
+		m.ahead.Add(int64(2 * time.Hour))
+		_, _, err := s.oweDue(longestRetry) // as when the clock has gone back
+		must(err)
+		m.quiet()
+	}
 	must(s.cfg.Store.Publish(ctx))
 	m.recount()
 	var got map[string]cache.Signature

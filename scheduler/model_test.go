@@ -22,7 +22,7 @@ import (
 var torture = os.Getenv("TRUST_WORKER_TORTURE") == "1"
 
 // foundBy are seeds that have found something.
-var foundBy = []uint64{10624071111492931033, 12054702748620776764}
+var foundBy = []uint64{10624071111492931033, 12054702748620776764, 11998979905657873661}
 
 // TestModel does anything to storage and trust directories, in any order, under a
 // scheduler at work. At each step nothing is trusted but what was stored since the
