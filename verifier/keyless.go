@@ -3,19 +3,14 @@ package verifier
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/certificate-transparency-go/x509util"
-	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore-go/pkg/verify"
-	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
@@ -62,18 +57,6 @@ type logEntry struct {
 	at       time.Time
 	promised bool // it has a signed entry timestamp, which at rests on
 	read     *tlog.Entry
-}
-
-// readLeaf reads a leaf certificate, afresh each time: the libraries change it.
-func readLeaf(der []byte) (*x509.Certificate, fault) {
-	if len(der) > maxCertDER {
-		return nil, faultf(trust.CertificateInvalid, "the certificate has %d bytes; at most %d are read", len(der), maxCertDER)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, faultf(trust.CertificateInvalid, "the certificate cannot be read: %s", libraryText(err))
-	}
-	return leaf, fault{}
 }
 
 // keyless asks the trusted roots about a signature and adds a ground for each that
@@ -146,92 +129,8 @@ func (lo *LayerOutcome) keylessFault(f fault) {
 	}
 }
 
-func keyOf(leaf *x509.Certificate) trust.KeyID {
-	sum := trust.SumOf(leaf.RawSubjectPublicKeyInfo)
-	return trust.KeyID(sum[:len(trust.KeyID{})])
-}
-
 func sameProof(a, b *trust.Proof) bool {
 	return a != nil && b != nil && a.Asked == b.Asked && slices.Equal(a.Evidence, b.Evidence)
-}
-
-// leafFault says why a certificate's key must not be used.
-func leafFault(leaf *x509.Certificate) fault {
-	if why := costlyKey(leaf.PublicKey); why != "" {
-		return faultf(trust.CertificateInvalid, "the certificate's key %s", why)
-	}
-	return fault{}
-}
-
-// The extensions of Fulcio that name the issuer of the OIDC token: as raw bytes, and as
-// a DER string (fulcio oid-info.md).
-var (
-	oidIssuer   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}
-	oidIssuerV2 = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}
-)
-
-// identityOf reads who a certificate was issued to. Two readers must not see different
-// ones: there is one subject alternative name, of a kind that sigstore has, and if there
-// are both extensions for the issuer they agree.
-func identityOf(leaf *x509.Certificate) (*trust.Identity, fault) {
-	names := 0
-	var issuers []string
-	for _, e := range leaf.Extensions {
-		switch {
-		case e.Id.Equal(cryptoutils.SANOID):
-			n, f := countNames(e.Value)
-			if f.found() {
-				return nil, f
-			}
-			names += n
-		case e.Id.Equal(oidIssuer):
-			issuers = append(issuers, string(e.Value))
-		case e.Id.Equal(oidIssuerV2):
-			var text string
-			if rest, err := asn1.Unmarshal(e.Value, &text); err != nil || len(rest) > 0 {
-				return nil, faultf(trust.CertificateInvalid, "the certificate's extension for the issuer is no DER string")
-			}
-			issuers = append(issuers, text)
-		}
-	}
-	switch {
-	case names != 1:
-		return nil, faultf(trust.CertificateInvalid, "the certificate has %d subject alternative names; one is expected", names)
-	case len(leaf.DNSNames)+len(leaf.IPAddresses) > 0:
-		return nil, faultf(trust.CertificateInvalid, "the certificate's subject alternative name is a host; a URI, an e-mail address or Fulcio's OtherName is expected")
-	case len(issuers) > 1 && slices.ContainsFunc(issuers, func(i string) bool { return i != issuers[0] }):
-		return nil, faultf(trust.CertificateInvalid, "the certificate names two issuers, %.100q and %.100q", issuers[0], issuers[1])
-	}
-	s, err := certificate.SummarizeCertificate(leaf)
-	if err != nil {
-		return nil, faultf(trust.CertificateInvalid, "the certificate's identity cannot be read: %s", libraryText(err))
-	}
-	id := &trust.Identity{Subject: s.SubjectAlternativeName, SourceRepositoryURI: s.SourceRepositoryURI,
-		SourceRepositoryRef: s.SourceRepositoryRef, BuildSignerURI: s.BuildSignerURI, RunnerEnvironment: s.RunnerEnvironment}
-	if len(issuers) > 0 {
-		id.Issuer = issuers[0]
-	}
-	if n := len(id.Text()); n > trust.MaxIdentity {
-		return nil, faultf(trust.CertificateInvalid, "the certificate's identity has %d bytes; at most %d are taken", n, trust.MaxIdentity)
-	}
-	return id, fault{}
-}
-
-// countNames counts the names in a SubjectAltName extension, also of kinds that Go passes
-// over (RFC 5280, 4.2.1.6).
-func countNames(value []byte) (n int, _ fault) {
-	var seq asn1.RawValue
-	rest, err := asn1.Unmarshal(value, &seq)
-	if err != nil || len(rest) > 0 || !seq.IsCompound || seq.Tag != asn1.TagSequence {
-		return 0, faultf(trust.CertificateInvalid, "the certificate's subject alternative name cannot be read")
-	}
-	for rest = seq.Bytes; len(rest) > 0; n++ {
-		var name asn1.RawValue
-		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
-			return 0, faultf(trust.CertificateInvalid, "the certificate's subject alternative name cannot be read")
-		}
-	}
-	return n, fault{}
 }
 
 // under asks one root. Without a fault the library has accepted the signature under it,
@@ -378,12 +277,6 @@ func (c *certified) validAt(rt *truststore.Root, all []issued, times []time.Time
 	return nil, faultf(trust.NoTrustedRoot, "a certificate of the authority %.120q of %s was not valid when it was signed", c.leaf.Issuer.String(), rt.File)
 }
 
-// withoutOtherName has Go verify a certificate whose subject alternative name is Fulcio's
-// OtherName, which it does not know; identityOf has read it.
-func withoutOtherName(leaf *x509.Certificate) {
-	leaf.UnhandledCriticalExtensions = slices.DeleteFunc(leaf.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool { return id.Equal(cryptoutils.SANOID) })
-}
-
 // refused says why the library has refused the signature under a root. It decides
 // nothing: there is no ground.
 func (c *certified) refused(rt *truststore.Root, w *witness, err error) fault {
@@ -461,139 +354,4 @@ func (c *certified) scts(rt *truststore.Root) (found []sct) {
 	// Of two by one log nobody can say which the library went by: it has said nothing.
 	found = slices.DeleteFunc(found, func(s sct) bool { return times[s.log] > 1 })
 	return found[:min(len(found), maxEvidence)]
-}
-
-// witness is a trusted root that notes which time stamp authority has verified what, and
-// that verifies neither a stamp nor a certificate twice.
-type witness struct {
-	*root.TrustedRoot
-	rt      *truststore.Root
-	issued  []issued
-	seen    map[string]stampResult
-	log, ct string // if set, the only ones
-}
-
-type stampResult struct {
-	who int // -1: nobody
-	ts  *root.Timestamp
-}
-
-func newWitness(rt *truststore.Root) *witness {
-	return &witness{TrustedRoot: rt.Trusted, rt: rt, seen: map[string]stampResult{}}
-}
-
-// only is the same root with one log, by key id, and one certificate transparency log.
-func (w *witness) only(log, ct string) *witness {
-	return &witness{TrustedRoot: w.TrustedRoot, rt: w.rt, issued: w.issued, seen: w.seen, log: log, ct: ct}
-}
-
-// stamp verifies a time stamp under each authority.
-func (w *witness) stamp(stamp, signature []byte) (who trust.SignerID, at time.Time, ok bool) {
-	r, known := w.seen[string(stamp)]
-	if !known {
-		r.who = -1
-		if !costlyStamp(stamp) {
-			for i, tsa := range w.TrustedRoot.TimestampingAuthorities() {
-				if ts, err := tsa.Verify(stamp, signature); err == nil {
-					r = stampResult{i, ts}
-					break
-				}
-			}
-		}
-		w.seen[string(stamp)] = r
-	}
-	if r.who < 0 {
-		return who, at, false
-	}
-	return w.rt.TSAs[r.who], r.ts.Time, true
-}
-
-// TimestampingAuthorities implements root.TrustedMaterial.
-func (w *witness) TimestampingAuthorities() []root.TimestampingAuthority {
-	all := w.TrustedRoot.TimestampingAuthorities()
-	out := make([]root.TimestampingAuthority, len(all))
-	for i := range all {
-		out[i] = seenBy{w, i}
-	}
-	return out
-}
-
-// seenBy is one authority, whose verdicts are known.
-type seenBy struct {
-	w *witness
-	i int
-}
-
-var errNotMine = errors.New("the time stamp is not by this authority")
-
-// Verify implements root.TimestampingAuthority.
-func (s seenBy) Verify(stamp, signature []byte) (*root.Timestamp, error) {
-	s.w.stamp(stamp, signature)
-	if r := s.w.seen[string(stamp)]; r.who == s.i {
-		// Authorities without a URI are told apart by it (sigstore-go, tsa.go).
-		return &root.Timestamp{Time: r.ts.Time, URI: fmt.Sprint(s.i, r.ts.URI)}, nil
-	}
-	return nil, errNotMine
-}
-
-// FulcioCertificateAuthorities implements root.TrustedMaterial.
-func (w *witness) FulcioCertificateAuthorities() []root.CertificateAuthority {
-	all := w.TrustedRoot.FulcioCertificateAuthorities()
-	out := make([]root.CertificateAuthority, len(all))
-	for i := range all {
-		out[i] = all[i]
-		fulcio, ok := all[i].(*root.FulcioCertificateAuthority)
-		if by := slices.IndexFunc(w.issued, func(by issued) bool { return by.authority == i }); ok && by >= 0 {
-			out[i] = issuing{fulcio, w.issued[by].chains}
-		}
-	}
-	return out
-}
-
-// issuing is a certificate authority, with the chains that it has verified at one time. At
-// another they differ by dates alone.
-type issuing struct {
-	*root.FulcioCertificateAuthority
-	chains [][]*x509.Certificate
-}
-
-// Verify implements root.CertificateAuthority. What it has no chain for it leaves to the
-// authority.
-func (a issuing) Verify(leaf *x509.Certificate, at time.Time) (valid [][]*x509.Certificate, _ error) {
-	if !at.Before(a.ValidityPeriodStart) && (a.ValidityPeriodEnd.IsZero() || !at.After(a.ValidityPeriodEnd)) {
-		for _, chain := range a.chains {
-			if chain[0].Equal(leaf) && validThen(chain, at) {
-				valid = append(valid, chain)
-			}
-		}
-	}
-	if len(valid) > 0 {
-		return valid, nil
-	}
-	return a.FulcioCertificateAuthority.Verify(leaf, at)
-}
-
-// validThen reports whether all certificates of a chain were valid at a time.
-func validThen(chain []*x509.Certificate, at time.Time) bool {
-	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return at.Before(c.NotBefore) || at.After(c.NotAfter) })
-}
-
-// RekorLogs implements root.TrustedMaterial.
-func (w *witness) RekorLogs() map[string]*root.TransparencyLog {
-	return onlyLog(w.TrustedRoot.RekorLogs(), w.log)
-}
-
-// CTLogs implements root.TrustedMaterial.
-func (w *witness) CTLogs() map[string]*root.TransparencyLog {
-	return onlyLog(w.TrustedRoot.CTLogs(), w.ct)
-}
-
-func onlyLog(all map[string]*root.TransparencyLog, keyID string) map[string]*root.TransparencyLog {
-	if keyID == "" {
-		return all
-	}
-	if l := all[keyID]; l != nil {
-		return map[string]*root.TransparencyLog{keyID: l}
-	}
-	return nil
 }

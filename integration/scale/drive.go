@@ -32,6 +32,7 @@ type status struct {
 	PrivateBytes int64
 	PassTook     time.Duration
 	LastPass     time.Time
+	Confirmed    time.Time
 	Work         struct{ Verified, Calls, Errors, Walks int64 }
 }
 

@@ -139,7 +139,13 @@ func keylessStorage(r *Report, n int, bin, dir string) error {
 	swapped := s.Root()
 	swapped.CertificateAuthorities[0].URI = "https://moved.example"
 	st.TrustFile("trusted_root.json", swapped.JSON())
-	time.Sleep(5 * time.Second) // the status file catches up
+	swappedAt := time.Now()
+	if _, err = until("the swapped root in force, and nothing owed", 20*time.Millisecond, func() bool {
+		is := d.status()
+		return is.Confirmed.After(swappedAt) && is.Queue == 0
+	}); err != nil {
+		return err
+	}
 	if !all() {
 		return errors.New("the swapped root trusts less")
 	}
