@@ -8,16 +8,6 @@ import (
 	"sync/atomic"
 )
 
-// MaxScopeDepth is how many elements a scope may have.
-const (
-	MaxScopeDepth = 16
-	maxScope      = 255
-)
-
-// scopeElement is one element of a repository's path (OCI distribution-spec, "Pulling
-// manifests").
-var scopeElement = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
-
 // Identity is who a certificate was issued to, as the certificate says: the tuple that
 // identities.yaml is matched with. It is proven where a certificate authority's signature
 // is. Each may be empty but Subject.

@@ -2,9 +2,20 @@ package trust
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
+
+// MaxScopeDepth is how many elements a scope may have, maxScope how many bytes.
+const (
+	MaxScopeDepth = 16
+	maxScope      = 255
+)
+
+// scopeElement is one element of a repository's path (OCI distribution-spec, "Pulling
+// manifests").
+var scopeElement = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
 
 // Governs reports whether what lies in the scope may sign in a repository: the scope is
 // a prefix of its path on whole elements. The empty scope, what lies at the top, governs
@@ -49,6 +60,9 @@ func (f *InForce) narrow(repository string) (n narrowed) {
 
 // Required is how many distinct signers an image of the repository needs, at least 1.
 func (f *InForce) Required(repository string) int { return max(1, f.narrow(repository).require) }
+
+// Alone is the deepest prefix of the repository that stands alone, "" for none.
+func (f *InForce) Alone(repository string) string { return f.narrow(repository).alone }
 
 // counts reports whether what lies in a scope may sign in a repository.
 func (n narrowed) counts(scope, repository string) bool {

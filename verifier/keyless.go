@@ -88,19 +88,18 @@ func (v *Verifier) keyless(c *certified, lo *LayerOutcome) {
 			c.readEntries = nil
 		}
 		proof, why := c.under(rt, lo)
-		switch {
-		case !why.found():
+		if !why.found() {
 			if !slices.ContainsFunc(grounds, func(g trust.Ground) bool { return sameProof(g.Proof, proof) }) {
 				grounds = append(grounds, proves(proof)) // the library has accepted: see under
 			}
-		default:
-			if asked := rt.Asked(len(c.stamps) > 0, len(c.entries) > 1); asked != (trust.AskedID{}) {
-				refused = append(refused, trust.Proof{Asked: asked})
-			}
-			lo.RestsOn = append(lo.RestsOn, rt.Signer())
-			if best.reason == trust.NoTrustedRoot {
-				best = why
-			}
+			continue
+		}
+		if asked := rt.Asked(len(c.stamps) > 0, len(c.entries) > 1); asked != (trust.AskedID{}) {
+			refused = append(refused, trust.Proof{Asked: asked})
+		}
+		lo.RestsOn = append(lo.RestsOn, rt.Signer())
+		if best.reason == trust.NoTrustedRoot {
+			best = why
 		}
 	}
 	if len(grounds) == 0 {

@@ -53,6 +53,7 @@ type settings struct {
 	http                   httpSettings
 	webhooks               []webhook.Config
 	scopes                 []trust.Narrowing // nil: no file has them
+	scopesFile             string            // that has those which the loader goes by, "" for none
 
 	memory *truststore.Memory // this process's, once it owns a state directory
 	anew   bool               // the next opening of the cache sets aside what is there
@@ -287,8 +288,9 @@ func (s *settings) loader(log *slog.Logger) (*truststore.Loader, error) {
 		log.Log(context.Background(), level, note)
 	}
 	scopes := s.scopes
+	s.scopesFile = s.config
 	if from := memory.Narrowing(); from != "" && s.memory == nil && s.scopes == nil && s.enable && s.cosign {
-		if scopes = memory.Scopes(); len(scopes) > 0 {
+		if scopes, s.scopesFile = memory.Scopes(), from; len(scopes) > 0 {
 			log.Info("judging by the trustWorker.scopes that were last in force; name the configuration with --config", "from", from)
 		} else {
 			log.Warn("judging without trustWorker.scopes, which may have narrowed who may sign; name the configuration with --config", "from", from)

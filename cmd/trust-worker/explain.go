@@ -92,19 +92,12 @@ directories and the configuration; no signature is looked at.`,
 func (s *settings) explain(repository string, loaded *truststore.TrustStore) *explained {
 	f := loaded.InForce()
 	a := &explained{RepoName: repository, Counts: []explainedFile{}, DoesNotCount: []explainedFile{}, Roots: []explainedRoot{}, Require: f.Required(repository)}
-	for _, n := range f.Terms().Scopes {
-		if !trust.Governs(n.Prefix, repository) {
-			continue
-		}
-		if n.Alone && len(n.Prefix) > len(a.Alone) {
-			a.Alone = n.Prefix
-		}
-		a.ScopesFile = s.config
+	if a.Alone = f.Alone(repository); a.Alone != "" || a.Require > 1 {
+		a.ScopesFile = s.scopesFile
 	}
 	roots := map[string]bool{}
 	for _, file := range loaded.Loaded() {
-		switch file.Kind {
-		case truststore.KindRoot:
+		if file.Kind == truststore.KindRoot {
 			roots[filepath.Base(file.Path)] = true
 			r := explainedRoot{Path: file.Path, Line: file.Line, Demands: []string{"a proven time of signing"}}
 			listed := trust.Root{Authorities: file.Authorities}
