@@ -119,3 +119,76 @@ func TestDigestsFrom(t *testing.T) {
 		}
 	}
 }
+
+// What an index lists passes for listed only while an index that is there and trusted does.
+func TestListedByTrusted(t *testing.T) {
+	s := openStore(t, t.TempDir(), store.Options{})
+	defer closeChecked(t, s)
+	setTrust(t, s, inForce(keyA))
+	child, attestation, other := trust.SumOf([]byte("child")), trust.SumOf([]byte("attestation")), trust.SumOf([]byte("other"))
+	const index = "application/vnd.oci.image.index.v1+json"
+	list := func(d trust.Digest, refs ...store.Reference) store.Row {
+		return store.Row{Digest: d, MediaType: index, Present: true, Children: []store.Child{{Digest: child}}, References: refs}
+	}
+	signed := list(image, store.Reference{Digest: signature, Carrier: trust.CosignTag})
+	kinds := map[trust.Digest]store.Kind{image: {Class: 2, MediaType: index, Children: []store.Child{{Digest: child}, {Digest: attestation, Attestation: true}}}}
+	rows := []store.Row{signed, list(other), {Digest: child, MediaType: "m", Present: true, Child: true}}
+	commit := func(rows ...store.Row) {
+		t.Helper()
+		mustCommit(t, s, store.Batch{Place: "team/app", Complete: true, Rows: rows, Kinds: kinds, Facts: []store.Fact{signedBy(keyA)}})
+		publish(t, s)
+	}
+	commit(rows...)
+	mustCommit(t, s, store.Batch{Place: "elsewhere", Complete: true, Rows: []store.Row{list(other), rows[2]}})
+	publish(t, s)
+	r := openReader(t, s.dir)
+	want := func(step, repository string, d trust.Digest, by trust.Digest) {
+		t.Helper()
+		got, ok, more, err := snapshot(t, r).ListedByTrusted(repository, d)
+		if err != nil || got != by || ok != (by != trust.Digest{}) || more {
+			t.Errorf("%s: %s %s is listed by %s, %t, %t, %v", step, repository, d, got, ok, more, err)
+		}
+	}
+	none := trust.Digest{}
+	for _, step := range []string{"delta", "base"} {
+		want(step, "team/app", child, image)
+		want(step, "team/app", attestation, image)
+		want(step, "team/app", image, none)
+		want(step, "elsewhere", child, none) // another repository's index says nothing here
+		rebase(t, s)
+	}
+	setTrust(t, s, inForce(keyB))
+	want("key removed", "team/app", child, none)
+	setTrust(t, s, inForce(keyA))
+	want("key back", "team/app", child, image)
+	commit(rows[1:]...) // the signed index is deleted
+	want("index deleted", "team/app", child, none)
+	snap := snapshot(t, r)
+	listings := func() (n int) {
+		for m := snap.Layers().Merged(format.InListings, nil, nil); m.K != nil; m.Next() {
+			n++
+		}
+		return n
+	}
+	before := listings()
+	for n := range 12 { // until all layers are folded into a base
+		mustCommit(t, s, store.Batch{Place: "team/more", SetTags: true, Tags: map[string]trust.Digest{"t": trust.SumOf([]byte{byte(n)})}})
+		publish(t, s)
+		if err := s.Fold(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if snap = snapshot(t, r); listings() >= before {
+		t.Errorf("%d listings of %d are left of what a deleted index listed", listings(), before)
+	}
+	commit(rows...)
+	want("index back", "team/app", child, image)
+	var many []store.Row
+	for n := range 1001 {
+		many = append(many, list(trust.SumOf(fmt.Append(nil, n))))
+	}
+	commit(append(many, rows[1:]...)...)
+	if _, ok, more, err := snapshot(t, r).ListedByTrusted("team/app", child); ok || !more || err != nil {
+		t.Errorf("of 1,002 indexes: %t, %t, %v", ok, more, err)
+	}
+}

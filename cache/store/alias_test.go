@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
 )
 
 // What is put into a published file is written after the private store's
@@ -19,7 +20,9 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 	f := signedBy(keyA)
 	f.Verdicts[0].Author = "CN=Somebody"
 	yes := true
-	mustCommit(t, s, world(f), Batch{Place: "lost", Update: &PlaceUpdate{Unlisted: &yes}})
+	batch, index := world(f), trust.SumOf([]byte("index"))
+	batch.Rows = append(batch.Rows, Row{Digest: index, MediaType: "m", Present: true, Children: []Child{{Digest: image}}})
+	mustCommit(t, s, batch, Batch{Place: "lost", Update: &PlaceUpdate{Unlisted: &yes}})
 	begin := s.db.Info().Data
 	buckets := map[string]bool{}
 	put := func(bucket, _, value []byte) error {
@@ -38,7 +41,7 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 		author := format.AuthorKeyOf("CN=Somebody")
 		for _, k := range []struct{ bucket, key []byte }{
 			{format.BucketAuthors, author[:]}, {format.BucketRepositories, []byte("lost")},
-			{format.BucketTags, format.TagKey("team/app", "1.0")}, {format.BucketImages, format.ImageKey("team/app", image)},
+			{format.BucketTags, format.TagKey("team/app", "1.0")}, {format.BucketImages, format.ImageKey("team/app", image)}, {format.BucketImages, format.ImageKey("team/app", index)},
 		} {
 			if err := writeOne(tx, k.bucket[0], k.key, policies, put); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
 )
 
 // Folding: layers that have grown are merged into one, beside publications. As in a
@@ -290,8 +291,8 @@ func writeMerged(ctx context.Context, l format.Layers, whole bool, put format.Pu
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				if !ok && whole {
-					continue // a tombstone
+				if whole && (!ok || bucket == format.InListings && !present(l, m.K)) {
+					continue // a tombstone, or what a deleted index listed
 				}
 				if err := put(name, bytes.Clone(m.K), bytes.Clone(m.V)); err != nil {
 					return err
@@ -304,4 +305,15 @@ func writeMerged(ctx context.Context, l format.Layers, whole bool, put format.Pu
 		err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return err
+}
+
+// present reports whether the index is there whose listing a key is.
+func present(l format.Layers, listing []byte) bool {
+	repository, digests, _ := bytes.Cut(listing, []byte{0})
+	if len(digests) != 2*len(trust.Digest{}) {
+		return false
+	}
+	key := format.ImageKey(string(repository), trust.Digest(digests[len(trust.Digest{}):]))
+	_, ok, err := format.Unseal(key, l.Sealed(format.InImages, key))
+	return ok || err != nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sort"
 
 	"go.etcd.io/bbolt"
@@ -68,6 +69,9 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 			if err := put(format.BucketDigests, format.DigestKey(d, p.name), format.Seal(format.DigestKey(d, p.name), []byte{1})); err != nil {
 				return err
 			}
+			if err := writeListings(tx, p.name, k, &row, put); err != nil {
+				return err
+			}
 		}
 		cur = tx.Bucket(privTags).Cursor()
 		for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
@@ -85,6 +89,31 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 		}
 	}
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(format.BucketAuthors, k, bytes.Clone(v)) })
+}
+
+// writeListings says of each manifest that an index lists, attestations included, that it
+// does. It need not be taken back: an index that is gone from storage, or not trusted, is so
+// by its own record.
+func writeListings(tx *bbolt.Tx, repository string, private []byte, row *cachepb.Row, put format.PutFunc) error {
+	if len(row.Children) == 0 {
+		return nil
+	}
+	var kind cachepb.Kind
+	if _, err := format.UnsealMessage(private, tx.Bucket(privKinds).Get(private), &kind); err != nil {
+		return err
+	}
+	seen := map[trust.Digest]bool{}
+	for _, c := range slices.Concat(row.Children, kind.Children) {
+		if len(c.Digest) != len(trust.Digest{}) || c.Foreign != "" || seen[trust.Digest(c.Digest)] {
+			continue
+		}
+		seen[trust.Digest(c.Digest)] = true
+		key := format.ListingKey(repository, trust.Digest(c.Digest), private[8:])
+		if err := put(format.BucketListings, key, format.Seal(key, []byte{1})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // textOr1 is a value that is there, with or without a text.
@@ -163,6 +192,9 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 			return err
 		}
 		if err := put(format.BucketDigests, dk, format.Seal(dk, []byte{1})); err != nil {
+			return err
+		}
+		if err := writeListings(tx, string(name), private, &row, put); err != nil {
 			return err
 		}
 		return put(format.BucketImages, key, v)

@@ -14,7 +14,7 @@ import (
 // The published form: immutable files beside a symbolic link CURRENT whose
 // target names them, so that one readlink tells a reader what is in force:
 //
-//	published/CURRENT → 4.<cache id>.<generation>.<base>.<deltas>.<trust>
+//	published/CURRENT → 6.<cache id>.<generation>.<base>.<deltas>.<trust>
 //	published/base-<generation>.db    bbolt, compacted
 //	published/delta-<generation>.db   bbolt, what changed since the layer below
 //	published/trust-<generation>.pb   signers and statements in force
@@ -27,7 +27,7 @@ import (
 // found that the trust directories are what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 5
+	FormatVersion = 6
 
 	// MaxDeltas is how many deltas CURRENT names at most.
 	MaxDeltas = 16
@@ -46,10 +46,12 @@ const (
 //	repositories  repository                         → tag of the image that was written last, or 1
 //	authors       hash of the text (16 bytes)        → text
 //	unlisted      repository                         → why, for people, or 1
+//	listings      repository NUL digest of a child (32 bytes), of an index (32 bytes) → 1
 //	meta          "sequence"                         → the commit as of which it was made (8 bytes), for the writer
 //
 // unlisted holds the repositories, and directories above repositories, that could
-// not be listed lately: their answers read unknown.
+// not be listed lately: their answers read unknown. listings says which indexes list a
+// manifest, which is so by their digests: it may name indexes that are gone.
 var (
 	BucketImages       = []byte("images")
 	BucketTags         = []byte("tags")
@@ -57,12 +59,13 @@ var (
 	BucketRepositories = []byte("repositories")
 	BucketAuthors      = []byte("authors")
 	BucketUnlisted     = []byte("unlisted")
+	BucketListings     = []byte("listings")
 
 	BucketMeta  = []byte("meta")
 	KeySequence = []byte("sequence")
 
 	// PublishedBuckets are those that readers read.
-	PublishedBuckets = [][]byte{BucketImages, BucketTags, BucketDigests, BucketRepositories, BucketAuthors, BucketUnlisted}
+	PublishedBuckets = [][]byte{BucketImages, BucketTags, BucketDigests, BucketRepositories, BucketAuthors, BucketUnlisted, BucketListings}
 )
 
 // ErrNoCache is returned when nothing is published: no daemon has run here,
@@ -214,4 +217,9 @@ func TagKey(repository, tag string) []byte {
 
 func DigestKey(d [32]byte, repository string) []byte {
 	return append(append(make([]byte, 0, len(d)+len(repository)), d[:]...), repository...)
+}
+
+// ListingKey says that an index lists a child; without the index it is a prefix.
+func ListingKey(repository string, child [32]byte, index []byte) []byte {
+	return append(ImageKey(repository, child), index...)
 }

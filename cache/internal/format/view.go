@@ -28,7 +28,7 @@ type File struct {
 // View is one read transaction over a file; it serves one goroutine at a time.
 type View struct {
 	tx      *bbolt.Tx
-	Buckets [6]*bbolt.Bucket // in the order of PublishedBuckets
+	Buckets [7]*bbolt.Bucket // in the order of PublishedBuckets
 	// unlisted is set when that bucket holds anything: nearly always it does
 	// not, and need not be asked.
 	unlisted bool
@@ -42,6 +42,7 @@ const (
 	InRepositories
 	InAuthors
 	InUnlisted
+	InListings
 )
 
 func OpenFile(path string) (_ *File, err error) {

@@ -1,0 +1,96 @@
+package layout
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"trust-worker/trust"
+)
+
+// A manifest is evidence by its layers and config alone. What dresses as a signature, by
+// artifact type, subject, tag or the media types of its layers, and could be run, is none.
+func TestEvidence(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "team/app")
+	blob := func(mediaType string, content any) object {
+		return object{"mediaType": mediaType, "digest": r.blob(content).String(), "size": len(encode(t, content))}
+	}
+	manifest := func(config string, layers ...any) object {
+		return object{"mediaType": manifestTypes[0], "config": blob(config, "{}"), "layers": layers}
+	}
+	const image = "application/vnd.oci.image.config.v1+json"
+	const empty = "application/vnd.oci.empty.v1+json"
+	gzip := append([]byte{0x1f, 0x8b}, bytes.Repeat([]byte("x"), 100)...)
+	subject := r.blob("subject")
+	for name, c := range map[string]struct {
+		m    object
+		want bool
+	}{
+		"cosign's tagged signature":                    {manifest(image, blob(typeSimpleSigning, object{"critical": 1}), blob(typeSimpleSigning, object{"critical": 2})), true},
+		"cosign's tagged attestation":                  {manifest(image, blob(typeDSSE, object{"payload": strings.Repeat("x", 2<<20)})), true},
+		"a bundle":                                     {with(manifest(empty, blob(typeSigstoreBundle, object{})), object{"artifactType": typeSigstoreBundle}), true},
+		"notation, JWS":                                {with(manifest(typeNotationSignature, blob(typeJWS, object{})), object{"subject": object{"digest": subject.String()}}), true},
+		"notation, COSE":                               {manifest(typeNotationSignature, blob(typeCOSE, []byte{0xd2, 0x84})), true},
+		"an artifact manifest":                         {object{"mediaType": typeArtifactManifest, "artifactType": typeNotationSignature, "blobs": []any{blob(typeCOSE, []byte{0xd2})}}, true},
+		"an image":                                     {manifest(image, blob("application/vnd.oci.image.layer.v1.tar+gzip", gzip)), false},
+		"an image with cosign's artifact type":         {with(manifest(image, blob("application/vnd.oci.image.layer.v1.tar+gzip", gzip)), object{"artifactType": typeCosignSignature, "subject": object{"digest": subject.String()}}), false},
+		"one layer of many is an image's":              {manifest(image, blob(typeSimpleSigning, object{}), blob("application/vnd.oci.image.layer.v1.tar", gzip)), false},
+		"an archive with a signature's media type":     {manifest(image, blob(typeSimpleSigning, gzip)), false},
+		"an archive as an attestation":                 {manifest(image, blob(typeDSSE, object{}), blob(typeDSSE, gzip)), false},
+		"an archive as COSE with an image's config":    {manifest(image, blob(typeCOSE, gzip)), false},
+		"an archive with a config that Docker takes":   {manifest("application/json", blob(typeCOSE, gzip)), false},
+		"an archive as JWS, with no config media type": {manifest("", blob(typeJWS, gzip)), false},
+		"a number is no envelope":                      {manifest(image, blob(typeSimpleSigning, "1")), false},
+		"no layers":                                    {manifest(empty), false},
+		"a large signature":                            {manifest(image, blob(typeSimpleSigning, object{"x": strings.Repeat("x", trust.MaxBlob)})), false},
+		"an index":                                     {r.indexOf(manifest(image, blob(typeSimpleSigning, object{}))), false},
+		"an index with layers":                         {with(manifest(image, blob(typeSimpleSigning, object{})), object{"manifests": []any{}}), false},
+		"another hash":                                 {manifest(image, object{"mediaType": typeSimpleSigning, "digest": "sha512:" + strings.Repeat("0", 128), "size": 1}), false},
+	} {
+		d := r.blob(c.m)
+		if got, err := r.open(Limits{}).Evidence(t.Context(), d); got != c.want || err != nil {
+			t.Errorf("%s: %t, %v", name, got, err)
+		}
+	}
+	twice := bytes.Replace(encode(t, manifest(empty, blob(typeJWS, object{}))), []byte(`"layers"`), []byte(`"layers":[],"layers"`), 1)
+	if got, err := r.open(Limits{}).Evidence(t.Context(), r.blob(twice)); got || err != nil {
+		t.Errorf("a member given twice: %t, %v", got, err)
+	}
+	missing := manifest(image, object{"mediaType": typeSimpleSigning, "digest": trust.SumOf([]byte("gone")).String(), "size": 4})
+	if got, err := r.open(Limits{}).Evidence(t.Context(), r.blob(missing)); got || reasonIn(t, err) != trust.BlobMissing {
+		t.Errorf("a layer is missing: %t, %v", got, err)
+	}
+}
+
+// The tags of signatures and referrers are read from index.json; what names two digests
+// names none.
+func TestCompanions(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "team/app")
+	d := r.push(image("a"), "1.0")
+	other := trust.SumOf([]byte("other"))
+	sig, att := r.push(simple("s"), sigTag(d)), r.push(simple("t"), "sha256-"+d.Hex()+".att")
+	index := r.push(r.indexOf(image("b")), "sha256-"+d.Hex())
+	r.push(simple("u"), sigTag(other))
+	r.push(simple("v"), sigTag(other))
+	r.index()
+	c, err := r.open(Limits{}).Companions(t.Context())
+	must(t, err)
+	for tag, want := range map[string]trust.Digest{sigTag(d): sig, "sha256-" + d.Hex() + ".att": att, "sha256-" + d.Hex(): index,
+		sigTag(other): {}, "1.0": {}, "sha256-" + d.Hex() + ".sbom": {}, "sha256-0.sig": {}, "": {}} {
+		got, referrers, ok := c.Resolve(tag)
+		if got != want || ok != (want != trust.Digest{}) || ok && referrers != (want == index) {
+			t.Errorf("%s: %s, %t, %t", tag, got, referrers, ok)
+		}
+	}
+	if c.Len() != 4 || c.Stamp == (Stamp{}) {
+		t.Errorf("%d tags, stamp %s", c.Len(), c.Stamp)
+	}
+	for _, is := range []struct {
+		d    trust.Digest
+		want bool
+	}{{index, true}, {sig, false}, {d, false}} {
+		if got, err := r.open(Limits{}).IsIndex(t.Context(), is.d); got != is.want || err != nil {
+			t.Errorf("%s: %t, %v", is.d, got, err)
+		}
+	}
+}
