@@ -278,6 +278,23 @@ func (p *Repository) looksWhole(d trust.Digest, size int64) bool {
 	return err == nil && n == size
 }
 
+// HasBlob reports whether there is a blob of that name for this repository. Its bytes are
+// not looked at.
+func (p *Repository) HasBlob(d trust.Digest) bool {
+	if p.blobs != nil {
+		if _, err := sizeAt(p.blobs, d.Hex()); err == nil {
+			return true
+		}
+	}
+	dir, err := openDir(p.root.root, globalBlobs)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	_, err = sizeAt(dir, d.Hex())
+	return err == nil
+}
+
 // globalBlobs is where zot is going to keep deduplicated blobs. With local
 // storage a repository has a hard link of its own, so that this is looked at
 // only for blobs that it lacks.

@@ -11,60 +11,80 @@ import (
 	"trust-worker/trust"
 )
 
-// gate is what the gate answers.
-type gate struct {
+// checked is what every gate answers with: whether an image is trusted now, and if not, why.
+type checked struct {
 	State      string
 	Reason     trust.Reason `json:",omitempty"`
 	RepoName   string
 	Digest     string
 	AsOf       *time.Time
 	Generation string `json:",omitempty"`
+
+	// status is 200 only if the image is trusted now; 403 when it is decided that it is
+	// not, 404 when it is not known, 503 when nothing has been decided.
+	status int
 }
 
-// restCheck is a gate for proxies and admission: 200 only if the image is trusted
-// now; 403 when it is decided that it is not; 404 when it is not known; 503 when
-// nothing has been decided. The body says why.
+// judge judges one image of a repository of this storage. Whatever asks whether an image
+// may be used asks this.
+func judge(snap *cache.Snapshot, repository string, d trust.Digest, foreign string) (c checked, err error) {
+	c = checked{State: string(trust.Unknown), RepoName: repository, Digest: cmp.Or(foreign, d.String())}
+	asOf := snap.AsOf()
+	c.AsOf, c.Generation = &asOf, snap.Generation().String()
+	img, err := snap.ImageWithin(repository, d, cache.BudgetOf(0)) // its state is that of all
+	switch {
+	case err != nil:
+		return c, c.undecided(err)
+	case img.State() == string(trust.Trusted):
+		c.status = http.StatusOK
+	case img.State() == string(trust.Unknown), img.State() == string(trust.Pending):
+		c.status = http.StatusServiceUnavailable
+	default:
+		c.status = http.StatusForbidden
+	}
+	c.State, c.Reason = img.State(), img.Reason()
+	return c, nil
+}
+
+// undecided says what an error of reading means for who asks; one that means nothing is
+// returned.
+func (c *checked) undecided(err error) error {
+	c.status = http.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, cache.ErrUnlisted):
+		c.Reason = trust.IOError
+	case errors.Is(err, cache.ErrPartial):
+		c.State, c.Reason = string(trust.Pending), trust.New
+	case errors.Is(err, cache.ErrNotFound):
+		c.status = http.StatusNotFound
+	case problemOf(err).Code == codeNoCache:
+		c.Reason = trust.NoCache
+	default:
+		return err
+	}
+	return nil
+}
+
+// restCheck is a gate for whoever asks by digest.
 func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) error {
 	ref, err := imageref.Parse(r.PathValue("name"))
 	if err != nil || ref.Name == "" || ref.Digest == (trust.Digest{}) {
 		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
 	}
-	g := gate{State: "unknown", RepoName: ref.Name, Digest: cmp.Or(ref.Foreign, ref.Digest.String())}
+	c := checked{State: string(trust.Unknown), RepoName: ref.Name, Digest: cmp.Or(ref.Foreign, ref.Digest.String())}
 	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) error {
-		asOf := snap.AsOf()
-		g.AsOf, g.Generation = &asOf, snap.Generation().String()
 		named, err := s.named(snap, r.PathValue("name"))
 		if err != nil {
 			return err
 		}
-		g.RepoName = named.Name
-		img, err := snap.ImageWithin(named.Name, ref.Digest, cache.BudgetOf(0)) // its state is that of all
-		if err != nil {
+		c, err = judge(snap, named.Name, ref.Digest, ref.Foreign)
+		return err
+	})
+	if err != nil {
+		if err := c.undecided(err); err != nil {
 			return err
 		}
-		g.State, g.Reason = img.State(), img.Reason()
-		return nil
-	})
-	status := http.StatusOK
-	switch {
-	case errors.Is(err, cache.ErrUnlisted):
-		g.Reason, status = trust.IOError, http.StatusServiceUnavailable
-	case errors.Is(err, cache.ErrPartial):
-		g.State, g.Reason, status = string(trust.Pending), trust.New, http.StatusServiceUnavailable
-	case errors.Is(err, cache.ErrNotFound):
-		status = http.StatusNotFound
-	case err != nil:
-		if p := problemOf(err); p.Code == codeNoCache {
-			g.Reason, status = trust.NoCache, http.StatusServiceUnavailable
-			break
-		}
-		return err
-	case g.State == string(trust.Trusted):
-	case g.State == string(trust.Unknown), g.State == string(trust.Pending):
-		status = http.StatusServiceUnavailable
-	default:
-		status = http.StatusForbidden
 	}
-	writeJSON(w, status, g)
+	writeJSON(w, c.status, c)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
+	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/verifier/truststore"
 )
@@ -65,6 +66,7 @@ type Config struct {
 	DefaultStore string
 
 	Auth   Auth
+	Gate   Gate
 	TLS    TLS
 	Limits Limits
 	// Webhooks tells how the receivers of changes do; nil: there are none.
@@ -109,6 +111,32 @@ type Auth struct {
 	// Admins are the users of Htpasswd, and the common names of client
 	// certificates, that may write.
 	Admins []string
+}
+
+// Gate says whether reverse proxies may ask which requests to let through.
+type Gate struct {
+	// Mode is GateEnforce, GateReport (everything passes; headers, the log and metrics say
+	// what would not), or empty: there is no gate.
+	Mode string
+	// TokenFile is a file of tokens by which a proxy vouches that its client may push; empty:
+	// nobody may.
+	TokenFile string
+	// Open opens a repository, with the stamp of its index.json: manifests that are no images
+	// are read in storage. Required with a mode.
+	Open func(repository string) (*layout.Repository, layout.Stamp, error)
+}
+
+// Check finds mistakes in the settings of a gate.
+func (g *Gate) Check() error {
+	switch g.Mode {
+	case "", GateEnforce, GateReport:
+	default:
+		return fmt.Errorf("gate %q: choose %s or %s", g.Mode, GateEnforce, GateReport)
+	}
+	if g.Mode == "" && g.TokenFile != "" {
+		return errors.New("there is a token file for the gate and no gate: choose its mode as well")
+	}
+	return nil
 }
 
 // TLS serves TCP listeners over TLS if CertFile and KeyFile are set. Renewed
@@ -240,6 +268,12 @@ func (c *Config) check() error {
 	}
 	if err := CheckAccess(c.Listen, c.Auth, c.TLS, c.DefaultStore); err != nil {
 		return err
+	}
+	if err := c.Gate.Check(); err != nil {
+		return err
+	}
+	if c.Gate.Mode != "" && c.Gate.Open == nil {
+		return errors.New("server: a gate needs storage")
 	}
 	c.Limits.complete()
 	if c.Log == nil {

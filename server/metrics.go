@@ -15,6 +15,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	changes  *prometheus.CounterVec
+	gate     *prometheus.CounterVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -26,8 +27,10 @@ func newMetrics(s *Server) *metrics {
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "trust_worker_trust_changes_total",
 			Help: "Changes to the trust directories asked for over HTTP, by action and result."}, []string{"action", "result"}),
 	}
+	m.gate = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "trust_worker_gate_requests_total",
+		Help: "Requests that reverse proxies asked about, by outcome: open (no manifest is read), trusted, listed (by a trusted index), evidence (a signature or attestation), push, denied, undecided."}, []string{"outcome"})
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(m.requests, m.seconds, m.changes, newDaemonCollector(s))
+	registry.MustRegister(m.requests, m.seconds, m.changes, m.gate, newDaemonCollector(s))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 	return m
 }

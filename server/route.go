@@ -61,6 +61,7 @@ func (s *Server) routes() http.Handler {
 	t.handle("POST "+pathSearch, toRead, s.search)
 	t.handle("GET "+pathDiscover, toRead, s.discover)
 	s.restRoutes(t)
+	s.gateRoutes(t)
 	s.healthRoutes(t)
 	s.pageRoutes(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"trust-worker/server/graph"
 	"trust-worker/server/page"
@@ -46,6 +47,9 @@ type Server struct {
 	draining         atomic.Bool
 	sending          sending
 	metrics          *metrics
+	gateToken        *tokenFile // nil: nobody may push through the gate
+	gateLog          *rate.Limiter
+	evidence         *evidence
 	graph            *graph.Engine
 	pages            *page.Pages
 }
@@ -70,6 +74,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.credentials(); err != nil {
 		return nil, err
 	}
+	s.evidence, s.gateLog = newEvidence(cfg.Gate.Open), rate.NewLimiter(gateLogRate, 20)
 	if cfg.TLS.CertFile != "" {
 		var err error
 		if s.tls, err = newCertificates(cfg.TLS, s.log); err != nil {
@@ -103,6 +108,12 @@ func (s *Server) credentials() error {
 				return err
 			}
 			s.tokens = append(s.tokens, f)
+		}
+	}
+	if s.cfg.Gate.TokenFile != "" {
+		var err error
+		if s.gateToken, err = newTokenFile(s.cfg.Gate.TokenFile, toNone, s.log); err != nil {
+			return err
 		}
 	}
 	if s.cfg.Auth.Htpasswd != "" {

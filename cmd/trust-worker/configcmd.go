@@ -97,10 +97,13 @@ func (h *httpSettings) check() error {
 	if err := server.CheckAccess(h.listen, h.auth(), h.tls(), h.defaultStore); err != nil {
 		return err
 	}
-	if len(h.listen) == 0 && (h.insecureUploads || h.tlsCert != "" || h.htpasswd != "" || len(h.readTokens)+len(h.writeTokens)+len(h.hintTokens) > 0) {
+	if err := h.gate.Check(); err != nil {
+		return err
+	}
+	if len(h.listen) == 0 && (h.gate.Mode != "" || h.insecureUploads || h.tlsCert != "" || h.htpasswd != "" || len(h.readTokens)+len(h.writeTokens)+len(h.hintTokens) > 0) {
 		return fmt.Errorf("HTTP is configured, but nothing listens: give --listen, or http.port in the configuration file")
 	}
-	for _, path := range slices.Concat([]string{h.tlsCert, h.tlsKey, h.clientCA, h.htpasswd}, h.readTokens, h.writeTokens, h.hintTokens) {
+	for _, path := range slices.Concat([]string{h.tlsCert, h.tlsKey, h.clientCA, h.htpasswd, h.gate.TokenFile}, h.readTokens, h.writeTokens, h.hintTokens) {
 		if path == "" {
 			continue
 		}

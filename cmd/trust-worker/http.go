@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trust-worker/changes/webhook"
+	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/server"
 )
@@ -31,6 +32,7 @@ type httpSettings struct {
 	hostNames               []string
 	defaultStore            string
 	profiles                string
+	gate                    server.Gate
 }
 
 // register declares the flags of `serve`.
@@ -49,6 +51,8 @@ func (h *httpSettings) register(f *pflag.FlagSet) {
 	f.StringVar(&h.clientCA, "tls-client-ca", "", "CA certificates of clients, who may read")
 	f.StringSliceVar(&h.hostNames, "http-host-name", nil, "name by which clients call a loopback listener, besides localhost (repeatable)")
 	f.StringVar(&h.defaultStore, "truststore-name", "", "trust store of certificate uploads that name none (default: such uploads are refused)")
+	f.StringVar(&h.gate.Mode, "gate", "", "let reverse proxies ask which requests to let through: enforce or report (default off)")
+	f.StringVar(&h.gate.TokenFile, "gate-token-file", "", "file of tokens by which a proxy vouches that its client may push (default nobody may)")
 	f.StringVar(&h.profiles, "pprof", "", "serve profiles on this loopback address (default off)")
 }
 
@@ -72,30 +76,34 @@ type httpDaemon interface {
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
 // state directory must exist. It returns at once when HTTP is off.
-func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.profiles != "" {
 		g.Go(func() error { return server.ServeProfiles(ctx, h.profiles) })
 	}
 	if len(h.listen) > 0 {
-		g.Go(func() error { return s.serveAPI(ctx, h, d, told, hooks, log) })
+		g.Go(func() error { return s.serveAPI(ctx, h, roots, d, told, hooks, log) })
 	}
 	return g.Wait()
 }
 
-func (s *settings) serveAPI(ctx context.Context, h *httpSettings, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	reader, err := s.reader() // as any other process reads
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
+	gate := h.gate
+	gate.Open = func(name string) (*layout.Repository, layout.Stamp, error) {
+		return scheduler.OpenRepository(roots, name)
+	}
 	v := versions()
 	srv, err := server.New(server.Config{
 		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
 		Totals: told.observer.Totals, Changes: told.journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, RegistryNames: s.registryNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
-		Auth: h.auth(), TLS: h.tls(),
+		Auth: h.auth(), TLS: h.tls(), Gate: gate,
 	})
 	if err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)

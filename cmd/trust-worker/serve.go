@@ -49,6 +49,9 @@ the trust directories and trustWorker.scopes; USR1 looks at all of storage again
 			if err := server.CheckAccess(s.http.listen, s.http.auth(), s.http.tls(), s.http.defaultStore); err != nil {
 				return usageError{err}
 			}
+			if err := s.http.gate.Check(); err != nil {
+				return usageError{err}
+			}
 			return s.serve(cmd.Context(), nil)
 		},
 	}
@@ -145,7 +148,7 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
 	p.start("systemd", func(parts context.Context) error { return s.notifySystemd(ctx, parts, sched.Status, watchdog, log) })
 	p.start("changes", told.observer.Run)
-	p.start("HTTP", func(ctx context.Context) error { return s.serveHTTP(ctx, &s.http, sched, told, hooks, log) })
+	p.start("HTTP", func(ctx context.Context) error { return s.serveHTTP(ctx, &s.http, roots, sched, told, hooks, log) })
 	p.start("first pass", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
