@@ -29,6 +29,9 @@ func newMetrics(s *Server) *metrics {
 	}
 	m.gate = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "trust_worker_gate_requests_total",
 		Help: "Requests that reverse proxies asked about, by outcome: open (no manifest is read), trusted, listed (by a trusted index), evidence (a signature or attestation), push, denied, undecided."}, []string{"outcome"})
+	for _, outcome := range []string{gateOpen, gateTrusted, gateListed, gateEvidence, gatePush, gateDenied, gateUnclear} {
+		m.gate.WithLabelValues(outcome)
+	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m.requests, m.seconds, m.changes, m.gate, newDaemonCollector(s))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})

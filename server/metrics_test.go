@@ -57,7 +57,8 @@ func TestMetricsPage(t *testing.T) {
 	rows := append(slices.Clone(daemonMetrics),
 		metric{"http_requests_total", counter, "Requests by route.", []string{"route"}},
 		metric{"http_request_seconds", histogram, "Time to answer a request, by route; streams of changes count when they end.", []string{"route"}},
-		metric{"trust_changes_total", counter, "Changes to the trust directories asked for over HTTP, by action and result.", []string{"action", "result"}})
+		metric{"trust_changes_total", counter, "Changes to the trust directories asked for over HTTP, by action and result.", []string{"action", "result"}},
+		metric{"gate_requests_total", counter, "Requests that reverse proxies asked about, by outcome: open (no manifest is read), trusted, listed (by a trusted index), evidence (a signature or attestation), push, denied, undecided.", []string{"outcome"}})
 	kinds := map[string]string{}
 	for _, m := range family.FindAllStringSubmatch(body, -1) {
 		kinds[m[1]] = m[2]
