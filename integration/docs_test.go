@@ -98,7 +98,7 @@ var runners = map[string][]string{
 }
 
 // elsewhere are the languages whose blocks a test of their own runs.
-var elsewhere = map[string]func(*testing.T){"nginx": TestGateBehindNginx, "caddyfile": TestGateBehindCaddy}
+var elsewhere = map[string]func(*testing.T){"nginx": TestGateBehindNginx, "caddyfile": TestGateBehindCaddy, "toml": TestImageVerifier}
 
 func blocksOf(text string) (blocks []block) {
 	lines := strings.Split(text, "\n")

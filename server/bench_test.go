@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,13 +13,19 @@ import (
 
 	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
+	"trust-worker/layout"
 	"trust-worker/trust"
 )
 
 // crowd is 100,000 images, each with one trusted signature, in 1,000 repositories.
-func crowd(b *testing.B) *world {
+func crowd(b *testing.B, edit ...func(*Config)) *world {
 	b.Helper()
-	w := start(b, func(c *Config) { c.Limits.MaxReads = 64 })
+	w := start(b, func(c *Config) {
+		c.Limits.MaxReads = 64
+		for _, f := range edit {
+			f(c)
+		}
+	})
 	key := signtest.NewKey(signtest.P256)
 	w.put("_cosign/team.pub", key.PEM())
 	stamp := "stamp"
@@ -140,4 +147,58 @@ func BenchmarkServer(b *testing.B) {
 			return fmt.Sprintf("%s%s/check/team%03d/app@%s", w.url, pathAPI, r, digestOf(fmt.Sprint(r, "/", n)))
 		})
 	})
+}
+
+// BenchmarkGate asks the gate at 1,000 requests a second, as a proxy in front of a registry
+// does, and the same server for nothing at the same rate. Requests start by the clock,
+// whether others have been answered or not.
+func BenchmarkGate(b *testing.B) {
+	w := crowd(b, func(c *Config) {
+		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, fs.ErrNotExist }}
+	})
+	at := func(status int, uri func(i int) string) func(*testing.B) {
+		return func(b *testing.B) {
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+			defer client.CloseIdleConnections()
+			took := make([]time.Duration, b.N)
+			var all sync.WaitGroup
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for i := range took {
+				<-tick.C
+				all.Go(func() {
+					begin := time.Now()
+					req, err := http.NewRequest(http.MethodGet, w.url+"/livez", nil)
+					if err == nil && uri != nil {
+						req.URL.Path = pathGate
+						req.Header.Set(headerMethod, "GET")
+						req.Header.Set(headerURI, uri(i))
+					}
+					resp, err := client.Do(req)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+					if resp.StatusCode != status {
+						b.Errorf("status %d", resp.StatusCode)
+					}
+					took[i] = time.Since(begin)
+				})
+			}
+			all.Wait()
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(0, "ns/op")
+		}
+	}
+	b.Run("floor/handler", at(200, nil))
+	b.Run("digest", at(200, func(i int) string {
+		r, n := i*7%1000, i*13%100
+		return fmt.Sprintf("/v2/team%03d/app/manifests/%s", r, digestOf(fmt.Sprint(r, "/", n)))
+	}))
+	b.Run("tag", at(200, func(i int) string { return fmt.Sprintf("/v2/team%03d/app/manifests/v%02d", i*7%1000, i*13%100) }))
+	b.Run("refused", at(403, func(i int) string { return fmt.Sprintf("/v2/team%03d/app/manifests/%s", i*7%1000, digestOf("none")) }))
 }

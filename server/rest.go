@@ -37,6 +37,7 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/refused", toRead, s.restRefused)
 	t.handle("GET "+pathAPI+"/summary", toRead, s.restSummary)
 	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
+	t.handle("POST "+pathAPI+"/gatekeeper", toRead, s.gatekeeper)
 	t.handle("GET "+pathAPI+"/changes", toRead, s.restChanges)
 	t.handle("GET "+pathAPI+"/events", toRead, s.restEvents)
 	if s.cfg.LookAt != nil {

@@ -46,7 +46,9 @@ func (e *codeError) Unwrap() error { return e.err }
 func run() int {
 	ctx, stop := interruptible()
 	defer stop()
-	err := newRootCommand().ExecuteContext(ctx)
+	root := newRootCommand()
+	root.SetArgs(arguments(os.Args))
+	err := root.ExecuteContext(ctx)
 	if message := messageOf(err); message != "" {
 		fmt.Fprintln(os.Stderr, "trust-worker: "+inert.Message(message, maxMessage))
 	}
