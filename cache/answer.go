@@ -71,7 +71,10 @@ type Signature struct {
 	SignedAt *time.Time
 	Root     string
 	// Detail says more of the reason, in one sentence for people; often empty.
-	Detail     string
+	Detail string
+	// Since is since when the answer is what it is: see [trust.InForce.Since]; nil while
+	// nothing is decided.
+	Since      *time.Time
 	ValidFrom  *time.Time
 	ValidUntil *time.Time
 	VerifiedAt *time.Time

@@ -92,6 +92,9 @@ func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, q
 	return s.eachDecision(repository, encoded, unlisted, s, func(layer int, d *trust.Decision) bool {
 		quorum.Judge(d)
 		sig := NewSignature(s.signature.tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, *d)
+		if at := s.g.trust.InForce.Since(repository, s.signature.tool, &s.verdict.Verdict, d, s.now); !at.IsZero() {
+			sig.Since = pointer(at)
+		}
 		fn(&sig)
 		return true
 	})

@@ -62,6 +62,9 @@ type Material struct {
 	// Author is the PEM text of the key file (cosign) or the certificate's
 	// subject (notation).
 	Author string
+	// Since is when it came into force or, of those that left, when it left, Unix seconds.
+	// Who loads the trust directories does not know it (0): it is known of what is published.
+	Since int64
 }
 
 // Terms is the plain content of an InForce: what is published.

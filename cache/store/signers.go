@@ -26,17 +26,22 @@ type remembered map[trust.Signer]member
 type member struct {
 	left int64  // when it left, Unix seconds; 0: it is in force
 	file string // that holds it, or did
+	came int64  // when it came into force; 0: not known
 }
 
 // note brings them in step with what is in force at a time.
 func (r remembered) note(f *trust.InForce, now int64) {
 	for signer, m := range r {
 		if m.left == 0 && !f.Has(signer.ID()) {
-			r[signer] = member{now, m.file}
+			r[signer] = member{left: now, file: m.file, came: m.came}
 		}
 	}
 	for _, m := range f.Terms().Materials {
-		r[m.Signer] = member{0, m.File}
+		was, known := r[m.Signer]
+		if !known || was.left != 0 {
+			was.came = now
+		}
+		r[m.Signer] = member{file: m.File, came: was.came}
 	}
 	for _, signer := range r.left()[min(maxLeft, len(r.left())):] {
 		delete(r, signer)
@@ -66,7 +71,7 @@ func readSigners(tx *bbolt.Tx) (remembered, error) {
 			return err
 		}
 		m := format.DecodeSigner(&p)
-		r[m.Signer] = member{p.Left, m.File}
+		r[m.Signer] = member{p.Left, m.File, p.Came}
 		return nil
 	})
 	return r, err
@@ -92,7 +97,7 @@ func (r remembered) record(tx *bbolt.Tx) error {
 			continue
 		}
 		id := signer.ID()
-		v, err := format.SealMessage(id[:], format.EncodeSigner(trust.Material{Signer: signer, File: m.file}, m.left))
+		v, err := format.SealMessage(id[:], format.EncodeSigner(trust.Material{Signer: signer, File: m.file, Since: m.came}, m.left))
 		if err != nil {
 			return err
 		}

@@ -230,6 +230,7 @@ func (s *Store) writeTrust(f *trust.InForce, next format.Current) (at int64, err
 	p := encodeTerms(t)
 	p.PublishedAt, p.Lease, p.Partial = s.opts.Now().UnixNano(), int64(max(s.opts.Lease, 0)), s.pub.partial
 	for _, m := range t.Materials {
+		m.Since = s.pub.signers[m.Signer].came
 		p.Signers = append(p.Signers, format.EncodeSigner(m, 0))
 	}
 	for _, signer := range s.pub.signers.left() {

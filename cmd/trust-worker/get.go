@@ -293,6 +293,9 @@ func explainSignature(t *table, sig *cache.Signature) {
 	if sig.SignerFile != "" {
 		t.row("  file", sig.SignerFile)
 	}
+	if sig.Since != nil {
+		t.row("  since", t.when(*sig.Since))
+	}
 	if sig.ValidFrom != nil {
 		t.row("  from", t.when(*sig.ValidFrom))
 	}

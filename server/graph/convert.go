@@ -97,7 +97,7 @@ func trustSignatures(sigs []cache.Signature) []*schema.TrustSignature {
 		sig := &sigs[i]
 		t := &schema.TrustSignature{Tool: string(sig.Tool), IsTrusted: sig.IsTrusted, Author: sig.Author, Status: string(sig.Status),
 			Reason: string(sig.Reason), SignerFile: sig.SignerFile, Detail: sig.Detail, Notes: []string{}, Digest: sig.Digest.String(), Layer: sig.Layer, Format: string(sig.Format),
-			ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
+			Issuer: sig.Issuer, Subject: sig.Subject, SignedAt: sig.SignedAt, Root: sig.Root, Since: sig.Since, ValidFrom: sig.ValidFrom, ValidUntil: sig.ValidUntil, VerifiedAt: sig.VerifiedAt}
 		if sig.SignerFingerprint != (trust.Digest{}) {
 			t.SignerFingerprint = sig.SignerFingerprint.String()
 		}

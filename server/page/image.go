@@ -52,6 +52,7 @@ type signature struct {
 	Fingerprint string // empty: nobody who is in force
 	From, Until Moment
 	Verified    Moment
+	Since       Moment
 	Digest      string
 	Layer       int
 }
@@ -125,7 +126,7 @@ func signatureOf(s *cache.Signature, files map[trust.Signer][]string, now time.T
 			v.Files = append(v.Files, Text(name))
 		}
 	}
-	for at, t := range map[*Moment]*time.Time{&v.From: s.ValidFrom, &v.Until: s.ValidUntil, &v.Verified: s.VerifiedAt} {
+	for at, t := range map[*Moment]*time.Time{&v.From: s.ValidFrom, &v.Until: s.ValidUntil, &v.Verified: s.VerifiedAt, &v.Since: s.Since} {
 		if t != nil {
 			*at = moment(*t, now)
 		}

@@ -583,6 +583,7 @@ type Signer struct {
 	Left          int64                  `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`    // Unix seconds: it was in force until then; 0: it is
 	Scope         string                 `protobuf:"bytes,8,opt,name=scope,proto3" json:"scope,omitempty"`   // the repository prefix below which it may sign; empty: everywhere
 	File          string                 `protobuf:"bytes,1000,opt,name=file,proto3" json:"file,omitempty"`  // "_cosign/team.pub"
+	Came          int64                  `protobuf:"varint,1001,opt,name=came,proto3" json:"came,omitempty"` // Unix seconds: it is in force since then; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -671,6 +672,13 @@ func (x *Signer) GetFile() string {
 		return x.File
 	}
 	return ""
+}
+
+func (x *Signer) GetCame() int64 {
+	if x != nil {
+		return x.Came
+	}
+	return 0
 }
 
 type Statement struct {
@@ -1979,7 +1987,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\aforeign\x18\b \x01(\tR\aforeign\x12\x1e\n" +
 	"\n" +
 	"unreadable\x18\t \x01(\rR\n" +
-	"unreadable\"\xd9\x01\n" +
+	"unreadable\"\xee\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -1990,7 +1998,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
 	"\x04left\x18\a \x01(\x03R\x04left\x12\x14\n" +
 	"\x05scope\x18\b \x01(\tR\x05scope\x12\x13\n" +
-	"\x04file\x18\xe8\a \x01(\tR\x04fileJ\x04\b\x01\x10\x02\"\x89\x01\n" +
+	"\x04file\x18\xe8\a \x01(\tR\x04file\x12\x13\n" +
+	"\x04came\x18\xe9\a \x01(\x03R\x04cameJ\x04\b\x01\x10\x02\"\x89\x01\n" +
 	"\tStatement\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x16\n" +

@@ -133,6 +133,7 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 	for _, ps := range p.Signers {
 		demands = demands || Demands(ps)
 		if m := DecodeSigner(ps); ps.Left != 0 {
+			m.Since = ps.Left
 			terms.Left = append(terms.Left, m)
 		} else {
 			terms.Materials = append(terms.Materials, m)
@@ -176,12 +177,12 @@ func DecodeTrust(p *cachepb.Trust) (*TrustFile, error) {
 func EncodeSigner(m trust.Material, left int64) *cachepb.Signer {
 	s := &m.Signer
 	return &cachepb.Signer{Tool: EncodeCode(ToolCodes, s.Tool), StoreType: s.StoreType,
-		StoreName: s.StoreName, Fingerprint: bytes.Clone(s.Fingerprint[:]), Scope: m.Scope, File: m.File, Author: m.Author, Left: left}
+		StoreName: s.StoreName, Fingerprint: bytes.Clone(s.Fingerprint[:]), Scope: m.Scope, File: m.File, Author: m.Author, Left: left, Came: m.Since}
 }
 
 // DecodeSigner is the inverse.
 func DecodeSigner(p *cachepb.Signer) trust.Material {
-	m := trust.Material{Signer: trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}, Scope: p.Scope, File: p.File, Author: p.Author}
+	m := trust.Material{Signer: trust.Signer{Tool: DecodeCode(ToolCodes, p.Tool), StoreType: p.StoreType, StoreName: p.StoreName}, Scope: p.Scope, File: p.File, Author: p.Author, Since: p.Came}
 	copy(m.Signer.Fingerprint[:], p.Fingerprint)
 	return m
 }

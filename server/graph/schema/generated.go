@@ -263,12 +263,17 @@ type ComplexityRoot struct {
 		Digest            func(childComplexity int) int
 		Format            func(childComplexity int) int
 		IsTrusted         func(childComplexity int) int
+		Issuer            func(childComplexity int) int
 		Layer             func(childComplexity int) int
 		Notes             func(childComplexity int) int
 		Reason            func(childComplexity int) int
+		Root              func(childComplexity int) int
+		SignedAt          func(childComplexity int) int
 		SignerFile        func(childComplexity int) int
 		SignerFingerprint func(childComplexity int) int
+		Since             func(childComplexity int) int
 		Status            func(childComplexity int) int
+		Subject           func(childComplexity int) int
 		Tool              func(childComplexity int) int
 		ValidFrom         func(childComplexity int) int
 		ValidUntil        func(childComplexity int) int
@@ -1330,6 +1335,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustSignature.IsTrusted(childComplexity), true
+	case "TrustSignature.Issuer":
+		if e.ComplexityRoot.TrustSignature.Issuer == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.Issuer(childComplexity), true
 	case "TrustSignature.Layer":
 		if e.ComplexityRoot.TrustSignature.Layer == nil {
 			break
@@ -1348,6 +1359,18 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustSignature.Reason(childComplexity), true
+	case "TrustSignature.Root":
+		if e.ComplexityRoot.TrustSignature.Root == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.Root(childComplexity), true
+	case "TrustSignature.SignedAt":
+		if e.ComplexityRoot.TrustSignature.SignedAt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.SignedAt(childComplexity), true
 	case "TrustSignature.SignerFile":
 		if e.ComplexityRoot.TrustSignature.SignerFile == nil {
 			break
@@ -1360,12 +1383,24 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TrustSignature.SignerFingerprint(childComplexity), true
+	case "TrustSignature.Since":
+		if e.ComplexityRoot.TrustSignature.Since == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.Since(childComplexity), true
 	case "TrustSignature.Status":
 		if e.ComplexityRoot.TrustSignature.Status == nil {
 			break
 		}
 
 		return e.ComplexityRoot.TrustSignature.Status(childComplexity), true
+	case "TrustSignature.Subject":
+		if e.ComplexityRoot.TrustSignature.Subject == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustSignature.Subject(childComplexity), true
 	case "TrustSignature.Tool":
 		if e.ComplexityRoot.TrustSignature.Tool == nil {
 			break
@@ -1910,6 +1945,16 @@ func (ec *executionContext) childFields_TrustSignature(ctx context.Context, fiel
 		return ec.fieldContext_TrustSignature_SignerFile(ctx, field)
 	case "Detail":
 		return ec.fieldContext_TrustSignature_Detail(ctx, field)
+	case "Issuer":
+		return ec.fieldContext_TrustSignature_Issuer(ctx, field)
+	case "Subject":
+		return ec.fieldContext_TrustSignature_Subject(ctx, field)
+	case "SignedAt":
+		return ec.fieldContext_TrustSignature_SignedAt(ctx, field)
+	case "Root":
+		return ec.fieldContext_TrustSignature_Root(ctx, field)
+	case "Since":
+		return ec.fieldContext_TrustSignature_Since(ctx, field)
 	case "ValidFrom":
 		return ec.fieldContext_TrustSignature_ValidFrom(ctx, field)
 	case "ValidUntil":
@@ -6915,6 +6960,121 @@ func (ec *executionContext) fieldContext_TrustSignature_Detail(_ context.Context
 	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _TrustSignature_Issuer(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_Issuer(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Issuer, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_Issuer(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustSignature_Subject(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_Subject(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Subject, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_Subject(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustSignature_SignedAt(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_SignedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_SignedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type Time does not have child fields"))
+}
+
+func (ec *executionContext) _TrustSignature_Root(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_Root(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Root, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_Root(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustSignature_Since(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustSignature_Since(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Since, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_TrustSignature_Since(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustSignature", field, false, false, errors.New("field of type Time does not have child fields"))
+}
+
 func (ec *executionContext) _TrustSignature_ValidFrom(ctx context.Context, field graphql.CollectedField, obj *TrustSignature) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -10177,6 +10337,31 @@ func (ec *executionContext) _TrustSignature(ctx context.Context, sel ast.Selecti
 		case "Detail":
 			out.Values[i] = ec._TrustSignature_Detail(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Issuer":
+			out.Values[i] = ec._TrustSignature_Issuer(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Subject":
+			out.Values[i] = ec._TrustSignature_Subject(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "SignedAt":
+			out.Values[i] = ec._TrustSignature_SignedAt(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "Root":
+			out.Values[i] = ec._TrustSignature_Root(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Since":
+			out.Values[i] = ec._TrustSignature_Since(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
 		case "ValidFrom":

@@ -257,7 +257,14 @@ type TrustSignature struct {
 	// The file that holds the signer, such as _cosign/team.pub.
 	SignerFile string `json:"SignerFile"`
 	// More of the reason, in one sentence for people.
-	Detail     string     `json:"Detail"`
+	Detail string `json:"Detail"`
+	// Of a keyless signature; empty for keys and for notation.
+	Issuer   string     `json:"Issuer"`
+	Subject  string     `json:"Subject"`
+	SignedAt *time.Time `json:"SignedAt,omitempty"`
+	Root     string     `json:"Root"`
+	// Since when the answer is what it is; null while nothing is decided.
+	Since      *time.Time `json:"Since,omitempty"`
 	ValidFrom  *time.Time `json:"ValidFrom,omitempty"`
 	ValidUntil *time.Time `json:"ValidUntil,omitempty"`
 	VerifiedAt *time.Time `json:"VerifiedAt,omitempty"`
