@@ -1,6 +1,7 @@
 package changes
 
 import (
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ type Journal struct {
 	held    []Change
 	dropped Position
 	file    journalFile
+	history *History      // nil: none is kept
 	news    chan struct{} // closed when something is added
 }
 
@@ -65,6 +67,11 @@ func OpenJournal(state string, log *slog.Logger) *Journal {
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.history != nil {
+		if err := j.history.close(); err != nil {
+			return errors.Join(err, j.file.close())
+		}
+	}
 	return j.file.close()
 }
 
@@ -113,6 +120,9 @@ func (j *Journal) addLocked(list []Change) {
 		number++
 		c.Position.CacheID, c.Position.Number = j.head.CacheID, number
 		j.held = append(j.held, c)
+	}
+	if j.history != nil {
+		j.history.add(j.held)
 	}
 	j.trim()
 	j.saveLocked()

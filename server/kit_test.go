@@ -138,6 +138,7 @@ func start(t testing.TB, edit func(*Config)) *world {
 	check(t, w.d.store.SetWhole(true)) // as at the end of the first pass
 	w.reader = must[*cache.Reader](t)(cache.OpenReader(w.state))
 	cfg.Changes = changes.OpenJournal(w.state, cfg.Log)
+	cfg.Changes.Keep(changes.OpenHistory(w.state, changes.DefaultDays, cfg.Log))
 	w.o = changes.NewObserver(w.reader, cfg.Changes, cfg.Log, nil)
 	cfg.Reader, cfg.Trust, cfg.Status = w.reader, w.d, w.d.Status
 	cfg.Totals = func() *changes.Totals {

@@ -39,6 +39,7 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
 	t.handle("POST "+pathAPI+"/gatekeeper", toRead, s.gatekeeper)
 	t.handle("GET "+pathAPI+"/changes", toRead, s.restChanges)
+	t.handle("GET "+pathAPI+"/history", toRead, s.restHistory)
 	t.handle("GET "+pathAPI+"/events", toRead, s.restEvents)
 	if s.cfg.LookAt != nil {
 		t.handle("POST "+pathAPI+"/events/zot", toHint, s.limitedHints(s.zotEvent))

@@ -18,6 +18,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
+	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
@@ -48,6 +49,7 @@ type settings struct {
 	watch                  bool
 	logLevel, logFormat    string
 	maxFiled               int64
+	historyDays            int
 	subPaths               map[string]string // route → root directory
 	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
@@ -81,6 +83,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.zotPolicy, "zot-policy", false, "take the trustpolicy.json that zot writes at its starts for the default policy (implied by --zot-config)")
 	f.BoolVar(&s.watch, "watch", true, "watch directories for changes; without, only the passes see them")
 	f.Int64Var(&s.maxFiled, "max-unmatched", 100_000, "`NUMBER` of index rows that a repository may have for signatures that no trusted key verifies")
+	f.IntVar(&s.historyDays, "history-days", changes.DefaultDays, "`NUMBER` of days for which changes are kept for the command history (0: none)")
 	f.StringVar(&s.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 }
@@ -227,6 +230,9 @@ func (s *settings) check(needRoot bool) error {
 			return usageError{fmt.Errorf("%s: %.100q is not the host of a registry: write it without scheme, slash or path, such as registry.example or registry.example:5000",
 				cmp.Or(s.sources["registry-name"], "--registry-name"), host)}
 		}
+	}
+	if s.historyDays < 0 || s.historyDays > 36500 {
+		return usageError{fmt.Errorf("--history-days %d: choose 0, to keep no history, or a number of days", s.historyDays)}
 	}
 	if s.workers < 0 {
 		return usageError{fmt.Errorf("--workers %d: choose 0, one for each processor, or more", s.workers)}

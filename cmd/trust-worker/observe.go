@@ -23,6 +23,7 @@ func (s *settings) observe(log *slog.Logger) (*observed, error) {
 		return nil, err
 	}
 	j := changes.OpenJournal(s.state, log)
+	j.Keep(changes.OpenHistory(s.state, s.historyDays, log))
 	return &observed{journal: j, reader: reader, observer: changes.NewObserver(reader, j, log, nil)}, nil
 }
 
