@@ -58,3 +58,10 @@ func (r *Reader) CheckReleased(t *testing.T) bool {
 	}
 	return true
 }
+
+// SetListingTime sets for how long indexes are asked, until the returned function is called.
+func SetListingTime(d time.Duration) (reset func()) {
+	was := listingTime
+	listingTime = d
+	return func() { listingTime = was }
+}

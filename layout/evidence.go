@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strconv"
 
 	"trust-worker/trust"
 )
@@ -19,62 +21,102 @@ const (
 	typeCOSE = "application/cose"
 )
 
-// evidenceLimits are the media types that a layer of a signature or an attestation may have,
-// and how many bytes it may have then.
-var evidenceLimits = map[string]int64{
-	typeSimpleSigning: trust.MaxBlob, typeSigstoreBundle: maxAttestation, typeDSSE: maxAttestation,
-	typeJWS: trust.MaxBlob, typeCOSE: trust.MaxBlob,
-}
+// evidenceTypes are the media types that a layer of a signature or an attestation may have.
+var evidenceTypes = []string{typeSimpleSigning, typeSigstoreBundle, typeDSSE, typeJWS, typeCOSE}
 
-const maxAttestation = 32 << 20
+// MaxEvidence bounds the bytes of all layers of a signature or an attestation.
+const MaxEvidence = 32 << 20
 
-// inertConfigs are media types of a config that make a manifest no image for any container
-// runtime. Docker takes others for an image's, "application/json" and none at all among them.
-var inertConfigs = []string{"application/vnd.oci.empty.v1+json", typeNotationSignature, typeCosignSignature, typeSigstoreBundle}
+// ErrLarge is returned for a manifest whose layers are more than the caller wants read.
+var ErrLarge = errors.New("its layers are larger than what is to be read")
 
 // Evidence reports whether a manifest is a signature or an attestation and nothing that a
-// container runtime could run: it has layers, each has the media type of simple signing, a
-// bundle, an envelope of notation or DSSE, and the config is none of an image. The artifact
-// type, the subject and tags count for nothing.
+// container runtime could run. It has layers, each of a media type of simple signing, a
+// bundle, an envelope of notation or DSSE, and each is what that says: a JSON object or, for
+// COSE, a tagged COSE_Sign1 (RFC 9052, section 4.2), and no archive. The artifact type, the
+// subject, the config and tags count for nothing: runtimes take a layer for an archive
+// whatever its media type, and some a config for an image's.
 //
-// cosign gives its tagged signatures an image's config. Runtimes may take a layer for an
-// archive whatever its media type; of such a manifest each layer's bytes are therefore JSON,
-// in which no program fits. Errors are those of [Repository.Manifest] and [Repository.Blob].
-func (p *Repository) Evidence(ctx context.Context, d trust.Digest) (bool, error) {
+// If the layers have more than most bytes it returns ErrLarge. Other errors are those of
+// [Repository.Manifest] and [Repository.Blob].
+func (p *Repository) Evidence(ctx context.Context, d trust.Digest, most int64) (bool, error) {
 	m, err := p.manifest(ctx, d)
-	if err != nil || m.Flaw() != "" || len(m.Layers) == 0 || len(m.Children) > 0 || m.Skipped > 0 {
+	if err != nil || m.Flaw() != "" || m.Class == ImageIndex || len(m.Layers) == 0 || m.Embeds {
 		return false, err
 	}
-	for i := range m.Layers {
-		if limit, ok := evidenceLimits[m.Layers[i].MediaType]; !ok || m.Layers[i].Size > limit {
-			return false, nil
-		}
-	}
-	if slices.Contains(inertConfigs, m.ConfigMediaType) || m.MediaType == typeArtifactManifest {
-		return true, nil
-	}
+	kinds, total := map[trust.Digest]string{}, int64(0)
 	for i := range m.Layers {
 		l := &m.Layers[i]
 		blob, err := trust.ParseDigest(string(l.Digest))
-		if err != nil || l.MediaType == typeCOSE { // of another algorithm, or no JSON
+		if kind, again := kinds[blob]; err != nil || !slices.Contains(evidenceTypes, l.MediaType) || l.Size < 0 || l.Size > MaxEvidence || again && kind != l.MediaType {
 			return false, nil
+		} else if !again {
+			kinds[blob] = l.MediaType
+			total += l.Size
 		}
-		b, err := p.Blob(ctx, blob, l.Size, evidenceLimits[l.MediaType])
-		if err != nil {
+	}
+	switch {
+	case total > MaxEvidence:
+		return false, nil
+	case total > most:
+		return false, ErrLarge
+	}
+	for i := range m.Layers {
+		blob, _ := trust.ParseDigest(string(m.Layers[i].Digest)) // it was parsed above
+		kind, ok := kinds[blob]
+		if !ok {
+			continue // read already
+		}
+		delete(kinds, blob)
+		b, err := p.Blob(ctx, blob, m.Layers[i].Size, MaxEvidence)
+		if err != nil || !isEvidence(kind, b) {
 			return false, err
-		}
-		if !bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("{")) || !json.Valid(b) {
-			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// IsIndex reports whether a manifest is an index, by its own bytes. Errors are those of
-// [Repository.Manifest].
-func (p *Repository) IsIndex(ctx context.Context, d trust.Digest) (bool, error) {
+// isEvidence reports whether bytes are of the kind that a media type says, and no archive.
+func isEvidence(mediaType string, b []byte) bool {
+	if holdsTar(b) {
+		return false
+	}
+	if mediaType == typeCOSE {
+		return bytes.HasPrefix(b, []byte{0xd2, 0x84}) // tag 18, an array of four
+	}
+	return bytes.HasPrefix(b, []byte("{")) && json.Valid(b)
+}
+
+// holdsTar reports whether bytes hold the header of a tar archive, of any format: a block of
+// 512 bytes with its own checksum in it. A header can be written in printable characters, and
+// so within JSON.
+func holdsTar(b []byte) bool {
+	const block, at, width = 512, 148, 8
+	for ; len(b) >= block; b = b[block:] {
+		field := b[at : at+width]
+		signed, unsigned := int64(width*' '), int64(width*' ') // the field counts as spaces
+		for i, c := range b[:block] {
+			if i < at || i >= at+width {
+				signed += int64(int8(c))
+				unsigned += int64(c)
+			}
+		}
+		// Readers differ in what may stand around the digits: any run of them counts.
+		for _, run := range bytes.FieldsFunc(field, func(r rune) bool { return r < '0' || r > '7' }) {
+			if sum, err := strconv.ParseInt(string(run), 8, 64); err == nil && (sum == signed || sum == unsigned) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// IsReferrers reports whether a manifest is an index, by its own bytes, and says no more of
+// its children than where to ask for them: an index may embed them, or name other places.
+// Errors are those of [Repository.Manifest].
+func (p *Repository) IsReferrers(ctx context.Context, d trust.Digest) (bool, error) {
 	m, err := p.manifest(ctx, d)
-	return err == nil && m.Flaw() == "" && m.Class == ImageIndex, err
+	return err == nil && m.Flaw() == "" && m.Class == ImageIndex && !m.Embeds, err
 }
 
 // Companions are the tags under which signatures and the like are kept for a manifest
@@ -102,9 +144,12 @@ func (p *Repository) Companions(ctx context.Context) (*Companions, error) {
 		if n++; n > p.root.limits.Descriptors {
 			return reasonf(trust.LimitExceeded, "more than %d descriptors", p.root.limits.Descriptors)
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		e, bad := parseEntry(raw)
 		if bad != nil || e.tag == "" || e.use <= tagOrdinary {
-			return ctx.Err()
+			return nil
 		}
 		key := companion{e.use, e.subject}
 		if first, again := c.tags[key]; again && first != e.digest || e.foreign != "" {

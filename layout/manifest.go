@@ -30,6 +30,9 @@ type Manifest struct {
 	ConfigMediaType string
 	Layers          []ocispec.Descriptor
 	Annotations     map[string]string
+	// Embeds is set if a descriptor holds the content that it describes, or says where else
+	// it is: whoever reads the manifest need not ask this storage for that.
+	Embeds bool
 }
 
 // Artifact returns the artifact type, or the config's media type where there is
@@ -164,6 +167,9 @@ func (m *Manifest) take(doc *document) bool {
 		if m.Subject, err = trust.ParseDigest(string(doc.Subject.Digest)); err != nil || m.Subject == (trust.Digest{}) {
 			return false // another algorithm, at best: it cannot be in this storage
 		}
+	}
+	for _, list := range [][]ocispec.Descriptor{doc.Manifests, doc.Layers, doc.Blobs} {
+		m.Embeds = m.Embeds || slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return len(d.Data) > 0 || len(d.URLs) > 0 })
 	}
 	for i := range doc.Manifests {
 		if c, ok := childOf(&doc.Manifests[i]); ok {

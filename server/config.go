@@ -49,6 +49,9 @@ type Config struct {
 	Totals func() *changes.Totals
 	// Changes is the journal of trust changes.
 	Changes *changes.Journal
+	// Loader makes a loader as the daemon's for other trust directories; nil: nobody can ask
+	// what a change would cost.
+	Loader func(cosignDir, notationDir string) (*truststore.Loader, error)
 	// LookAt asks for a look at one repository, which may not exist; nil: such
 	// hints are not taken.
 	LookAt func(repository string)

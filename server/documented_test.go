@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,12 +11,18 @@ import (
 	"testing"
 
 	"trust-worker/changes"
+	"trust-worker/layout"
+	"trust-worker/verifier/truststore"
 )
 
 // Every route is in docs/http.md, every one under /api/v1 in openapi.json, and
 // the kinds of change are those of the package in both.
 func TestDocumented(t *testing.T) {
-	w := start(t, func(c *Config) { c.LookAt = func(string) {} })
+	w := start(t, func(c *Config) {
+		c.LookAt = func(string) {}
+		c.Loader = func(string, string) (*truststore.Loader, error) { return nil, nil }
+		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, fs.ErrNotExist }}
+	})
 	page := string(must[[]byte](t)(os.ReadFile(filepath.Join("..", "docs", "http.md"))))
 	var d document
 	check(t, json.Unmarshal(openapi, &d))

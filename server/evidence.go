@@ -18,10 +18,13 @@ import (
 // remembered: whoever may push and pull must not keep the daemon reading.
 
 const (
-	// evidencePlaces bound the looks at once, evidencePerPlace those in one repository.
+	// evidencePlaces bound the looks at once, evidencePerPlace those in one repository;
+	// what has more bytes than evidenceSmall is looked at in places of its own, largePlaces.
 	evidencePlaces   = 8
 	evidencePerPlace = 2
+	largePlaces      = 2
 	evidenceWaiting  = 16
+	evidenceSmall    = 2 << 20
 	evidenceTime     = 2 * time.Second
 	// evidenceKnown is how many manifests are remembered, companionsKnown how many tags.
 	evidenceKnown   = 50_000
@@ -32,6 +35,7 @@ const (
 type evidence struct {
 	open   func(repository string) (*layout.Repository, layout.Stamp, error)
 	places *shares // by repository: nobody's storage keeps another's waiting
+	large  *shares // the same, for what takes long to read
 	known  *lru.Cache[sight, bool]
 
 	mu         sync.Mutex
@@ -46,7 +50,7 @@ type sight struct {
 }
 
 func newEvidence(open func(string) (*layout.Repository, layout.Stamp, error)) *evidence {
-	e := &evidence{open: open, places: newShares(evidencePlaces, evidencePerPlace)}
+	e := &evidence{open: open, places: newShares(evidencePlaces, evidencePerPlace), large: newShares(largePlaces, 1)}
 	e.known, _ = lru.New[sight, bool](evidenceKnown) // errors are for sizes below one
 	e.companions, _ = lru.NewWithEvict(companionsKnown, func(_ string, c *layout.Companions) { e.tags -= c.Len() + 1 })
 	return e
@@ -56,10 +60,10 @@ func newEvidence(open func(string) (*layout.Repository, layout.Stamp, error)) *e
 var errBusy = errors.New("too many requests look at this repository's storage")
 
 // look runs fn on a repository, in its turn and its time.
-func (e *evidence) look(ctx context.Context, repository string, fn func(context.Context, *layout.Repository, layout.Stamp) error) error {
+func (e *evidence) look(ctx context.Context, places *shares, repository string, fn func(context.Context, *layout.Repository, layout.Stamp) error) error {
 	ctx, cancel := context.WithTimeout(ctx, evidenceTime)
 	defer cancel()
-	leave := e.places.take(ctx, repository, evidenceWaiting)
+	leave := places.take(ctx, repository, evidenceWaiting)
 	if leave == nil {
 		return errBusy
 	}
@@ -75,35 +79,45 @@ func (e *evidence) look(ctx context.Context, repository string, fn func(context.
 // is reports whether a manifest is a signature or an attestation and nothing else or, if it
 // is what a referrers tag names, an index. What is not in the repository is an error that
 // wraps fs.ErrNotExist.
-func (e *evidence) is(ctx context.Context, repository string, d trust.Digest, referrers bool) (is bool, err error) {
-	err = e.look(ctx, repository, func(ctx context.Context, p *layout.Repository, _ layout.Stamp) error {
-		if !p.HasBlob(d) {
+func (e *evidence) is(ctx context.Context, repository string, d trust.Digest, referrers bool) (bool, error) {
+	is, err := e.sees(ctx, e.places, repository, sight{digest: d}, func(ctx context.Context, p *layout.Repository) (bool, error) {
+		return p.Evidence(ctx, d, evidenceSmall)
+	})
+	if errors.Is(err, layout.ErrLarge) {
+		is, err = e.sees(ctx, e.large, repository, sight{digest: d}, func(ctx context.Context, p *layout.Repository) (bool, error) {
+			return p.Evidence(ctx, d, layout.MaxEvidence)
+		})
+	}
+	if is || err != nil || !referrers {
+		return is && err == nil, err
+	}
+	return e.sees(ctx, e.places, repository, sight{d, true}, func(ctx context.Context, p *layout.Repository) (bool, error) {
+		return p.IsReferrers(ctx, d)
+	})
+}
+
+// sees asks what is not remembered of a manifest that is in the repository.
+func (e *evidence) sees(ctx context.Context, places *shares, repository string, what sight, ask func(context.Context, *layout.Repository) (bool, error)) (found bool, err error) {
+	err = e.look(ctx, places, repository, func(ctx context.Context, p *layout.Repository, _ layout.Stamp) error {
+		if !p.HasBlob(what.digest) {
 			return fs.ErrNotExist
 		}
-		for _, index := range []bool{false, true}[:map[bool]int{false: 1, true: 2}[referrers]] {
-			ask, key := p.Evidence, sight{d, index}
-			if index {
-				ask = p.IsIndex
-			}
-			found, ok := e.known.Get(key)
-			if !ok {
-				var err error
-				if found, err = ask(ctx, d); err != nil {
-					return err
-				}
-				e.known.Add(key, found)
-			}
-			is = is || found
+		var ok bool
+		if found, ok = e.known.Get(what); ok {
+			return nil
 		}
-		return nil
+		if found, err = ask(ctx, p); err == nil {
+			e.known.Add(what, found)
+		}
+		return err
 	})
-	return is && err == nil, err
+	return found && err == nil, err
 }
 
 // resolve returns what a tag such as sha256-<hex>.sig names, the zero digest if there is no
 // such tag, and whether it is a referrers tag.
 func (e *evidence) resolve(ctx context.Context, repository, tag string) (d trust.Digest, referrers bool, err error) {
-	err = e.look(ctx, repository, func(ctx context.Context, p *layout.Repository, stamp layout.Stamp) error {
+	err = e.look(ctx, e.places, repository, func(ctx context.Context, p *layout.Repository, stamp layout.Stamp) error {
 		c := e.remembered(repository, stamp)
 		if c == nil {
 			var err error

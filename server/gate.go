@@ -73,6 +73,9 @@ func (s *Server) gateRoutes(t router) {
 
 func (s *Server) gate(w http.ResponseWriter, r *http.Request, _ identity) error {
 	d, err := s.passage(w, r)
+	if err != nil && s.cfg.Gate.Mode == GateReport { // everything passes
+		d, err = unclear(string(trust.IOError), "%v", problemOf(err)), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request, p *passage) (decis
 	}
 	var c checked
 	var why string
-	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) (err error) {
+	err = s.readingFor(s.gates, p.repository, w, r, func(snap *cache.Snapshot) (err error) {
 		if d == (trust.Digest{}) {
 			if d, err = snap.Resolve(p.repository, p.reference); err != nil {
 				return err
@@ -192,7 +195,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request, p *passage) (decis
 		switch {
 		case is && err == nil:
 			why = gateEvidence
-		case err != nil && c.status == http.StatusForbidden:
+		case err != nil && (c.status == http.StatusForbidden || c.status == http.StatusNotFound):
 			return p.unread(d, err), nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"trust-worker/cache/store"
@@ -210,6 +211,14 @@ func TestGate(t *testing.T) {
 	}
 	w.passes(of(arm), 403, "unsigned", arm.Trust())
 	w.passes(of(sig), 200, "", sig.Trust())
+
+	// Storage that cannot be read refuses nothing for good, and lets nothing pass.
+	open := w.srv.evidence.open
+	w.srv.evidence.open = func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, syscall.EIO }
+	w.passes(of(sig), 503, "io-error", sig.Trust())
+	w.passes(of(arm), 503, "io-error", arm.Trust())
+	w.passes(at("sha256-"+good.Hex()+".sig"), 503, "io-error", trust.Digest{})
+	w.srv.evidence.open = open
 
 	// What may be in storage and is not known is not refused for ever.
 	check(t, w.d.store.SetWhole(false))

@@ -96,7 +96,7 @@ func TestOpenAPI(t *testing.T) {
 	check(t, json.Unmarshal([]byte(a.body), &d))
 	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
 	sig := digestOf("signature 1 of team/app:latest")
-	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/gatekeeper": true} // TestEvents, TestZotEvents, TestGatekeeper
+	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true} // TestEvents, TestZotEvents, TestGatekeeper, TestPreview
 	gone := w.d.TrustStore().InForce().Terms().Materials[0].Signer
 	w.call("DELETE", pathCosign+"/"+gone.Fingerprint.String(), nil, "Authorization", "Bearer "+w.token()).want(t, 200)
 	check(t, w.o.Look(t.Context()))

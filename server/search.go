@@ -95,9 +95,14 @@ func (s *Server) reading(w http.ResponseWriter, r *http.Request, fn func(*cache.
 
 // readingOf is reading within other shares.
 func (s *Server) readingOf(places *shares, w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) error) error {
+	return s.readingFor(places, clientOf(r), w, r, fn)
+}
+
+// readingFor is readingOf in the share of whom or what is named.
+func (s *Server) readingFor(places *shares, whose string, w http.ResponseWriter, r *http.Request, fn func(*cache.Snapshot) error) error {
 	ctx, cancel := context.WithTimeout(r.Context(), longestWait)
 	defer cancel()
-	leave := places.take(ctx, clientOf(r), maxWaiting)
+	leave := places.take(ctx, whose, maxWaiting)
 	if leave == nil {
 		w.Header().Set("Retry-After", "1")
 		return refuse(http.StatusServiceUnavailable, codeTooMany, "too many searches at once", "ask again, or ask for less at a time")

@@ -50,6 +50,8 @@ type Server struct {
 	gateToken        *tokenFile // nil: nobody may push through the gate
 	gateLog          *rate.Limiter
 	evidence         *evidence
+	gates            *shares // of what the gate reads, by repository
+	previews         *shares // of which each may read everything that is published
 	graph            *graph.Engine
 	pages            *page.Pages
 }
@@ -74,6 +76,8 @@ func New(cfg Config) (*Server, error) {
 	if err := s.credentials(); err != nil {
 		return nil, err
 	}
+	s.gates = newShares(cfg.Limits.MaxReads, max(2, cfg.Limits.MaxReads/4))
+	s.previews = newShares(maxPreviews, maxPreviews)
 	s.evidence, s.gateLog = newEvidence(cfg.Gate.Open), rate.NewLimiter(gateLogRate, 20)
 	if cfg.TLS.CertFile != "" {
 		var err error

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"trust-worker/cache"
+	"trust-worker/preview"
 	"trust-worker/server/page"
 )
 
@@ -30,6 +31,9 @@ func (s *Server) pageRoutes(t router) {
 	t.handle("GET "+page.Root+"{$}", toRead, s.overviewPage)
 	t.handle("GET "+page.Root+"image/{name...}", toRead, s.imagePage)
 	t.handle("GET "+page.Root+"trust", toRead, s.trustPage)
+	if s.cfg.Loader != nil {
+		t.handle("GET "+page.Root+"preview", toRead, s.previewPage)
+	}
 	// The same for everybody: the page of an error needs them too.
 	t.handle("GET "+page.Root+"static/{name}", toNone, s.pageAsset)
 }
@@ -129,12 +133,30 @@ func (s *Server) trustPage(w http.ResponseWriter, r *http.Request, _ identity) e
 	if err != nil {
 		after = 0
 	}
-	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after})
+	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after, Asks: s.cfg.Loader != nil})
 	if err != nil {
 		return err
 	}
 	pageHeaders(w)
 	writeFresh(w, r, mediaHTML, "trust", b)
+	return nil
+}
+
+// previewPage shows what the removal of a file or signer would cost.
+func (s *Server) previewPage(w http.ResponseWriter, r *http.Request, _ identity) error {
+	what := r.URL.Query().Get("remove")
+	if what == "" {
+		return refuse(http.StatusBadRequest, codeInvalid, "nothing would change", "choose a file on the page of the trust material")
+	}
+	a, err := s.preview(w, r, &preview.Change{Remove: []string{what}}, rowsPerPage)
+	if err != nil {
+		return err
+	}
+	b, err := s.pages.Preview(page.Preview{What: what, Answer: a})
+	if err != nil {
+		return err
+	}
+	s.writePage(w, http.StatusOK, b)
 	return nil
 }
 

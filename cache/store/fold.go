@@ -281,7 +281,7 @@ func (s *Store) writeMerged(ctx context.Context, path string, names []string) (s
 // with a base, tombstones stay.
 func writeMerged(ctx context.Context, l format.Layers, whole bool, put format.PutFunc) (err error) {
 	format.Guard(&err, func() error {
-		n := 0
+		n, kept := 0, &listers{layers: l}
 		for bucket, name := range format.PublishedBuckets {
 			for m := l.Merged(bucket, nil, nil); m.K != nil; m.Next() {
 				if n++; n%4096 == 0 && ctx.Err() != nil {
@@ -291,7 +291,7 @@ func writeMerged(ctx context.Context, l format.Layers, whole bool, put format.Pu
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				if whole && (!ok || bucket == format.InListings && !present(l, m.K)) {
+				if whole && (!ok || bucket == format.InListings && !kept.keeps(m.K)) {
 					continue // a tombstone, or what a deleted index listed
 				}
 				if err := put(name, bytes.Clone(m.K), bytes.Clone(m.V)); err != nil {
@@ -307,13 +307,27 @@ func writeMerged(ctx context.Context, l format.Layers, whole bool, put format.Pu
 	return err
 }
 
-// present reports whether the index is there whose listing a key is.
-func present(l format.Layers, listing []byte) bool {
+// listers are the indexes whose listings are kept.
+type listers struct {
+	layers format.Layers
+	known  map[string]bool // by the keys of their images; begun anew when it grows
+}
+
+// keeps reports whether the index is there that a listing is of.
+func (l *listers) keeps(listing []byte) bool {
+	const most = 100_000
 	repository, digests, _ := bytes.Cut(listing, []byte{0})
 	if len(digests) != 2*len(trust.Digest{}) {
 		return false
 	}
 	key := format.ImageKey(string(repository), trust.Digest(digests[len(trust.Digest{}):]))
-	_, ok, err := format.Unseal(key, l.Sealed(format.InImages, key))
-	return ok || err != nil
+	there, ok := l.known[string(key)]
+	if !ok {
+		sealed := l.layers.Sealed(format.InImages, key)
+		if there = len(sealed) > 0 && !bytes.Equal(sealed, tombstone); len(l.known) >= most || l.known == nil {
+			l.known = map[string]bool{}
+		}
+		l.known[string(key)] = there
+	}
+	return there
 }

@@ -43,6 +43,7 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 		return err
 	}
 	for _, p := range places {
+		var listed [][]byte
 		prefix := format.Number(p.id)
 		cur := tx.Bucket(privRows).Cursor()
 		for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
@@ -69,9 +70,14 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 			if err := put(format.BucketDigests, format.DigestKey(d, p.name), format.Seal(format.DigestKey(d, p.name), []byte{1})); err != nil {
 				return err
 			}
-			if err := writeListings(tx, p.name, k, &row, put); err != nil {
+			more, err := listings(tx, p.name, k, &row, img)
+			if err != nil {
 				return err
 			}
+			listed = append(listed, more...)
+		}
+		if err := writeListings(listed, put); err != nil {
+			return err
 		}
 		cur = tx.Bucket(privTags).Cursor()
 		for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
@@ -91,24 +97,34 @@ func writeAll(tx *bbolt.Tx, policies func(string) policyChoice, put format.PutFu
 	return tx.Bucket(privAuthors).ForEach(func(k, v []byte) error { return put(format.BucketAuthors, k, bytes.Clone(v)) })
 }
 
-// writeListings says of each manifest that an index lists, attestations included, that it
-// does. It need not be taken back: an index that is gone from storage, or not trusted, is so
-// by its own record.
-func writeListings(tx *bbolt.Tx, repository string, private []byte, row *cachepb.Row, put format.PutFunc) error {
-	if len(row.Children) == 0 {
-		return nil
+// listings are the keys that say of each manifest that an index lists, attestations included,
+// that it does: of an index that some signer has signed, since no other can be trusted. They
+// need not be taken back: an index that is gone from storage, or not trusted, is so by its
+// own record.
+func listings(tx *bbolt.Tx, repository string, private []byte, row *cachepb.Row, img *cachepb.Image) (keys [][]byte, err error) {
+	if len(row.Children) == 0 || !slices.ContainsFunc(img.Signatures, hasGround) {
+		return nil, nil
 	}
 	var kind cachepb.Kind
 	if _, err := format.UnsealMessage(private, tx.Bucket(privKinds).Get(private), &kind); err != nil {
-		return err
+		return nil, err
 	}
-	seen := map[trust.Digest]bool{}
 	for _, c := range slices.Concat(row.Children, kind.Children) {
-		if len(c.Digest) != len(trust.Digest{}) || c.Foreign != "" || seen[trust.Digest(c.Digest)] {
-			continue
+		if len(c.Digest) == len(trust.Digest{}) && c.Foreign == "" {
+			keys = append(keys, format.ListingKey(repository, trust.Digest(c.Digest), private[8:]))
 		}
-		seen[trust.Digest(c.Digest)] = true
-		key := format.ListingKey(repository, trust.Digest(c.Digest), private[8:])
+	}
+	return keys, nil
+}
+
+func hasGround(s *cachepb.Signature) bool {
+	return slices.ContainsFunc(s.Verdicts, func(v *cachepb.Verdict) bool { return len(v.Grounds) > 0 })
+}
+
+// writeListings writes them, in order and each once.
+func writeListings(keys [][]byte, put format.PutFunc) error {
+	slices.SortFunc(keys, bytes.Compare)
+	for _, key := range slices.CompactFunc(keys, bytes.Equal) {
 		if err := put(format.BucketListings, key, format.Seal(key, []byte{1})); err != nil {
 			return err
 		}
@@ -194,7 +210,11 @@ func writeOne(tx *bbolt.Tx, kind byte, key []byte, policies func(string) policyC
 		if err := put(format.BucketDigests, dk, format.Seal(dk, []byte{1})); err != nil {
 			return err
 		}
-		if err := writeListings(tx, string(name), private, &row, put); err != nil {
+		listed, err := listings(tx, string(name), private, &row, img)
+		if err != nil {
+			return err
+		}
+		if err := writeListings(listed, put); err != nil {
 			return err
 		}
 		return put(format.BucketImages, key, v)

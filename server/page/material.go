@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -16,6 +17,8 @@ type Trust struct {
 	Store *truststore.TrustStore // nil: not loaded yet
 	// After is how many files are on the pages before this one.
 	After int
+	// Asks: what a removal would cost can be asked.
+	Asks bool
 }
 
 // filesPerPage keeps a store of thousands readable.
@@ -49,6 +52,7 @@ type file struct {
 	Tool, Scope                           Text
 	Line                                  int
 	Fingerprint, Short                    string
+	Removal                               string // the page that says what its removal would cost; "": nobody can ask
 	Until                                 Moment
 	Class                                 string // of the expiry: a state's name, or ""
 	Expiry                                string // "expires in 12 days", "expired 3 hours ago", "no end"
@@ -135,5 +139,10 @@ func (p *Pages) Trust(t Trust) ([]byte, error) {
 		m.Next = to
 	}
 	m.Files = m.Files[m.From:to]
+	for i := range m.Files {
+		if t.Asks {
+			m.Files[i].Removal = Root + "preview?" + url.Values{"remove": {string(m.Files[i].Path)}}.Encode()
+		}
+	}
 	return p.render("trust.html", frame{Title: "Trust material", Tab: "trust", Live: true, Body: m})
 }

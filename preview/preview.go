@@ -1,0 +1,207 @@
+package preview
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"trust-worker/cache"
+	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
+)
+
+// Answer says which images a change would cost, keep and gain.
+type Answer struct {
+	// Generation is the publication that is compared, AsOf when it was confirmed.
+	Generation string
+	AsOf       time.Time
+	Lost       []Image // no longer trusted
+	Kept       []Image // trusted, though a signer of theirs is not
+	Gained     []Image // trusted then
+	// Counts are of all images, also of those that the lists leave out.
+	Counts Counts
+	// ToVerify is how many signatures would have to be verified again before anything
+	// could be said of them: an edited policy means something else for them.
+	ToVerify int
+	// AtMost is how many signatures, not trusted now, a new key, certificate or root may
+	// turn out to have made.
+	AtMost int64
+	// Warnings are what would be refused, or is odd, in the trust directories then.
+	Warnings []truststore.Refusal
+}
+
+// Counts are numbers of images.
+type Counts struct{ Lost, Kept, Gained int }
+
+// Image is one image. Signers are those that it would lose or gain, By those that keep it.
+type Image struct {
+	RepoName string
+	Tag      string
+	Digest   trust.Digest
+	Signers  []string `json:",omitempty"`
+	By       []string `json:",omitempty"`
+	State    string   // then
+}
+
+// Trust is where the trust in force comes from.
+type Trust struct {
+	CosignDir, NotationDir string
+	// Loader makes a loader as the daemon's, for other directories.
+	Loader func(cosignDir, notationDir string) (*truststore.Loader, error)
+	// Temp is where copies are made; empty: the system's directory for such.
+	Temp string
+}
+
+// Ask compares what the snapshot holds under the trust directories as they are and as they
+// would be. Of each list it keeps so many images (0: all).
+func Ask(ctx context.Context, snap *cache.Snapshot, t Trust, change *Change, most int) (*Answer, error) {
+	load := func(cosignDir, notationDir string) (*truststore.TrustStore, error) {
+		loader, err := t.Loader(cosignDir, notationDir)
+		if err != nil {
+			return nil, err
+		}
+		return loader.Load(ctx, time.Now())
+	}
+	now, err := load(t.CosignDir, t.NotationDir)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(t.Temp, "trust-worker-preview-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	cosignDir, notationDir := filepath.Join(dir, "1", filepath.Base(t.CosignDir)), filepath.Join(dir, "2", filepath.Base(t.NotationDir))
+	if err := errors.Join(copyTrust(t.CosignDir, cosignDir), copyTrust(t.NotationDir, notationDir)); err != nil {
+		return nil, err
+	}
+	if err := change.apply(now, t, cosignDir, notationDir); err != nil {
+		return nil, err
+	}
+	then, err := load(cosignDir, notationDir)
+	if err != nil {
+		return nil, err
+	}
+	a := &Answer{Generation: snap.Generation().String(), AsOf: snap.AsOf(), Lost: []Image{}, Kept: []Image{}, Gained: []Image{}, Warnings: []truststore.Refusal{}}
+	for _, r := range slices.Concat(then.Refused(), then.Warnings()) {
+		if !slices.Contains(now.Refused(), r) && !slices.Contains(now.Warnings(), r) {
+			a.Warnings = append(a.Warnings, r)
+		}
+	}
+	var tags tagsOf
+	n := 0
+	err = snap.Preview(now.InForce(), then.InForce(), func(d *cache.Difference) error {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return a.add(snap, &tags, d, most)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, a.mayGain(snap, now, then)
+}
+
+// add files one image.
+func (a *Answer) add(snap *cache.Snapshot, tags *tagsOf, d *cache.Difference, most int) error {
+	before, after := trustedBy(d.Before), trustedBy(d.After)
+	for i := range d.After {
+		if s := &d.After[i]; s.Reason == trust.PolicyChanged {
+			a.ToVerify++
+		}
+	}
+	one := Image{RepoName: d.Repository, Digest: d.Digest, State: d.Is}
+	lost := slices.DeleteFunc(slices.Clone(before), func(s string) bool { return slices.Contains(after, s) })
+	var to *[]Image
+	var n *int
+	switch {
+	case len(before) > 0 && len(after) == 0:
+		one.Signers, to, n = before, &a.Lost, &a.Counts.Lost
+	case len(lost) > 0:
+		one.Signers, one.By, to, n = lost, after, &a.Kept, &a.Counts.Kept
+	case len(before) == 0 && len(after) > 0:
+		one.Signers, to, n = after, &a.Gained, &a.Counts.Gained
+	default:
+		return nil
+	}
+	if *n++; most > 0 && len(*to) >= most {
+		return nil
+	}
+	var err error
+	if one.Tag, err = tags.of(snap, d.Repository, d.Digest); err != nil {
+		return err
+	}
+	*to = append(*to, one)
+	return nil
+}
+
+// trustedBy names those by whom an image is trusted, each once.
+func trustedBy(all []cache.Signature) (by []string) {
+	for i := range all {
+		s := &all[i]
+		if !s.IsTrusted {
+			continue
+		}
+		who := s.SignerFile
+		if s.Subject != "" || s.Tool == trust.Notation {
+			who = s.Author + " (" + s.SignerFile + ")"
+		}
+		if !slices.Contains(by, who) {
+			by = append(by, who)
+		}
+	}
+	slices.Sort(by)
+	return by
+}
+
+// tagsOf are the first tags of the images of one repository after another.
+type tagsOf struct {
+	repository string
+	first      map[trust.Digest]string
+}
+
+func (t *tagsOf) of(snap *cache.Snapshot, repository string, digest trust.Digest) (string, error) {
+	if t.first == nil || t.repository != repository {
+		t.repository, t.first = repository, map[trust.Digest]string{}
+		err := snap.Tags(repository, func(tag string, d trust.Digest) error {
+			if _, known := t.first[d]; !known {
+				t.first[d] = tag
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return t.first[digest], nil
+}
+
+// mayGain counts what a signer that comes may have made.
+func (a *Answer) mayGain(snap *cache.Snapshot, now, then *truststore.TrustStore) error {
+	reasons := map[trust.Reason]bool{}
+	for _, m := range then.InForce().Terms().Materials {
+		switch {
+		case now.InForce().Has(m.Signer.ID()):
+		case m.Signer.StoreType == trust.RootStore:
+			for _, r := range []trust.Reason{trust.NoTrustedRoot, trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.IdentityNotTrusted} {
+				reasons[r] = true
+			}
+		default:
+			reasons[trust.NoTrustedKey], reasons[trust.SignerRemoved], reasons[trust.TimestampInvalid] = true, true, true
+		}
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	counts, err := snap.Count()
+	if err != nil {
+		return err
+	}
+	for r := range reasons {
+		a.AtMost += counts.Reasons[r]
+	}
+	return nil
+}
