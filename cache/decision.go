@@ -109,11 +109,12 @@ func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool
 	if !s.g.trust.InForce.Enabled(s.signature.tool) {
 		return nil
 	}
+	var d trust.Decision // one for all: it is large
 	for layer, b := range s.signature.verdicts {
 		if err := s.verdict.decode(b, t); err != nil {
 			return err
 		}
-		if d := s.decision(repository, unlisted); !fn(layer, &d) {
+		if d = s.decision(repository, unlisted); !fn(layer, &d) {
 			return nil
 		}
 	}

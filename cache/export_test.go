@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
 )
 
 // What tests outside of the package look at inside of it.
@@ -64,4 +65,11 @@ func SetListingTime(d time.Duration) (reset func()) {
 	was := listingTime
 	listingTime = d
 	return func() { listingTime = was }
+}
+
+// Under is the snapshot with another trust in force, for what is read from it as usual.
+func (s *Snapshot) Under(f *trust.InForce) *Snapshot {
+	g, t := *s.g, *s.g.trust
+	t.InForce, g.trust = f, &t
+	return &Snapshot{r: s.r, g: &g, layers: s.layers, now: s.now, asOf: s.asOf, scratch: new(scratch)}
 }

@@ -1,18 +1,188 @@
 package cache
 
-import "trust-worker/trust"
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strings"
+
+	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
+)
+
+// Other trust over what is published: what a change of trust would do, and what rests on a
+// signer. The decision is the readers' own; lease and staleness do not count.
+
+// Trustee is by whom an image is trusted: the file of a key; with a certificate or an identity
+// the author as well.
+type Trustee struct{ File, Author string }
+
+// Previewed is one image that reads differently under another trust.
+type Previewed struct {
+	Repository string
+	Digest     trust.Digest
+	// Was and Is name its states.
+	Was, Is string
+	// Before and After are by whom it is trusted, each once.
+	Before, After []Trustee
+	// ToVerify is how many of its signatures have to be verified again under the other trust.
+	ToVerify int
+}
 
 // Preview calls fn with every image of the snapshot that may read differently under
 // another trust: the same decision over the same facts, at one time. If only signers differ,
 // it passes over what rests on none of them. What has not been verified under the other
-// trust reads pending in After; what a new signer may have made reads as it does now.
-func (s *Snapshot) Preview(was, is *trust.InForce, fn func(*Difference) error) error {
-	return s.under(is).Compare(s.under(was), s.now, s.now, false, fn)
+// trust reads pending; what a new signer may have made reads as it does now. What fn is
+// given is used again for the next image.
+func (s *Snapshot) Preview(was, is *trust.InForce, fn func(*Previewed) error) (err error) {
+	signers := movedSigners(was, is)
+	if signers == nil && sameTrust(was.Terms(), is.Terms()) {
+		return nil
+	}
+	p := &Previewed{}
+	format.Guard(&err, func() error {
+		return s.eachImage(signers, func(repository string, d trust.Digest, unlisted bool) error {
+			before, after := tally{tees: p.Before[:0]}, tally{tees: p.After[:0]}
+			err := s.decide(repository, unlisted, []*trust.InForce{was, is}, func(i int, tool trust.Tool, d *trust.Decision) {
+				[]*tally{&before, &after}[i].add(tool, d)
+			})
+			if err != nil {
+				return err
+			}
+			unread := s.unread(unlisted)
+			*p = Previewed{repository, d, before.state(unread), after.state(unread), before.tees, after.tees, after.changed}
+			return fn(p)
+		})
+	})
+	return err
 }
 
-// under is the snapshot with another trust in force.
-func (s *Snapshot) under(f *trust.InForce) *Snapshot {
-	g, t := *s.g, *s.g.trust
-	t.InForce, g.trust = f, &t
-	return &Snapshot{r: s.r, g: &g, layers: s.layers, now: s.now, asOf: s.asOf, scratch: new(scratch)}
+// eachImage decodes every image record but those of foreign digests and those that name none
+// of the signers (nil: all), and calls fn.
+func (s *Snapshot) eachImage(signers map[trust.SignerID]bool, fn func(repository string, d trust.Digest, unlisted bool) error) error {
+	var last string
+	unlisted := false
+	for m := s.layers.Merged(format.InImages, nil, nil); m.K != nil; m.Next() {
+		if signers != nil && !names(m.K, m.V, signers) {
+			continue
+		}
+		body, ok, err := format.Unseal(m.K, m.V)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		name, digest, ok := bytes.Cut(m.K, []byte{0})
+		if !ok || len(digest) != len(trust.Digest{}) {
+			return format.ErrDamaged
+		}
+		if string(name) != last {
+			last, unlisted = string(name), false
+			if s.anyUnlisted() {
+				if _, unlisted, err = s.get(format.InUnlisted, name); err != nil {
+					return err
+				}
+			}
+		}
+		if err := s.record.decode(body); err != nil {
+			return err
+		}
+		if len(s.record.foreign) > 0 {
+			continue
+		}
+		if err := fn(last, trust.Digest(digest), unlisted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide calls fn with the decision about each layer of each signature of the image just
+// decoded, under each of several trusts.
+func (s *Snapshot) decide(repository string, unlisted bool, under []*trust.InForce, fn func(i int, tool trust.Tool, d *trust.Decision)) error {
+	quorums, counts := make([]*trust.Quorum, len(under)), false
+	for i, f := range under {
+		quorums[i] = f.Quorum(repository)
+		counts = counts || quorums[i] != nil
+	}
+	if counts {
+		err := s.decideOnce(repository, unlisted, under, func(i int, _ trust.Tool, d *trust.Decision) {
+			if quorums[i] != nil {
+				quorums[i].Add(d)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.decideOnce(repository, unlisted, under, func(i int, tool trust.Tool, d *trust.Decision) {
+		quorums[i].Judge(d)
+		fn(i, tool, d)
+	})
+}
+
+func (s *Snapshot) decideOnce(repository string, unlisted bool, under []*trust.InForce, fn func(i int, tool trust.Tool, d *trust.Decision)) error {
+	var d trust.Decision // one for all: it is large
+	for _, b := range s.record.signatures {
+		if err := s.signature.decode(b); err != nil {
+			return err
+		}
+		var t texts = withoutAuthors{s}
+		if s.signature.tool == trust.Notation {
+			t = s
+		}
+		for _, v := range s.signature.verdicts {
+			if err := s.verdict.decode(v, t); err != nil {
+				return err
+			}
+			overridden := s.verdict.problem
+			if unlisted {
+				overridden = trust.IOError
+			}
+			for i, f := range under {
+				if f.Enabled(s.signature.tool) {
+					d = join(f, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
+					fn(i, s.signature.tool, &d)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// tally is what the decisions about an image come to.
+type tally struct {
+	statuses []trust.Status // each once
+	tees     []Trustee
+	changed  int
+}
+
+func (t *tally) add(tool trust.Tool, d *trust.Decision) {
+	if !slices.Contains(t.statuses, d.Status) {
+		t.statuses = append(t.statuses, d.Status)
+	}
+	if d.Reason == trust.PolicyChanged {
+		t.changed++
+	}
+	if d.Status != trust.Trusted {
+		return
+	}
+	who := Trustee{File: d.File}
+	if tool == trust.Notation || d.Subject != "" {
+		who.Author = d.Author
+	}
+	if !slices.Contains(t.tees, who) {
+		t.tees = append(t.tees, who)
+		slices.SortFunc(t.tees, func(a, b Trustee) int {
+			return cmp.Or(strings.Compare(a.File, b.File), strings.Compare(a.Author, b.Author))
+		})
+	}
+}
+
+func (t *tally) state(unread trust.Reason) string {
+	if unread != "" && len(t.statuses) == 0 {
+		t.statuses = append(t.statuses, unread.Status())
+	}
+	return stateOf(t.statuses)
 }

@@ -93,11 +93,11 @@ func Ask(ctx context.Context, snap *cache.Snapshot, t Trust, change *Change, mos
 	}
 	var tags tagsOf
 	n := 0
-	err = snap.Preview(now.InForce(), then.InForce(), func(d *cache.Difference) error {
+	err = snap.Preview(now.InForce(), then.InForce(), func(p *cache.Previewed) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return a.add(snap, &tags, d, most)
+		return a.add(snap, &tags, p, most)
 	})
 	if err != nil {
 		return nil, err
@@ -106,55 +106,45 @@ func Ask(ctx context.Context, snap *cache.Snapshot, t Trust, change *Change, mos
 }
 
 // add files one image.
-func (a *Answer) add(snap *cache.Snapshot, tags *tagsOf, d *cache.Difference, most int) error {
-	before, after := trustedBy(d.Before), trustedBy(d.After)
-	for i := range d.After {
-		if s := &d.After[i]; s.Reason == trust.PolicyChanged {
-			a.ToVerify++
-		}
-	}
-	one := Image{RepoName: d.Repository, Digest: d.Digest, State: d.Is}
-	lost := slices.DeleteFunc(slices.Clone(before), func(s string) bool { return slices.Contains(after, s) })
+func (a *Answer) add(snap *cache.Snapshot, tags *tagsOf, p *cache.Previewed, most int) error {
+	a.ToVerify += p.ToVerify
+	one := Image{RepoName: p.Repository, Digest: p.Digest, State: p.Is}
 	var to *[]Image
 	var n *int
+	var signers []cache.Trustee
 	switch {
-	case len(before) > 0 && len(after) == 0:
-		one.Signers, to, n = before, &a.Lost, &a.Counts.Lost
-	case len(lost) > 0:
-		one.Signers, one.By, to, n = lost, after, &a.Kept, &a.Counts.Kept
-	case len(before) == 0 && len(after) > 0:
-		one.Signers, to, n = after, &a.Gained, &a.Counts.Gained
+	case len(p.Before) > 0 && len(p.After) == 0:
+		signers, to, n = p.Before, &a.Lost, &a.Counts.Lost
+	case slices.ContainsFunc(p.Before, func(t cache.Trustee) bool { return !slices.Contains(p.After, t) }):
+		signers, to, n = slices.DeleteFunc(slices.Clone(p.Before), func(t cache.Trustee) bool { return slices.Contains(p.After, t) }), &a.Kept, &a.Counts.Kept
+		one.By = namesOf(p.After)
+	case len(p.Before) == 0 && len(p.After) > 0:
+		signers, to, n = p.After, &a.Gained, &a.Counts.Gained
 	default:
 		return nil
 	}
 	if *n++; most > 0 && len(*to) >= most {
 		return nil
 	}
+	one.Signers = namesOf(signers)
 	var err error
-	if one.Tag, err = tags.of(snap, d.Repository, d.Digest); err != nil {
+	if one.Tag, err = tags.of(snap, p.Repository, p.Digest); err != nil {
 		return err
 	}
 	*to = append(*to, one)
 	return nil
 }
 
-// trustedBy names those by whom an image is trusted, each once.
-func trustedBy(all []cache.Signature) (by []string) {
-	for i := range all {
-		s := &all[i]
-		if !s.IsTrusted {
-			continue
+// namesOf are signers as people read them.
+func namesOf(all []cache.Trustee) (names []string) {
+	for _, t := range all {
+		name := t.File
+		if t.Author != "" {
+			name = t.Author + " (" + t.File + ")"
 		}
-		who := s.SignerFile
-		if s.Subject != "" || s.Tool == trust.Notation {
-			who = s.Author + " (" + s.SignerFile + ")"
-		}
-		if !slices.Contains(by, who) {
-			by = append(by, who)
-		}
+		names = append(names, name)
 	}
-	slices.Sort(by)
-	return by
+	return names
 }
 
 // tagsOf are the first tags of the images of one repository after another.

@@ -37,6 +37,9 @@ func (f *InForce) Since(repository string, t Tool, v *Verdict, d *Decision, now 
 // trustedSince is when the first of those grounds began that hold one after the other until
 // now, Unix seconds.
 func (f *InForce) trustedSince(repository string, t Tool, v *Verdict, now int64) int64 {
+	if g := v.Grounds; len(g) == 1 && len(g[0].Signers) == 1 { // it is the one that holds
+		return max(g[0].From, f.governing(repository, g[0].Signers[0]).Since)
+	}
 	at := now
 	for moved := true; moved; {
 		moved = false

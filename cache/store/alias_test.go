@@ -21,7 +21,10 @@ func TestPublishedValuesAreCopies(t *testing.T) {
 	f.Verdicts[0].Author = "CN=Somebody"
 	yes := true
 	batch, index := world(f), trust.SumOf([]byte("index"))
-	batch.Rows = append(batch.Rows, Row{Digest: index, MediaType: "m", Present: true, Children: []Child{{Digest: image}}})
+	batch.Rows = append(batch.Rows, Row{Digest: index, MediaType: "m", Present: true, Children: []Child{{Digest: image}}, References: batch.Rows[0].References})
+	ofIndex := f
+	ofIndex.Subject = index
+	batch.Facts = append(batch.Facts, ofIndex)
 	mustCommit(t, s, batch, Batch{Place: "lost", Update: &PlaceUpdate{Unlisted: &yes}})
 	begin := s.db.Info().Data
 	buckets := map[string]bool{}
