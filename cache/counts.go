@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"trust-worker/trust"
@@ -38,6 +40,23 @@ func (c *Counts) EndingBy(t time.Time) (n int64) {
 		}
 	}
 	return n
+}
+
+// Ending is a day on which dates end trusted signatures.
+type Ending struct {
+	Day        time.Time // its beginning, UTC
+	Signatures int64
+}
+
+// NextEndings returns the first days, that of t included, on which dates end trusted
+// signatures, at most so many.
+func (c *Counts) NextEndings(t time.Time, most int) (list []Ending) {
+	for _, day := range slices.Sorted(maps.Keys(c.Ends)) {
+		if n := c.Ends[day]; n > 0 && day >= t.Unix()/secondsPerDay && len(list) < most {
+			list = append(list, Ending{time.Unix(day*secondsPerDay, 0).UTC(), n})
+		}
+	}
+	return list
 }
 
 // NewCounts returns counts of nothing.

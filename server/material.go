@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"trust-worker/cache"
 	"trust-worker/changes"
 	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
@@ -43,6 +45,25 @@ type LoadedFile struct {
 	// Signatures is how many stored signatures rest on it; absent while
 	// that is not counted.
 	Signatures *int64 `json:",omitempty"`
+	// Images is how many trusted images rest on it, and Alone how many would not be trusted
+	// without it; absent while that is not counted, or it is not published yet.
+	Images *int64 `json:",omitempty"`
+	Alone  *int64 `json:",omitempty"`
+}
+
+// Used fills in what rests on f, given what is counted of a snapshot.
+func (l *LoadedFile) Used(f truststore.File, published *trust.InForce, uses map[trust.SignerID]cache.Use) {
+	id, known := f.Signer.ID(), false
+	if f.Identity != nil {
+		id = f.Identity.ID()
+		known = slices.ContainsFunc(published.Terms().Identities, func(r trust.IdentityRule) bool { return r.ID() == id })
+	} else {
+		known = published.Has(id)
+	}
+	if known {
+		u := uses[id]
+		l.Images, l.Alone = &u.Images, &u.Alone
+	}
 }
 
 // Authority is one authority of a trusted root, with the time for which the root vouches

@@ -178,8 +178,25 @@ func (s *Server) restSigners(w http.ResponseWriter, r *http.Request, _ identity)
 	if err != nil {
 		return err
 	}
+	q, err := queryOf(r, "uses")
+	if err != nil {
+		return err
+	}
+	signers := s.loadedOf(store, "")
+	if q.Get("uses") == "true" { // it reads everything
+		err := s.readingOf(s.previews, w, r, func(snap *cache.Snapshot) error {
+			uses, err := snap.Uses()
+			for i, f := range store.Loaded() {
+				signers[i].Used(f, snap.InForce(), uses)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	s.stampGeneration(w)
-	return s.sendJSON(w, r, map[string]any{"Signers": s.loadedOf(store, ""), "Policy": store.Policy().String()})
+	return s.sendJSON(w, r, map[string]any{"Signers": signers, "Policy": store.Policy().String()})
 }
 
 func (s *Server) restRefused(w http.ResponseWriter, r *http.Request, _ identity) error {

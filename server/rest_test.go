@@ -117,7 +117,7 @@ func TestOpenAPI(t *testing.T) {
 		{"/changes", "/changes?after=0123456789abcdef-1", 200}, {"/changes", "/changes?after=x", 400},
 		{"/history", "/history", 200}, {"/history", "/history?limit=1", 200}, {"/history", "/history?image=team/app:latest&since=24h", 200}, {"/history", "/history?signer=new.pub", 200},
 		{"/history", "/history?signer=nobody.pub", 404}, {"/history", "/history?since=soon", 400}, {"/history", "/history?after=x", 400}, {"/history", "/history?images=x", 400},
-		{"/signers", "/signers", 200}, {"/refused", "/refused", 200}, {"/summary", "/summary", 200},
+		{"/signers", "/signers", 200}, {"/signers", "/signers?uses=true", 200}, {"/signers", "/signers?use=true", 400}, {"/refused", "/refused", 200}, {"/summary", "/summary", 200},
 		{"/check/{name}", "/check/team/app@" + app.String(), 200}, {"/check/{name}", "/check/library/unsigned@" + unsigned.String(), 403},
 		{"/check/{name}", "/check/library/bad@" + digestOf("library/bad:1").String(), 403},
 		{"/check/{name}", "/check/team/app@" + unsigned.String(), 404}, {"/check/{name}", "/check/team/app:latest", 400},

@@ -100,6 +100,7 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 		o.Images, o.Next, o.Looked = p.page.Images, p.page.Next, p.read
 		if counts, _ := s.counts(snap); counts != nil {
 			o.Counts, o.Expiring = counts.Images, counts.EndingBy(o.Now.Add(page.ExpiringWithin))
+			o.Endings = counts.NextEndings(o.Now, rowsPerPage)
 		}
 		return s.pages.Overview(&o)
 	})

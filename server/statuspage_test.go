@@ -317,3 +317,31 @@ func TestStatusPageWithoutAnswers(t *testing.T) {
 	}
 	w.get("/ui/image/a:1").want(t, 503, "There are no answers now")
 }
+
+// What dates will end is on the first page, by days: signatures, with the list of their
+// images, and certificates.
+func TestCalendar(t *testing.T) {
+	w := start(t, nil)
+	key := signtest.NewKey(signtest.P256)
+	w.put("_cosign/a.pub", key.PEM())
+	end := time.Now().Add(40 * 24 * time.Hour)
+	w.put("_notation/truststore/x509/ca/acme/ca.crt", signtest.CertPEM(signtest.NewRoot(signtest.CertOptions{NotAfter: end.Add(24 * time.Hour)}).Cert()))
+	soon := byKey(key)
+	soon.until = end.Unix()
+	w.image("team/soon", "1", soon)
+	w.image("team/never", "1", byKey(key))
+	page := w.get("/ui/").body
+	_, calendar, ok := strings.Cut(page, "What ends when")
+	first, second := end.UTC().Format("2 Jan 2006"), end.UTC().AddDate(0, 0, 1).Format("2 Jan 2006")
+	if !ok || !strings.Contains(calendar, first) || !strings.Contains(calendar, second) || !strings.Contains(calendar, "1 trusted signature<") || !strings.Contains(calendar, "ca/acme/ca.crt") {
+		t.Fatalf("calendar: %t %s", ok, calendar[:min(len(calendar), 1500)])
+	}
+	link := regexp.MustCompile(`href="(/ui/\?expiring=[^"]+)">1 trusted signature<`).FindStringSubmatch(calendar)
+	if link == nil {
+		t.Fatal("the day leads to no list")
+	}
+	w.get(html.UnescapeString(link[1])).want(t, 200, "team/soon")
+	if body := w.get(html.UnescapeString(link[1])).body; strings.Contains(body, "team/never") {
+		t.Error("the list of that day has what does not end")
+	}
+}

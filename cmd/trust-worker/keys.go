@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +34,8 @@ type keysAnswer struct {
 	Missing []string // trust directories that are not there, and need not be
 	Ignored int      // names that are never loaded: hidden files, backups
 	Policy  string
+	// Generation is the publication that Images and Alone are of; empty: none can be read.
+	Generation string `json:",omitempty"`
 }
 
 // scopeAnswer is a directory of keys and identities for a part of the repositories.
@@ -43,12 +48,21 @@ type scopeAnswer struct {
 
 func newKeysCommand(s *settings) *cobra.Command {
 	var o output
+	var unused, sole bool
 	c := &cobra.Command{
-		Use:     "keys",
-		Short:   "Show the trust store as loaded, and every file refused, with the reason",
-		Example: `  trust-worker keys --root /var/lib/registry`,
-		Args:    cobra.NoArgs,
+		Use:   "keys",
+		Short: "Show the trust store as loaded, and every file refused, with the reason",
+		Long: `Show the trust store as loaded, and every file refused, with the reason. Where answers are
+published, it shows for each key, certificate, trusted root and identity how many trusted
+images rest on it (IMAGES), and how many would not be trusted without it (ALONE).`,
+		Example: `  trust-worker keys --root /var/lib/registry
+  trust-worker keys --unused             # nothing would be lost without these
+  trust-worker keys --sole -o json       # images would be lost without these`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if unused && sole {
+				return usageError{errors.New("choose --unused or --sole")}
+			}
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
@@ -65,6 +79,14 @@ func newKeysCommand(s *settings) *cobra.Command {
 				return err
 			}
 			a := s.keysOf(store)
+			if err := s.countUses(a, store); err != nil && (unused || sole) {
+				return err
+			}
+			if unused || sole {
+				a.Loaded = slices.DeleteFunc(a.Loaded, func(l server.LoadedFile) bool {
+					return l.Images == nil || unused && (*l.Images > 0 || *l.Alone > 0) || sole && *l.Alone == 0
+				})
+			}
 			s.outgrown(a, store)
 			if err := s.countGoverned(cmd.Context(), a, store.Scopes(), store.InForce().Terms().Scopes); err != nil {
 				return err
@@ -72,9 +94,34 @@ func newKeysCommand(s *settings) *cobra.Command {
 			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
 		},
 	}
+	c.Flags().BoolVar(&unused, "unused", false, "only what no image rests on")
+	c.Flags().BoolVar(&sole, "sole", false, "only what images rest on alone")
 	o.register(c)
 	c.AddCommand(newPreviewCommand(s))
 	return c
+}
+
+// countUses counts what rests on each signer, by what is published.
+func (s *settings) countUses(a *keysAnswer, store *truststore.TrustStore) error {
+	r, err := s.reader()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	uses, err := snap.Uses()
+	if err != nil {
+		return err
+	}
+	a.Generation = snap.Generation().String()
+	for i, f := range store.Loaded() {
+		a.Loaded[i].Used(f, snap.InForce(), uses)
+	}
+	return nil
 }
 
 func (s *settings) keysOf(store *truststore.TrustStore) *keysAnswer {
@@ -156,7 +203,11 @@ func (s *settings) countGoverned(ctx context.Context, a *keysAnswer, scopes []st
 }
 
 func (a *keysAnswer) text(t *table) {
-	t.columns(column{"FILE", middle}, column{"TOOL", spare}, column{"ALGORITHM", spare}, column{"FINGERPRINT", keep}, column{"SUBJECT", end}, column{"VALID UNTIL", keep})
+	columns := []column{{"FILE", middle}}
+	if a.Generation != "" {
+		columns = append(columns, column{"IMAGES", spare}, column{"ALONE", spare})
+	}
+	t.columns(append(columns, column{"TOOL", spare}, column{"ALGORITHM", spare}, column{"FINGERPRINT", keep}, column{"SUBJECT", end}, column{"VALID UNTIL", keep})...)
 	for i := range a.Loaded {
 		l := &a.Loaded[i]
 		until, fingerprint, kind := "", l.Fingerprint.String(), l.Algorithm
@@ -170,7 +221,14 @@ func (a *keysAnswer) text(t *table) {
 		case truststore.KindRoot:
 			subject, kind = fmt.Sprintf("%d authorities", len(l.Authorities)), l.Kind
 		}
-		t.row(place(l.Path, l.Line), string(l.Tool), kind, fingerprint, subject, until)
+		cells := []string{place(l.Path, l.Line)}
+		switch {
+		case l.Images != nil:
+			cells = append(cells, strconv.FormatInt(*l.Images, 10), strconv.FormatInt(*l.Alone, 10))
+		case a.Generation != "":
+			cells = append(cells, "", "")
+		}
+		t.row(append(cells, string(l.Tool), kind, fingerprint, subject, until)...)
 	}
 	for i := range a.Loaded {
 		l := &a.Loaded[i]

@@ -30,6 +30,8 @@ type statusAnswer struct {
 	Counted    string                 `json:",omitempty"`
 	Images     map[string]int64       `json:",omitempty"`
 	Signatures map[trust.Status]int64 `json:",omitempty"`
+	// Endings are the next days on which dates end trusted signatures.
+	Endings []cache.Ending `json:",omitempty"`
 	// Unlisted are repositories, and directories above them, that could not be
 	// listed or read: the first hundred.
 	Unlisted []string `json:",omitempty"`
@@ -125,9 +127,12 @@ func (a *statusAnswer) count(snap *cache.Snapshot) error {
 			counts = counts.Unbelieved()
 		}
 	}
-	a.Images, a.Signatures = counts.Images, counts.Signatures
+	a.Images, a.Signatures, a.Endings = counts.Images, counts.Signatures, counts.NextEndings(snap.Now(), shownEndings)
 	return nil
 }
+
+// shownEndings is how many days status names.
+const shownEndings = 5
 
 // byState writes counts in words, trusted first.
 func byState[S ~string](counts map[S]int64) string {
@@ -173,6 +178,9 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("images", images)
 		t.row("signatures", signatures)
+		for i, e := range a.Endings {
+			t.row(map[bool]string{true: "expiring"}[i == 0], fmt.Sprintf("on %s (UTC): %s", e.Day.Format(time.DateOnly), plural(int(e.Signatures), "trusted signature", "trusted signatures")))
+		}
 		for _, name := range a.Unlisted {
 			t.row("cannot list", name)
 		}

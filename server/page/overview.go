@@ -23,6 +23,8 @@ type Overview struct {
 	Counts map[string]int64
 	// Expiring is how many trusted signatures dates will end within ExpiringWithin.
 	Expiring int64
+	// Endings are the next days on which dates end trusted signatures.
+	Endings []cache.Ending
 	// Changes are the newest, oldest first.
 	Changes []changes.Change
 	Filter  Filter
@@ -45,6 +47,7 @@ type overview struct {
 	Clear    string // without any filter
 	Expiring int
 	Ending   string // the list of images with signatures that expire soon
+	Calendar []ending
 	AllRepos string // without the repository
 	Rows     []row
 	First    string // the list from its beginning; empty: this is it
@@ -91,7 +94,7 @@ func (p *Pages) Overview(o *Overview) ([]byte, error) {
 		AllRepos: Filter{Query: o.Filter.Query, State: o.Filter.State}.url(""), Answered: o.Answers.Problem == "",
 		Plain: !o.Filter.Any() && o.After == ""}
 	all := newMaterial(o.Now, o.Store)
-	v.Trust = all.brief()
+	v.Trust, v.Calendar = all.brief(), calendar(o.Endings, all.Files, o.Now)
 	v.count(o)
 	files := filesOf(o.Store)
 	v.Changes = lastChanges(o.Changes, o.Now, files)
