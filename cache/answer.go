@@ -30,8 +30,13 @@ type Image struct {
 	// Manifests are an index's children, each with its own signatures:
 	// nothing is inherited. A single image lists itself.
 	Manifests []Manifest
+	// Attestations are about the image, up to 200, and AttestationsOmitted how many more
+	// there are. They are no signatures and make nothing trusted.
+	Attestations        []Attestation `json:",omitempty"`
+	AttestationsOmitted int           `json:",omitempty"`
 
-	omitted omissions
+	omitted  omissions
+	attested int // bytes of Attestations
 }
 
 // Manifest is one child of an index, or the single image itself.
@@ -261,6 +266,11 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 	NotRead(&img, unread)
 	if !children {
 		return img, nil
+	}
+	if len(s.record.attestations) > 0 {
+		if err := s.attestations(&img, unlisted); err != nil {
+			return Image{}, err
+		}
 	}
 	if len(s.record.children) == 0 {
 		img.Manifests = []Manifest{img.Manifest("")}

@@ -172,7 +172,7 @@ func names(key, sealed []byte, ids map[trust.SignerID]bool) (found bool) {
 	})
 	verdict := below(3, ground)
 	signature := below(3, verdict)
-	return below(5, signature)(body) != nil || found
+	return below(5, signature)(body) != nil || found || below(1000, signature)(body) != nil || found
 }
 
 func sameTrust(a, b trust.Terms) bool {
@@ -360,6 +360,16 @@ func (s *Snapshot) telling(repository string, body []byte, also []Signature) (ou
 				seen[key] = true
 				out = append(out, *sig)
 			}
+		})
+		if err != nil {
+			return nil, counted{}, 0, err
+		}
+	}
+	if len(s.record.attestations) > 0 {
+		is.attestations = map[trust.Status]int64{}
+		err := s.eachAttestation(repository, unlisted, func(_ int, d *trust.Decision) {
+			is.attestations[attestationStatus(&s.verdict.Verdict, d)]++
+			next = s.verdict.next(next, s.now.Unix())
 		})
 		if err != nil {
 			return nil, counted{}, 0, err

@@ -24,6 +24,8 @@ type Counts struct {
 	// Signers counts the signatures that rest on each signer: have a ground that
 	// names it, whether or not that ground holds now.
 	Signers map[trust.SignerID]int64 `json:"-"`
+	// Attestations counts the attestations of all images by status; [NobodySigned] is one.
+	Attestations map[trust.Status]int64
 	// Ends counts the trusted signatures that dates will end, by the day: Unix
 	// seconds / 86,400.
 	Ends map[int64]int64 `json:"-"`
@@ -61,7 +63,7 @@ func (c *Counts) NextEndings(t time.Time, most int) (list []Ending) {
 
 // NewCounts returns counts of nothing.
 func NewCounts() *Counts {
-	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Reasons: map[trust.Reason]int64{}, Signers: map[trust.SignerID]int64{}, Ends: map[int64]int64{}}
+	return &Counts{Images: map[string]int64{}, Signatures: map[trust.Status]int64{}, Reasons: map[trust.Reason]int64{}, Signers: map[trust.SignerID]int64{}, Attestations: map[trust.Status]int64{}, Ends: map[int64]int64{}}
 }
 
 // Plus returns c and n times o.
@@ -75,6 +77,8 @@ func (c *Counts) Plus(n int64, o *Counts) *Counts {
 	add(sum.Reasons, n, o.Reasons)
 	add(sum.Signers, 1, c.Signers)
 	add(sum.Signers, n, o.Signers)
+	add(sum.Attestations, 1, c.Attestations)
+	add(sum.Attestations, n, o.Attestations)
 	add(sum.Ends, 1, c.Ends)
 	add(sum.Ends, n, o.Ends)
 	return sum
@@ -103,6 +107,12 @@ func (c *Counts) Unbelieved() *Counts {
 		u.Signatures[trust.Unknown] += n
 		u.Reasons[trust.Stale] += n
 	}
+	for status, n := range c.Attestations {
+		if status != NobodySigned {
+			status = trust.Unknown
+		}
+		u.Attestations[status] += n
+	}
 	return u
 }
 
@@ -127,6 +137,8 @@ type counted struct {
 	layers  omissions
 	signers []trust.SignerID // once for each signature that rests on one
 	ends    []int64          // the day of each that is trusted and that dates end
+
+	attestations map[trust.Status]int64
 }
 
 func (i *counted) addTo(c *Counts) {
@@ -148,6 +160,7 @@ func (i *counted) addTo(c *Counts) {
 	for _, day := range i.ends {
 		c.Ends[day]++
 	}
+	add(c.Attestations, 1, i.attestations)
 }
 
 // Count adds what the image was to one, and what it is to the other; nil is left out.

@@ -55,10 +55,11 @@ type imageRecord struct {
 	unreadable    trust.Reason
 	children      [][]byte
 	signatures    [][]byte
+	attestations  [][]byte
 }
 
 func (r *imageRecord) decode(b []byte) error {
-	*r = imageRecord{children: r.children[:0], signatures: r.signatures[:0]}
+	*r = imageRecord{children: r.children[:0], signatures: r.signatures[:0], attestations: r.attestations[:0]}
 	return fields(b, func(num protowire.Number, _ protowire.Type, v uint64, bytes []byte) error {
 		switch num {
 		case 1:
@@ -77,6 +78,8 @@ func (r *imageRecord) decode(b []byte) error {
 			r.foreign = bytes
 		case 9:
 			r.unreadable = format.DecodeReason(uint32(v))
+		case 1000:
+			r.attestations = append(r.attestations, bytes)
 		}
 		return nil
 	})
@@ -162,6 +165,10 @@ func (r *verdictRecord) decode(b []byte, t texts) error {
 			copy(r.Key[:], bytes)
 		case 1000:
 			r.Detail = string(bytes)
+		case 1001:
+			r.Predicate = string(bytes)
+		case 1002:
+			r.Size = int64(v)
 		}
 		return nil
 	})

@@ -14,18 +14,20 @@ import (
 // MarshalJSON adds the image's State, Reason and Detail to its fields.
 func (i Image) MarshalJSON() ([]byte, error) {
 	return plainJSON(struct {
-		RepoName, Tag     string
-		Digest            string
-		MediaType         string
-		IsSigned          bool
-		State             string
-		Reason            trust.Reason
-		Detail            string
-		AsOf              time.Time
-		SignatureInfo     []Signature
-		SignaturesOmitted int `json:",omitempty"`
-		Manifests         []Manifest
-	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.Detail(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests})
+		RepoName, Tag       string
+		Digest              string
+		MediaType           string
+		IsSigned            bool
+		State               string
+		Reason              trust.Reason
+		Detail              string
+		AsOf                time.Time
+		SignatureInfo       []Signature
+		SignaturesOmitted   int `json:",omitempty"`
+		Manifests           []Manifest
+		Attestations        []Attestation `json:",omitempty"`
+		AttestationsOmitted int           `json:",omitempty"`
+	}{i.RepoName, i.Tag, i.DigestText(), i.MediaType, i.IsSigned, i.State(), i.Reason(), i.Detail(), i.AsOf, i.SignatureInfo, i.SignaturesOmitted, i.Manifests, i.Attestations, i.AttestationsOmitted})
 }
 
 // MarshalJSON adds the manifest's State and Reason to its fields.

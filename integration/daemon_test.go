@@ -229,7 +229,7 @@ func settled(img cache.Image) cache.Image {
 	clear := func(in []cache.Signature) []cache.Signature {
 		out := make([]cache.Signature, len(in))
 		for i, s := range in {
-			s.VerifiedAt = nil
+			s.VerifiedAt, s.Since = nil, nil
 			out[i] = s
 		}
 		return out

@@ -161,7 +161,7 @@ func checkContents(t testing.TB, c *Contents) {
 			if i > 0 && refs[i-1].Digest == ref.Digest {
 				t.Errorf("signature %s of %s is there twice", ref.Digest, subject)
 			}
-			if !slices.Contains([]trust.Carrier{trust.CosignTag, trust.CosignReferrer, trust.CosignBundle, trust.NotationReferrer}, ref.Carrier) {
+			if !slices.Contains([]trust.Carrier{trust.CosignTag, trust.CosignReferrer, trust.CosignBundle, trust.NotationReferrer, trust.Attestations}, ref.Carrier) {
 				t.Errorf("signature %s has carrier %q", ref.Digest, ref.Carrier)
 			}
 		}

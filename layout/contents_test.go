@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -73,6 +74,48 @@ func TestCarriersAddUp(t *testing.T) {
 		if tool := ref.Carrier.Tool(); (tool == trust.Notation) != (ref.Carrier == trust.NotationReferrer) {
 			t.Errorf("%s is %s's", ref.Carrier, tool)
 		}
+	}
+}
+
+// Attestations are told by their layers, whatever names them: a tag, an index as BuildKit
+// writes it. What is none is none under any tag, so that nobody's tag takes a signature away.
+func TestAttestations(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	of := func(name, mediaType string) object {
+		return with(image(name), object{"layers": []any{descriptor(mediaType, name)}})
+	}
+	a, b := r.push(image("a"), "1"), r.push(image("b"), "2")
+	att := "sha256-" + a.Hex() + ".att"
+	byTag := r.push(of("by tag", typeDSSE), att)
+	bySignatureTag := r.push(of("by the tag of signatures", typeDSSE), sigTag(a))
+	signature := r.push(simple("signature"), sigTag(a), att)
+	r.push(with(image("mixed"), object{"layers": []any{descriptor(typeDSSE, "x"), descriptor(typeSimpleSigning, "y")}}), att)
+	r.push(of("by nothing", typeDSSE))
+	bySubject := r.push(with(of("by subject", typeInToto), object{"subject": subject(a), "artifactType": "a/b"}), att)
+
+	plain := of("BuildKit's", typeInToto)
+	index := r.indexOf(image("a"), image("b"), plain, of("about nothing", typeInToto), of("no digest", typeInToto), simple("dressed"))
+	list := index["manifests"].([]any)
+	note := func(i int, about string) {
+		list[i].(object)["annotations"] = object{annotationReferenceType: attestationManifest, annotationReferenceOf: about}
+	}
+	note(2, b.String())
+	note(3, trust.SumOf([]byte("elsewhere")).String())
+	note(4, "sha256:"+strings.ToUpper(b.Hex()))
+	note(5, b.String())
+	for _, child := range []object{plain, of("about nothing", typeInToto), of("no digest", typeInToto), simple("dressed")} {
+		r.blob(child)
+	}
+	top := r.push(index, "3")
+	plainDigest := trust.SumOf(encode(t, plain))
+
+	learned := map[trust.Digest]Kind{}
+	for range 2 { // the second time from what is remembered
+		c := r.contentsWithin(Limits{}, func(d trust.Digest) (Kind, bool) { k, ok := learned[d]; return k, ok })
+		wantImages(t, c, a, b, top)
+		wantReferences(t, c, a, map[trust.Digest]string{byTag: "attestations", bySignatureTag: "attestations", bySubject: "attestations", signature: "cosign-tag"})
+		wantReferences(t, c, b, map[trust.Digest]string{plainDigest: "attestations"})
+		maps.Copy(learned, c.Learned)
 	}
 }
 

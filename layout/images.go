@@ -64,11 +64,26 @@ func (r *resolver) signatures() {
 	for _, n := range r.order {
 		if c := n.kind.Class.carrier(); c != 0 {
 			add(n.kind.Subject, n, c)
+		} else if n.kind.Class == Attestation && n.kind.Subject != (trust.Digest{}) {
+			add(n.kind.Subject, n, trust.Attestations)
 		}
 	}
 	for _, e := range r.entries { // after: see Reference.Carrier
-		if e.use == tagSignature {
-			add(e.subject, r.nodes[e.digest], trust.CosignTag)
+		// What a manifest is, its bytes say, so that it is the same everywhere: under either
+		// tag one of attestations is that, and nothing else is under theirs.
+		switch n := r.nodes[e.digest]; {
+		case e.use != tagSignature && e.use != tagAttestation:
+		case n.kind.Class == Attestation:
+			add(e.subject, n, trust.Attestations)
+		case e.use == tagSignature:
+			add(e.subject, n, trust.CosignTag)
+		}
+	}
+	for _, n := range r.order {
+		for _, c := range n.children() { // BuildKit's
+			if child := r.nodes[c.Digest]; c.Attestation && c.About != (trust.Digest{}) && child.kind.Class == Attestation {
+				add(c.About, child, trust.Attestations)
+			}
 		}
 	}
 	r.c.sortReferences()

@@ -83,8 +83,10 @@ type Child struct {
 	Size      int64
 	// Platform is "os/architecture" or "os/architecture/variant"; may be empty.
 	Platform string
-	// Attestation is set when the index says that the child is one (BuildKit).
+	// Attestation is set when the index says that the child is one (BuildKit), and About
+	// what it says it is about; zero if it does not.
 	Attestation bool
+	About       trust.Digest
 	// Foreign is the digest as the index has it, if it is of another algorithm than
 	// SHA-256; Digest then only stands for it.
 	Foreign string

@@ -19,6 +19,7 @@ const (
 	maxPlatform  = 128
 
 	annotationReferenceType = "vnd.docker.reference.type"
+	annotationReferenceOf   = "vnd.docker.reference.digest"
 	attestationManifest     = "attestation-manifest"
 )
 
@@ -209,6 +210,9 @@ func childOf(d *ocispec.Descriptor) (c Child, ok bool) {
 	c = Child{
 		Digest: digest, Foreign: foreign, MediaType: interned(d.MediaType), Size: d.Size,
 		Attestation: d.Annotations[annotationReferenceType] == attestationManifest,
+	}
+	if c.Attestation {
+		c.About, _ = trust.ParseDigest(d.Annotations[annotationReferenceOf]) // zero for what is none
 	}
 	if p := d.Platform; p != nil {
 		c.Platform = p.OS + "/" + p.Architecture

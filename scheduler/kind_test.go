@@ -16,8 +16,8 @@ func TestKindsAreRemembered(t *testing.T) {
 	w.scan()
 	d, child := trust.SumOf([]byte("index")), trust.SumOf([]byte("child"))
 	kind := layout.Kind{Class: layout.ImageIndex, MediaType: "m", Size: 7, Subject: trust.SumOf([]byte("subject")), Skipped: 3, Ambiguous: true,
-		Children: []layout.Child{{Digest: child, MediaType: "c", Size: 9, Platform: "linux/arm64", Attestation: true, Foreign: "sha512:00"}, {Digest: child}}}
-	if v := reflect.ValueOf(kind); v.NumField() != 7 || v.Field(4).Index(0).NumField() != 6 {
+		Children: []layout.Child{{Digest: child, MediaType: "c", Size: 9, Platform: "linux/arm64", Attestation: true, About: trust.SumOf([]byte("about")), Foreign: "sha512:00"}, {Digest: child}}}
+	if v := reflect.ValueOf(kind); v.NumField() != 7 || v.Field(4).Index(0).NumField() != 7 {
 		t.Fatal("a field is not tried here")
 	}
 	if _, err := w.store.Commit(store.Batch{Place: "app", Kinds: map[trust.Digest]store.Kind{d: cacheKind(kind)}}); err != nil {

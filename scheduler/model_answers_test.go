@@ -237,7 +237,7 @@ func (m *model) settle() {
 		m.add(want, &img)
 	}
 	text := func(s cache.Signature) string {
-		s.VerifiedAt = nil
+		s.VerifiedAt, s.Since = nil, nil
 		if s.Reason == trust.SignerRemoved {
 			s.Reason, s.Detail = trust.NoTrustedKey, ""
 		}

@@ -72,11 +72,14 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 		return img, nil
 	}
 	budget := cache.NewBudget()
-	l, err := n.signatures(ctx, row, budget)
+	l, attestations, err := n.signatures(ctx, row, budget)
 	if err != nil {
 		return cache.Image{}, err
 	}
 	l.Into(&img)
+	for _, a := range attestations {
+		img.AddAttestation(cache.NewAttestation(a.manifest, a.layer, &a.verdict, &a.Decision))
+	}
 	cache.NotRead(&img, row.Unreadable)
 	if len(row.Children) == 0 {
 		img.Manifests = []cache.Manifest{img.Manifest("")}
@@ -87,7 +90,7 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 		if row := rows[child.Digest]; !again {
 			l := cache.NewListing(budget)
 			if row != nil && row.Present {
-				if l, err = n.signatures(ctx, row, budget); err != nil {
+				if l, _, err = n.signatures(ctx, row, budget); err != nil {
 					return cache.Image{}, err
 				}
 			}
@@ -115,7 +118,8 @@ type now struct {
 	at         time.Time
 }
 
-func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budget) (*cache.Listing, error) {
+// signatures decides about all that is said to sign the image, and about its attestations.
+func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budget) (_ *cache.Listing, attestations []decided, err error) {
 	looks := make([]looked, len(row.References))
 	// The first round asks, the second finds the answers; a signature that rests
 	// on a countersignature may ask twice.
@@ -132,7 +136,7 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 			}
 			var err error
 			if *l, err = n.look(ctx, &n.opened, row, ref, nil); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			waits = waits || l.waits()
 		}
@@ -143,25 +147,43 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 	}
 	n.at = time.Now() // answers of revocation services begin when they are made
 	out, quorum := cache.NewListing(budget), n.in.inForce().Quorum(n.name)
-	var all []decided
+	var signatures []decided
+	kinds := map[string]*trust.Quorum{} // each predicate type has its own
 	for k := range row.References {
 		ref := &row.References[k]
-		if tool := ref.Carrier.Tool(); n.in.inForce().Enabled(tool) {
-			all = append(all, n.decide(tool, ref, looks[k])...)
+		tool := ref.Carrier.Tool()
+		if !n.in.inForce().Enabled(tool) {
+			continue
 		}
+		all := n.decide(tool, ref, looks[k])
+		if ref.Carrier != trust.Attestations && (looks[k].fact == nil || !looks[k].fact.Attachment) {
+			signatures = append(signatures, all...)
+			continue
+		}
+		attestations = append(attestations, all...)
 	}
 	if quorum != nil {
-		for i := range all {
-			quorum.Add(&all[i].Decision)
+		for i := range signatures {
+			quorum.Add(&signatures[i].Decision)
+		}
+		for i := range attestations {
+			a := &attestations[i]
+			if kinds[a.verdict.Predicate] == nil {
+				kinds[a.verdict.Predicate] = n.in.inForce().Quorum(n.name)
+			}
+			kinds[a.verdict.Predicate].Add(&a.Decision)
 		}
 	}
-	for i := range all {
-		d := &all[i]
+	for i := range signatures {
+		d := &signatures[i]
 		quorum.Judge(&d.Decision)
-		sig := cache.NewSignature(d.tool, d.manifest, d.layer, d.format, d.verifiedAt, d.Decision)
+		sig := cache.NewSignature(d.tool, d.manifest, d.layer, d.verdict.Format, d.verdict.VerifiedAt, d.Decision)
 		out.Add(&sig)
 	}
-	return out, nil
+	for i := range attestations {
+		kinds[attestations[i].verdict.Predicate].Judge(&attestations[i].Decision)
+	}
+	return out, attestations, nil
 }
 
 // waits reports whether revocation services may still tell more.
@@ -173,19 +195,15 @@ func (l *looked) waits() bool {
 // others there are.
 type decided struct {
 	trust.Decision
-	tool       trust.Tool
-	manifest   trust.Digest
-	layer      int
-	format     trust.Format
-	verifiedAt int64
+	tool     trust.Tool
+	manifest trust.Digest
+	layer    int
+	verdict  trust.Verdict
 }
 
 // decide joins what a look gave with what is in force.
 func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided {
 	verdicts := []trust.Verdict{{}}
-	if l.fact != nil && l.fact.Attachment {
-		return nil
-	}
 	if l.fact != nil && len(l.fact.Verdicts) > 0 {
 		verdicts = l.fact.Verdicts
 	}
@@ -201,7 +219,7 @@ func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided 
 				d = trust.Decision{Status: problem.Reason.Status(), Reason: problem.Reason}
 			}
 		}
-		out = append(out, decided{d, tool, ref.Digest, i, v.Format, v.VerifiedAt})
+		out = append(out, decided{d, tool, ref.Digest, i, *v})
 	}
 	return out
 }

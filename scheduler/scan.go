@@ -367,7 +367,7 @@ func (s *Scheduler) rest(i item, w *work, r result) result {
 func layoutKind(k store.Kind) layout.Kind {
 	out := layout.Kind{Class: layout.Class(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		out.Children = append(out.Children, layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, Foreign: c.Foreign})
+		out.Children = append(out.Children, layout.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, About: c.About, Foreign: c.Foreign})
 	}
 	return out
 }
@@ -376,7 +376,7 @@ func layoutKind(k store.Kind) layout.Kind {
 func cacheKind(k layout.Kind) store.Kind {
 	out := store.Kind{Class: uint8(k.Class), MediaType: k.MediaType, Size: k.Size, Subject: k.Subject, Skipped: k.Skipped, Ambiguous: k.Ambiguous}
 	for _, c := range k.Children {
-		out.Children = append(out.Children, store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, Foreign: c.Foreign})
+		out.Children = append(out.Children, store.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: c.Platform, Attestation: c.Attestation, About: c.About, Foreign: c.Foreign})
 	}
 	return out
 }

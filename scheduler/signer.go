@@ -188,9 +188,6 @@ func (p *pass) marks(signer trust.SignerID) map[string]bool {
 
 // concerns reports whether verifying a fact again could change it.
 func (s *Scheduler) concerns(in *trustInUse, f *store.Fact, signer trust.SignerID, came bool) bool {
-	if f.Attachment {
-		return false
-	}
 	for i := range f.Verdicts {
 		v := &f.Verdicts[i]
 		if came && !restsOn(v, signer) && !in.inForce().AcceptedBy(signer, v) {

@@ -19,6 +19,9 @@ type checked struct {
 	Digest     string
 	AsOf       *time.Time
 	Generation string `json:",omitempty"`
+	// Lacking is the predicate type that was asked for and of which there is no trusted
+	// attestation.
+	Lacking string `json:",omitempty"`
 
 	// status is 200 only if the image is trusted now; 403 when it is decided that it is
 	// not, 404 when it is not known, 503 when nothing has been decided.
@@ -46,6 +49,25 @@ func judge(snap *cache.Snapshot, repository string, d trust.Digest, foreign stri
 	return c, nil
 }
 
+// attested demands a trusted attestation of each predicate type, of an image that is trusted.
+func (c *checked) attested(snap *cache.Snapshot, repository string, d trust.Digest, predicates []string) error {
+	if c.status != http.StatusOK || len(predicates) == 0 {
+		return nil
+	}
+	lacking, undecided, err := snap.Attested(repository, d, predicates)
+	switch {
+	case err != nil:
+		c.status = http.StatusServiceUnavailable
+		return err
+	case lacking != "" && undecided:
+		c.status = http.StatusServiceUnavailable
+	case lacking != "":
+		c.status = http.StatusForbidden
+	}
+	c.Lacking = lacking
+	return nil
+}
+
 // undecided says what an error of reading means for who asks; one that means nothing is
 // returned.
 func (c *checked) undecided(err error) error {
@@ -71,14 +93,20 @@ func (s *Server) restCheck(w http.ResponseWriter, r *http.Request, _ identity) e
 	if err != nil || ref.Name == "" || ref.Digest == (trust.Digest{}) {
 		return refuse(http.StatusBadRequest, codeInvalid, "the gate wants a digest", "ask for /api/v1/check/REPO@sha256:…; a tag can move between the check and the pull")
 	}
+	q, err := queryOfMany(r, "predicate")
+	if err != nil {
+		return err
+	}
 	c := checked{State: string(trust.Unknown), RepoName: ref.Name, Digest: cmp.Or(ref.Foreign, ref.Digest.String())}
 	err = s.readingOf(s.checks, w, r, func(snap *cache.Snapshot) error {
 		named, err := s.named(snap, r.PathValue("name"))
 		if err != nil {
 			return err
 		}
-		c, err = judge(snap, named.Name, ref.Digest, ref.Foreign)
-		return err
+		if c, err = judge(snap, named.Name, ref.Digest, ref.Foreign); err != nil {
+			return err
+		}
+		return c.attested(snap, named.Name, ref.Digest, q["predicate"])
 	})
 	if err != nil {
 		if err := c.undecided(err); err != nil {

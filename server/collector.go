@@ -94,6 +94,7 @@ func (e *emitter) cache() {
 	}
 	for _, state := range states {
 		e.value("images", float64(counts.Images[state]), state)
+		e.value("attestations", float64(counts.Attestations[trust.Status(state)]), state)
 		if state != cache.Unsigned {
 			e.value("signatures", float64(counts.Signatures[trust.Status(state)]), state)
 		}

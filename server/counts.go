@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"time"
 
@@ -20,6 +21,7 @@ type summary struct {
 	Signatures      int64
 	States          map[string]int64       // of images
 	SignatureStates map[trust.Status]int64 // of signatures
+	Attestations    map[trust.Status]int64 // how many, by status
 }
 
 // counts are those of everything that is published, with the generation as of which
@@ -42,7 +44,7 @@ func (s *Server) restSummary(w http.ResponseWriter, r *http.Request, _ identity)
 	return s.fresh(w, r, func(snap *cache.Snapshot) (any, error) {
 		counts, generation := s.counts(snap)
 		sum := &summary{Generation: generation.String(), AsOf: snap.AsOf(), Counting: counts == nil,
-			States: map[string]int64{}, SignatureStates: map[trust.Status]int64{}}
+			States: map[string]int64{}, SignatureStates: map[trust.Status]int64{}, Attestations: map[trust.Status]int64{}}
 		for _, state := range states {
 			if counts == nil {
 				break
@@ -55,6 +57,9 @@ func (s *Server) restSummary(w http.ResponseWriter, r *http.Request, _ identity)
 				sum.SignatureStates[trust.Status(state)] = many
 				sum.Signatures += many
 			}
+		}
+		if counts != nil {
+			maps.Copy(sum.Attestations, counts.Attestations)
 		}
 		return sum, snap.Repositories(func(string) error { sum.Repositories++; return nil })
 	})

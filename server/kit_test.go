@@ -272,6 +272,8 @@ type claim struct {
 	author  string
 	until   int64
 	verdict int // further layers without a key, before this one
+	// predicate, if not empty, makes it an attestation.
+	predicate string
 }
 
 func digestOf(s string) trust.Digest { return trust.SumOf([]byte(s)) }
@@ -291,8 +293,12 @@ func (w *world) claims(row *store.Row, name string, claims []claim) (facts []sto
 		sig := digestOf(fmt.Sprintf("signature %d of %s", i, name))
 		// As the tools attach them.
 		carrier := map[trust.Tool]trust.Carrier{trust.Cosign: trust.CosignTag, trust.Notation: trust.NotationReferrer}[c.tool]
+		if c.predicate != "" {
+			carrier = trust.Attestations
+		}
 		row.References = append(row.References, store.Reference{Digest: sig, Carrier: carrier})
-		f := store.Fact{Subject: row.Digest, Signature: sig, Context: store.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration()}
+		f := store.Fact{Subject: row.Digest, Signature: sig, Context: store.Context{Tool: c.tool}, Epoch: trust.MinEpoch, Trust: w.d.store.TrustGeneration(),
+			Attachment: c.predicate != ""}
 		if c.tool == trust.Notation {
 			f.Context.MediaType = row.MediaType
 			f.Context.Policy, _ = w.d.TrustStore().InForce().Policy("any", trust.Notation)
@@ -301,7 +307,7 @@ func (w *world) claims(row *store.Row, name string, claims []claim) (facts []sto
 		for range c.verdict {
 			f.Verdicts = append(f.Verdicts, trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: trust.NoTrustedKey})
 		}
-		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: c.reason, Author: c.author, Policy: f.Context.Policy}
+		v := trust.Verdict{Format: format, VerifiedAt: 1_700_000_000, Epoch: trust.MinEpoch, Reason: c.reason, Author: c.author, Policy: f.Context.Policy, Predicate: c.predicate}
 		if c.reason == "" {
 			v.Grounds = []trust.Ground{{Signers: []trust.SignerID{c.signer.ID()}, Until: c.until, Limit: trust.SignatureExpired}}
 		}

@@ -82,6 +82,7 @@ var daemonMetrics = []metric{
 	{"signatures_expiring", gauge, "Trusted signatures that expire within this many days (UTC; 0: today).", []string{"days"}},
 	{"images", gauge, "Images by state; absent until everything has been counted once after a start.", []string{"state"}},
 	{"signatures", gauge, "Signatures by status; absent as those are.", []string{"status"}},
+	{"attestations", gauge, "Attestations by status, unsigned are those in no envelope; absent as those are. They are no signatures.", []string{"status"}},
 	{"signatures_not_trusted", gauge, "Signatures that are not trusted, by reason; absent as those are. Many with no-trusted-root, not-logged or sct-missing: a trusted root may be too old, or was never there.", []string{"reason"}},
 	{"repositories", gauge, "Repositories found by the last pass over storage.", nil},
 

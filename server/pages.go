@@ -70,6 +70,8 @@ type imageFilter struct {
 	reason trust.Reason // of some signature
 	signer trust.Digest // by whom some signature is, as far as that is shown
 	query  nameQuery
+	// predicate: it has a trusted attestation of that type.
+	predicate string
 	// expiring: dates end some trusted signature of it by then; zero: whether or not.
 	expiring time.Time
 	// untagged: after the tags of a repository, also its images that no tag
@@ -78,7 +80,7 @@ type imageFilter struct {
 }
 
 func parseFilter(q url.Values, now time.Time) (f imageFilter, err error) {
-	f.reason = trust.Reason(q.Get("reason"))
+	f.reason, f.predicate = trust.Reason(q.Get("reason")), q.Get("predicate")
 	if f.state, err = parseState(q.Get("state")); err != nil {
 		return f, err
 	}
@@ -138,5 +140,6 @@ func (q *nameQuery) finds(repo, tag string, d trust.Digest) bool {
 func (f *imageFilter) wants(img *cache.Image) bool {
 	return (f.state == "" || img.State() == f.state) &&
 		(f.reason == "" || img.Has(f.reason)) &&
+		(f.predicate == "" || slices.ContainsFunc(img.Attestations, func(a cache.Attestation) bool { return a.PredicateType == f.predicate && a.Status == trust.Trusted })) &&
 		(f.signer == (trust.Digest{}) || slices.ContainsFunc(img.SignatureInfo, func(s cache.Signature) bool { return s.SignerFingerprint == f.signer }))
 }

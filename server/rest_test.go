@@ -96,6 +96,7 @@ func TestOpenAPI(t *testing.T) {
 	check(t, json.Unmarshal([]byte(a.body), &d))
 	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
 	sig := digestOf("signature 1 of team/app:latest")
+	attested := w.image("attested", "1", claim{tool: trust.Cosign, reason: trust.NoTrustedKey, predicate: "https://spdx.dev/Document"})
 	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true} // TestEvents, TestZotEvents, TestGatekeeper, TestPreview
 	gone := w.d.TrustStore().InForce().Terms().Materials[0].Signer
 	w.call("DELETE", pathCosign+"/"+gone.Fingerprint.String(), nil, "Authorization", "Bearer "+w.token()).want(t, 200)
@@ -120,6 +121,9 @@ func TestOpenAPI(t *testing.T) {
 		{"/signers", "/signers", 200}, {"/signers", "/signers?uses=true", 200}, {"/signers", "/signers?use=true", 400}, {"/refused", "/refused", 200}, {"/summary", "/summary", 200},
 		{"/check/{name}", "/check/team/app@" + app.String(), 200}, {"/check/{name}", "/check/library/unsigned@" + unsigned.String(), 403},
 		{"/check/{name}", "/check/library/bad@" + digestOf("library/bad:1").String(), 403},
+		{"/images/{name}", "/images/attested:1", 200}, {"/images", "/images?predicate=https://spdx.dev/Document", 200},
+		{"/check/{name}", "/check/attested@" + attested.String() + "?predicate=a&predicate=b", 403},
+		{"/check/{name}", "/check/team/app@" + app.String() + "?predicate=https://spdx.dev/Document", 403},
 		{"/check/{name}", "/check/team/app@" + unsigned.String(), 404}, {"/check/{name}", "/check/team/app:latest", 400},
 	} {
 		a := w.get(pathAPI + c.path)

@@ -71,6 +71,21 @@ func (s *Server) uploadKey(w http.ResponseWriter, r *http.Request, id identity) 
 	return s.store(w, r, &u)
 }
 
+// queryOfMany is queryOf for parameters that may be repeated, a few times.
+func queryOfMany(r *http.Request, known ...string) (url.Values, error) {
+	const most = 16
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, codeInvalid, "the query cannot be read", "")
+	}
+	for key, all := range values {
+		if !slices.Contains(known, key) || len(all) > most || slices.Contains(all, "") {
+			return nil, refuse(http.StatusBadRequest, codeInvalid, fmt.Sprintf("the parameter %.40q is not known, has no value, or is given too often", key), "this route takes "+strings.Join(known, " and "))
+		}
+	}
+	return values, nil
+}
+
 // queryOf reads a query of known parameters, each at most once: one that is misspelt would
 // change trust elsewhere than it was meant.
 func queryOf(r *http.Request, known ...string) (url.Values, error) {

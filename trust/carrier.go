@@ -10,12 +10,13 @@ const (
 	CosignReferrer   Carrier = 2 // subject, layers as with the tag
 	CosignBundle     Carrier = 3 // subject, sigstore bundle; maybe an attestation
 	NotationReferrer Carrier = 4 // subject, JWS or COSE envelope
+	Attestations     Carrier = 5 // a manifest of attestations by its layers, one for each: by cosign's tags, or BuildKit's in an index
 )
 
 // Tool returns the tool that the carrier belongs to, "" for one of another version.
 func (c Carrier) Tool() Tool {
 	switch c {
-	case CosignTag, CosignReferrer, CosignBundle:
+	case CosignTag, CosignReferrer, CosignBundle, Attestations:
 		return Cosign
 	case NotationReferrer:
 		return Notation
@@ -37,6 +38,8 @@ func (c Carrier) String() string {
 		return "cosign-bundle"
 	case NotationReferrer:
 		return "notation-referrer"
+	case Attestations:
+		return "attestations"
 	}
 	return "carrier of another version"
 }

@@ -5,4 +5,7 @@ package trust
 const (
 	MaxLayers = 1000    // signature layers of one manifest
 	MaxBlob   = 1 << 20 // bytes of one bundle, envelope or payload
+	// MaxAttestation is how many bytes an attestation may have, and a bundle, of which it is
+	// not known before it is read whether it is one.
+	MaxAttestation = 4 << 20
 )

@@ -28,6 +28,10 @@ const (
 	Bundle        Format = "bundle"
 	JWS           Format = "jws"
 	COSE          Format = "cose"
+	// DSSE is the envelope of an attestation that cosign keeps by a tag.
+	DSSE Format = "dsse"
+	// InToto is a statement in no envelope, as BuildKit writes it: nobody has signed it.
+	InToto Format = "in-toto"
 )
 
 // Digest is a SHA-256 value. Its text form is "sha256:" and 64 lower-case hex
@@ -198,6 +202,11 @@ type Verdict struct {
 	// the first 16 bytes of SHA-256 over its digest and its annotation. A
 	// co-signed manifest repeats the layers of its predecessor.
 	Layer LayerID
+	// Predicate is the predicate type of an attestation, from the payload that was verified,
+	// and Size how many bytes it has. Neither decides anything: what is an attestation is
+	// kept apart from signatures.
+	Predicate string
+	Size      int64
 	// VerifiedAt is when the verdict was made, Unix seconds.
 	VerifiedAt int64
 	// Epoch is the verifier's epoch at that time.

@@ -86,11 +86,13 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		lo.refuse(faultf(trust.Ambiguous, "the bundle's envelope holds %d signatures; one is expected", len(dsse.GetSignatures())))
 		return
 	}
-	envelope, isSignature := v.statement(r, &b, dsse.GetPayload(), lo)
-	if !isSignature {
-		o.Attachment = true
+	if kind := predicateType(dsse.GetPayload()); kind != "" && kind != signPredicate {
+		o.Attachment, lo.Verdict.Predicate, lo.Verdict.Size = true, kind, d.Size
+	} else if d.Size > trust.MaxBlob {
+		lo.Problem = trust.LimitExceeded
 		return
 	}
+	envelope := v.statement(r, &b, dsse.GetPayload(), o.Attachment, lo)
 	if lo.Verdict.Reason != "" || lo.Problem != "" {
 		return
 	}
@@ -204,48 +206,55 @@ func readStatement(b *bundle.Bundle) (*readEnvelope, error) {
 	return &readEnvelope{envelope, statement}, nil
 }
 
-// statement checks the in-toto statement that the bundle's envelope carries, and
-// reports whether it is a signature's at all. With neither a reason nor a problem,
-// it returns what it has read.
-func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *LayerOutcome) (_ *readEnvelope, isSignature bool) {
-	if f := checkJSON("the in-toto statement", statementRules, payload); f.found() {
+// statement checks the in-toto statement that the bundle's envelope carries. With
+// neither a reason nor a problem, it returns what it has read. The predicate of an
+// attestation is not looked at.
+func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, attestation bool, lo *LayerOutcome) *readEnvelope {
+	var f fault
+	if attestation {
+		f = aboutSubject(payload, r.Subject.Digest)
+	} else {
+		f = checkJSON("the in-toto statement", statementRules, payload)
+	}
+	if f.found() {
 		lo.refuse(f)
-		return nil, true
+		return nil
 	}
 	envelope, err := readStatement(b)
 	if err != nil {
 		lo.refuse(faultf(trust.Malformed, "the in-toto statement: %s", libraryText(err)))
-		return nil, true
+		return nil
 	}
 	s := envelope.statement
 	if s.GetType() != "https://in-toto.io/Statement/v1" && s.GetType() != "https://in-toto.io/Statement/v0.1" {
 		lo.refuse(faultf(trust.Malformed, "the in-toto statement's type is %.80q", s.GetType()))
-		return nil, true
+		return nil
 	}
-	switch s.GetPredicateType() {
-	case signPredicate:
-	case "": // nothing in particular: a broken signature
+	switch kind := s.GetPredicateType(); {
+	case attestation && kind == lo.Verdict.Predicate, !attestation && kind == signPredicate:
+	case kind == "": // nothing in particular: a broken signature
 		lo.refuse(faultf(trust.Malformed, "the in-toto statement has no predicate type"))
-		return nil, true
-	default:
-		return nil, false
+		return nil
+	default: // two readers of it differ
+		lo.refuse(faultf(trust.Ambiguous, "the in-toto statement's predicate type is %.80q", kind))
+		return nil
 	}
 	if len(s.GetSubject()) > maxSubjects {
 		lo.Problem = trust.LimitExceeded
-		return nil, true
+		return nil
 	}
 	found, signs := false, ""
 	for _, subject := range s.GetSubject() {
 		if len(subject.GetDigest()) > maxSubjectDigests {
 			lo.Problem = trust.LimitExceeded
-			return nil, true
+			return nil
 		}
 		for _, algorithm := range slices.Sorted(maps.Keys(subject.GetDigest())) {
 			text := subject.GetDigest()[algorithm]
 			digest, err := hex.DecodeString(text)
 			if err != nil {
 				lo.refuse(faultf(trust.Malformed, "a subject's digest in the in-toto statement is no hexadecimal number: %.80q", text))
-				return nil, true
+				return nil
 			}
 			found = found || algorithm == "sha256" && bytes.Equal(digest, r.Subject.Digest[:])
 			signs = cmp.Or(signs, algorithm+":"+text)
@@ -258,7 +267,7 @@ func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, lo *L
 	default:
 		lo.refuse(faultf(trust.SubjectMismatch, "it signs %.140q", signs))
 	}
-	return envelope, true
+	return envelope
 }
 
 // pae is DSSE's pre-authentication encoding (DSSE protocol.md, Signature

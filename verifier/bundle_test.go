@@ -192,7 +192,7 @@ func TestAttestationsAreNotSignatures(t *testing.T) {
 	for _, predicate := range []string{"https://spdx.dev/Document", "https://slsa.dev/provenance/v1", "https://cosign.sigstore.dev/attestation/vuln/v1",
 		"https://sigstore.dev/cosign/sign/v2", "https://sigstore.dev/cosign/sign/v1/", "x"} {
 		o := verify1(t, ts, bundled(img, k, signtest.CosignOptions{PredicateType: predicate}))
-		if !o.Attachment || len(o.Layers) != 0 {
+		if !o.Attachment || len(o.Layers) != 1 || o.Layers[0].Verdict.Predicate != predicate || !o.Layers[0].Verdict.Matched() {
 			t.Errorf("%s: %+v", predicate, o)
 		}
 	}

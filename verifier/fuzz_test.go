@@ -124,7 +124,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add(signtest.BundleJSON(fuzzOther.Digest, k, signtest.CosignOptions{}))
 	f.Add(signtest.BundleJSON(fuzzSubject.Digest, signtest.FixedKey("E"), signtest.CosignOptions{}))
 	f.Add(signtest.BundleJSON(fuzzSubject.Digest, k, signtest.CosignOptions{PayloadType: "text/plain"}))
-	f.Add(signtest.BundleJSON(fuzzSubject.Digest, k, signtest.CosignOptions{PredicateType: "https://spdx.dev/Document"}))
+	f.Add(signtest.BundleJSON(fuzzOther.Digest, k, signtest.CosignOptions{PredicateType: "https://spdx.dev/Document"}))
 	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"certificate":{"rawBytes":"AAAA"},"tlogEntries":[{}]},"dsseEnvelope":{"signatures":[null]}}`))
 	fixtures(f, signtest.BundleMediaType, func(_ ocispec.Descriptor, b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {

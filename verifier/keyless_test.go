@@ -237,7 +237,7 @@ func TestAnIdentitysAttestationIsNoSignature(t *testing.T) {
 	r := newRequest(image("x"), trust.CosignBundle).blob(signtest.BundleMediaType, s.Bundle(image("x").Digest,
 		signtest.KeylessOptions{Issuer: actions, Subject: workflow, Predicate: "https://slsa.dev/provenance/v1"}))
 	o, err := New(newDirs(t).root("trusted_root.json", s.Root()).file("identities.yaml", byActor).load(), Options{}).Verify(t.Context(), r.Request)
-	if err != nil || !o.Attachment || len(o.Layers) != 0 {
+	if err != nil || !o.Attachment || len(o.Layers) != 1 || o.Layers[0].Verdict.Predicate != "https://slsa.dev/provenance/v1" || !o.Layers[0].Verdict.Matched() {
 		t.Errorf("%+v %v", o, err)
 	}
 }

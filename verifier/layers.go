@@ -16,14 +16,14 @@ import (
 
 // manifest verifies a cosign signature manifest, whose layers are one signature
 // each.
-func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome, error) {
+func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome, f trust.Format, check layerCheck) (Outcome, error) {
 	fetched := &contents{}                  // layers often share one blob
 	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
 	if len(r.Signature.Layers) > 1 {
 		seen = map[trust.LayerID]LayerOutcome{}
 	}
 	for i, d := range r.Signature.Layers {
-		verdict := v.verdict(&o, trust.SimpleSigning)
+		verdict := v.verdict(&o, f)
 		if i == trust.MaxLayers {
 			o.Layers = append(o.Layers, LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded})
 			break
@@ -38,7 +38,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 		default:
 			r.Guesses.at(i)
 			var err error
-			if lo, err = v.layer(ctx, r, &o, d, verdict, fetched, v.simple); err != nil {
+			if lo, err = v.layer(ctx, r, &o, d, verdict, fetched, check); err != nil {
 				return Outcome{}, err
 			}
 			if seen != nil {
@@ -48,7 +48,7 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome) (Outcome
 		o.Layers = append(o.Layers, lo)
 	}
 	if len(r.Signature.Layers) == 0 {
-		verdict := v.verdict(&o, trust.SimpleSigning)
+		verdict := v.verdict(&o, f)
 		lo := LayerOutcome{Verdict: verdict}
 		lo.refuse(faultf(trust.Malformed, "the signature's manifest has no layers"))
 		o.Layers = append(o.Layers, lo)
@@ -78,9 +78,7 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !o.Attachment {
-		o.Layers = []LayerOutcome{lo}
-	}
+	o.Layers = []LayerOutcome{lo}
 	return o, nil
 }
 
@@ -134,8 +132,11 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	lo := LayerOutcome{Verdict: verdict}
 	digest, err := trust.ParseDigest(string(d.Digest))
 	limit := int64(trust.MaxBlob)
-	if r.Signature.Carrier.Simple() {
+	switch r.Signature.Carrier {
+	case trust.CosignTag, trust.CosignReferrer:
 		limit = maxPayload
+	case trust.CosignBundle, trust.Attestations:
+		limit = trust.MaxAttestation
 	}
 	switch {
 	case r.Subject.Ambiguous || r.Signature.Ambiguous:
@@ -160,7 +161,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 		if ctx.Err() != nil {
 			return LayerOutcome{}, ctx.Err()
 		}
-		if lo.Problem = fetchProblem(digest, d.Size, blob, err); lo.Problem != "" {
+		if lo.Problem = fetchProblem(digest, d.Size, limit, blob, err); lo.Problem != "" {
 			return lo, nil
 		}
 		c = &content{digest: digest, blob: blob}
@@ -190,14 +191,14 @@ func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust
 		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
 			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		verdict := lo.Verdict
-		verdict.Reason, verdict.Detail, verdict.Grounds, verdict.Author, verdict.Identity, verdict.Key = "", "", nil, "", nil, trust.KeyID{}
+		verdict.Reason, verdict.Detail, verdict.Grounds, verdict.Author, verdict.Identity, verdict.Key, verdict.Predicate = "", "", nil, "", nil, trust.KeyID{}, ""
 		*lo = LayerOutcome{Verdict: verdict, Problem: trust.LimitExceeded, Panicked: true, Calls: lo.Calls, Trials: lo.Trials}
 	}()
 	check()
 }
 
 // fetchProblem is why there are no bytes to verify, or "".
-func fetchProblem(d trust.Digest, size int64, blob []byte, err error) trust.Reason {
+func fetchProblem(d trust.Digest, size, limit int64, blob []byte, err error) trust.Reason {
 	if re := (*trust.ReasonError)(nil); errors.As(err, &re) {
 		if re.Reason == trust.DigestMismatch || re.Reason.Undecided() {
 			return re.Reason
@@ -207,7 +208,7 @@ func fetchProblem(d trust.Digest, size int64, blob []byte, err error) trust.Reas
 	switch {
 	case err != nil:
 		return trust.IOError
-	case len(blob) > trust.MaxBlob:
+	case int64(len(blob)) > limit:
 		return trust.LimitExceeded
 	case int64(len(blob)) != size || trust.SumOf(blob) != d:
 		return trust.DigestMismatch

@@ -18,7 +18,7 @@ import (
 // modules that verify and for the rules of this package: a verdict of another
 // epoch is made again in the background. TestEpoch fails when the modules
 // change and it does not.
-const Epoch uint32 = 8
+const Epoch uint32 = 9
 
 // Limits, all applied before memory or cryptography is spent. Reaching one reads limit-exceeded.
 const (
@@ -84,8 +84,8 @@ type Request struct {
 // Outcome is what is known after looking at one signature manifest.
 type Outcome struct {
 	Tool trust.Tool
-	// Attachment is set for a bundle that is an attestation, not a signature:
-	// it has no layers and is not counted.
+	// Attachment is set for what is an attestation, not a signature: its layers have a
+	// predicate, and are not counted.
 	Attachment bool
 	// Skipped is why nothing was verified: the policy's reason for this
 	// repository, or no-policy for a tool that is switched off. There are no
@@ -220,7 +220,10 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Outcome, error) {
 	o.Policy = policy
 	switch {
 	case r.Signature.Carrier.Simple():
-		return v.manifest(ctx, &r, o)
+		return v.manifest(ctx, &r, o, trust.SimpleSigning, v.simple)
+	case r.Signature.Carrier == trust.Attestations:
+		o.Attachment = true
+		return v.manifest(ctx, &r, o, trust.DSSE, v.attestation)
 	case r.Signature.Carrier == trust.CosignBundle:
 		return v.single(ctx, &r, o, trust.Bundle, v.bundle)
 	default:

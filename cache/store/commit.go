@@ -166,7 +166,7 @@ func (c *commit) marks(b *Batch) error {
 // key makes a cosign signature, so that a match is all there is to find; a notation
 // chain may have several anchors, and another with a timestamp.
 func (c *commit) late(f *Fact) bool {
-	return f.Trust < getMeta(c.tx, metaTrust) && !f.Attachment && (f.Context.Tool == trust.Notation || !f.Matched())
+	return f.Trust < getMeta(c.tx, metaTrust) && (!f.Attachment || len(f.Verdicts) > 0) && (f.Context.Tool == trust.Notation || !f.Matched())
 }
 
 func (c *commit) mark(name string, set bool) error {

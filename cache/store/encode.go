@@ -49,7 +49,11 @@ func decodeRow(d trust.Digest, p *cachepb.Row) Row {
 func encodeChildren(cs []Child) []*cachepb.Child {
 	var out []*cachepb.Child
 	for _, c := range cs {
-		out = append(out, &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation, Foreign: c.Foreign})
+		child := &cachepb.Child{Digest: c.Digest[:], Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation, Foreign: c.Foreign}
+		if c.About != (trust.Digest{}) {
+			child.About = c.About[:]
+		}
+		out = append(out, child)
 	}
 	return out
 }
@@ -59,6 +63,7 @@ func decodeChildren(cs []*cachepb.Child) []Child {
 	for _, c := range cs {
 		child := Child{Platform: c.Platform, MediaType: c.MediaType, Size: c.Size, Attestation: c.Attestation, Foreign: c.Foreign}
 		copy(child.Digest[:], c.Digest)
+		copy(child.About[:], c.About)
 		out = append(out, child)
 	}
 	return out

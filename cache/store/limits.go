@@ -1,6 +1,8 @@
 package store
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"trust-worker/cache/internal/cachepb"
@@ -49,7 +51,8 @@ func limitRow(r *cachepb.Row) {
 // limitImage keeps an image record within its bounds.
 func limitImage(img *cachepb.Image) {
 	verdicts := 0
-	for _, sig := range img.Signatures {
+	all := slices.Concat(img.Signatures, img.Attestations)
+	for _, sig := range all {
 		verdicts += len(sig.Verdicts)
 	}
 	if verdicts < fewVerdicts {
@@ -59,7 +62,7 @@ func limitImage(img *cachepb.Image) {
 	for _, c := range img.Children {
 		n += proto.Size(c)
 	}
-	for _, sig := range img.Signatures {
+	for _, sig := range all {
 		if n += proto.Size(sig); n > maxVerdicts {
 			sig.Verdicts = []*cachepb.Verdict{{Problem: format.EncodeCode(format.ReasonCodes, trust.LimitExceeded)}}
 		}

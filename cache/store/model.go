@@ -19,6 +19,7 @@ type Child struct {
 	Size      int64
 	// Attestation is set when the index says that the child is one.
 	Attestation bool
+	About       trust.Digest // what an attestation is about
 	// Foreign is the digest, if it is no SHA-256: Digest stands for it.
 	Foreign string
 }

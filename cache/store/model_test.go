@@ -39,6 +39,13 @@ func recountAll(snap *cache.Snapshot, at time.Time, published map[string]string)
 		if p.Tagged || !p.Child { // what Images lists
 			c.Images[d.Is]++
 		}
+		img, err := snap.Image(d.Repository, d.Digest)
+		for _, a := range img.Attestations {
+			c.Attestations[a.Status]++
+		}
+		if err != nil || img.AttestationsOmitted > 0 {
+			return fmt.Errorf("%d are left out: %v", img.AttestationsOmitted, err)
+		}
 		for _, sig := range p.Signatures {
 			if !snap.InForce().Enabled(format.DecodeCode(format.ToolCodes, sig.Tool)) {
 				continue

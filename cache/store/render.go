@@ -247,11 +247,13 @@ func renderImage(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, choice policyCh
 	img := &cachepb.Image{MediaType: row.MediaType, Size: row.Size, Tagged: row.Tagged, Child: row.Child, Other: row.Other, Foreign: row.Foreign, Unreadable: row.Unreadable,
 		Children: row.Children}
 	for _, ref := range row.References {
-		sig, err := renderSignature(tx, d, row, ref, choice)
-		if err != nil {
+		sig, attestation, err := renderSignature(tx, d, row, ref, choice)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if sig != nil {
+		case attestation:
+			img.Attestations = append(img.Attestations, sig)
+		default:
 			img.Signatures = append(img.Signatures, sig)
 		}
 	}
@@ -259,8 +261,10 @@ func renderImage(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, choice policyCh
 	return img, nil
 }
 
-// renderSignature returns nil for what turned out to be no signature.
-func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachepb.Reference, choice policyChoice) (*cachepb.Signature, error) {
+// renderSignature renders a signature, or what is an attestation: by its tag or, once it
+// has been read, by its own bytes.
+func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachepb.Reference, choice policyChoice) (_ *cachepb.Signature, attestation bool, err error) {
+	attestation = trust.Carrier(ref.Carrier) == trust.Attestations
 	tool := trust.Carrier(ref.Carrier).Tool()
 	sig := &cachepb.Signature{Digest: ref.Digest, Tool: format.EncodeCode(format.ToolCodes, tool)}
 	var sd trust.Digest
@@ -271,11 +275,9 @@ func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachep
 	var fact cachepb.Fact
 	ok, err := format.UnsealMessage(key, facts.Get(key), &fact)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if ok && fact.Attachment {
-		return nil, nil
-	}
+	attestation = attestation || ok && fact.Attachment
 	if ok {
 		sig.Verdicts = fact.Verdicts
 		for _, v := range sig.Verdicts {
@@ -289,7 +291,7 @@ func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachep
 	if len(sig.Verdicts) == 0 {
 		sig.Verdicts = []*cachepb.Verdict{{}}
 	}
-	return sig, nil
+	return sig, attestation, nil
 }
 
 // addProblems lays what belongs to the place over the facts.

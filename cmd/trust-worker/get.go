@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,6 +238,20 @@ func explain(t *table, img *cache.Image) {
 	}
 	if img.SignaturesOmitted > 0 {
 		t.row("signatures", fmt.Sprintf("and %d more, which are not listed; the state is that of all", img.SignaturesOmitted))
+	}
+	for i := range img.Attestations {
+		a := &img.Attestations[i]
+		word := string(a.Status)
+		if a.Reason != "" {
+			word += " (" + string(a.Reason) + ")"
+		}
+		t.row("attestation", fmt.Sprintf("%s  %s  layer %d of %s", cmp.Or(a.PredicateType, "not read"), word, a.Layer, a.Digest))
+		if by := cmp.Or(a.Subject, a.SignerFile); by != "" {
+			t.row("  by", by)
+		}
+	}
+	if img.AttestationsOmitted > 0 {
+		t.row("attestations", fmt.Sprintf("and %d more, which are not listed", img.AttestationsOmitted))
 	}
 	if len(img.Manifests) == 1 && img.Manifests[0].Digest == img.Digest {
 		return

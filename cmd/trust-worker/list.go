@@ -72,6 +72,7 @@ func newListCommand(s *settings) *cobra.Command {
 	o.register(c, "csv")
 	c.Flags().StringVar(&wanted.state, "status", "", "only images that are "+strings.Join(imageStates, ", ")+" (one of them)")
 	c.Flags().StringVar(&wanted.reason, "reason", "", "only images of which some signature reads this reason, such as no-trusted-key")
+	c.Flags().StringVar(&wanted.predicate, "predicate", "", "only images with a trusted attestation of this predicate type")
 	c.Flags().StringVar(&wanted.signer, "signer", "", "only images with a signature by this signer: a file such as team.pub, a fingerprint, or a certificate's subject")
 	c.RegisterFlagCompletionFunc("status", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return imageStates, cobra.ShellCompDirectiveNoFileComp
@@ -90,7 +91,7 @@ func newListCommand(s *settings) *cobra.Command {
 var imageStates = []string{string(trust.Trusted), string(trust.Expired), string(trust.Untrusted), string(trust.Unknown), string(trust.Pending), cache.Unsigned}
 
 // imageFilter says which images are listed; what is empty lets all through.
-type imageFilter struct{ state, reason, signer string }
+type imageFilter struct{ state, reason, signer, predicate string }
 
 func (f *imageFilter) check() error {
 	if f.state != "" && !slices.Contains(imageStates, f.state) {
@@ -104,6 +105,7 @@ func (f *imageFilter) check() error {
 
 func (f *imageFilter) wants(img *cache.Image) bool {
 	return (f.state == "" || img.State() == f.state) && (f.reason == "" || img.Has(trust.Reason(f.reason))) &&
+		(f.predicate == "" || slices.ContainsFunc(img.Attestations, func(a cache.Attestation) bool { return a.PredicateType == f.predicate && a.Status == trust.Trusted })) &&
 		(f.signer == "" || slices.ContainsFunc(img.SignatureInfo, f.signedBy))
 }
 

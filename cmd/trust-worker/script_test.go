@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "keyless": cmdKeyless, "root": cmdRoot, "public": cmdPublic, "damage": cmdDamage,
+			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "attest": cmdAttest, "keyless": cmdKeyless, "root": cmdRoot, "public": cmdPublic, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
 			"exit": cmdExit, "until": cmdUntil, "notified": cmdNotified,
 		},
@@ -141,6 +141,24 @@ func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
 		st.SignSimple(img, key, signtest.CosignOptions{Referrer: true})
 	case "bundle":
 		st.SignBundle(img, key, signtest.CosignOptions{})
+	default:
+		ts.Fatalf("no such form: %s", form)
+	}
+}
+
+// attest DIR REPO:TAG KEY PREDICATE [att|bundle|buildkit]: as cosign attest does, or as
+// BuildKit does, which signs nothing: TAG-built is then an index of the image and of that.
+func cmdAttest(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 4, 5, "attest DIR REPO:TAG KEY PREDICATE [att|bundle|buildkit]")
+	s := shopOf(ts)
+	st, img, o := s.dir(ts, args[0]), s.image(ts, args[0], args[1]), signtest.CosignOptions{PredicateType: args[3]}
+	switch form := append(args, "att")[4]; form {
+	case "att":
+		st.Attest(img, s.key(args[2]), o)
+	case "bundle":
+		st.SignBundle(img, s.key(args[2]), o)
+	case "buildkit":
+		st.BuildKit(img, args[3], img.Tag+"-built")
 	default:
 		ts.Fatalf("no such form: %s", form)
 	}

@@ -30,6 +30,8 @@ type statusAnswer struct {
 	Counted    string                 `json:",omitempty"`
 	Images     map[string]int64       `json:",omitempty"`
 	Signatures map[trust.Status]int64 `json:",omitempty"`
+	// Attestations are counts by status, as those.
+	Attestations map[trust.Status]int64 `json:",omitempty"`
 	// Endings are the next days on which dates end trusted signatures.
 	Endings []cache.Ending `json:",omitempty"`
 	// Unlisted are repositories, and directories above them, that could not be
@@ -127,7 +129,7 @@ func (a *statusAnswer) count(snap *cache.Snapshot) error {
 			counts = counts.Unbelieved()
 		}
 	}
-	a.Images, a.Signatures, a.Endings = counts.Images, counts.Signatures, counts.NextEndings(snap.Now(), shownEndings)
+	a.Images, a.Signatures, a.Attestations, a.Endings = counts.Images, counts.Signatures, counts.Attestations, counts.NextEndings(snap.Now(), shownEndings)
 	return nil
 }
 
@@ -178,6 +180,9 @@ func (a *statusAnswer) text(t *table) {
 		}
 		t.row("images", images)
 		t.row("signatures", signatures)
+		if len(a.Attestations) > 0 {
+			t.row("attestations", byState(a.Attestations))
+		}
 		for i, e := range a.Endings {
 			t.row(map[bool]string{true: "expiring"}[i == 0], fmt.Sprintf("on %s (UTC): %s", e.Day.Format(time.DateOnly), plural(int(e.Signatures), "trusted signature", "trusted signatures")))
 		}

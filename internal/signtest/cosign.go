@@ -82,6 +82,19 @@ func Statement(subject trust.Digest, predicateType string) []byte {
 		`"predicateType":%q,"predicate":{}}`, subject.Hex(), predicateType)
 }
 
+// DSSE makes the envelope of an attestation over subject, as cosign attest keeps it by a tag.
+func DSSE(subject trust.Digest, k *Key, o CosignOptions) []byte {
+	payload, payloadType := o.Payload, o.PayloadType
+	if payload == nil {
+		payload = Statement(subject, o.PredicateType)
+	}
+	if payloadType == "" {
+		payloadType = InTotoMediaType
+	}
+	return must(json.Marshal(map[string]any{"payloadType": payloadType, "payload": payload,
+		"signatures": []map[string]any{{"keyid": "", "sig": o.sign(k, PAE(payloadType, payload))}}}))
+}
+
 // BundleJSON makes a sigstore bundle v0.3 over subject.
 func BundleJSON(subject trust.Digest, k *Key, o CosignOptions) []byte {
 	payload, payloadType, predicate := o.Payload, o.PayloadType, o.PredicateType

@@ -133,6 +133,27 @@ func (s *Storage) SignSimple(img Image, k *Key, o CosignOptions) Image {
 	return s.Layers(img.Repo, tag, layers...)
 }
 
+// Attest attaches an attestation by cosign's tag.
+func (s *Storage) Attest(img Image, k *Key, o CosignOptions) Image {
+	layer := s.Blob(img.Repo, DSSE(img.Trust(), k, o))
+	layer.MediaType = "application/vnd.dsse.envelope.v1+json"
+	layer.Annotations = map[string]string{SignatureAnnotation: "", "predicateType": "https://not.what.it.says"}
+	tag := "sha256-" + img.Hex() + ".att"
+	return s.Layers(img.Repo, tag, append(s.layersOf(img.Repo, tag), layer)...)
+}
+
+// BuildKit stores an index, by the tag, of img and of a statement about it in no envelope, as
+// BuildKit does.
+func (s *Storage) BuildKit(img Image, predicateType, tag string) Image {
+	layer := s.Blob(img.Repo, Statement(img.Trust(), predicateType))
+	layer.MediaType = InTotoMediaType
+	layer.Annotations = map[string]string{"in-toto.io/predicate-type": "https://not.what.it.says"}
+	of := s.Layers(img.Repo, "", layer)
+	of.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	of.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": img.Digest.String()}
+	return s.Index(img.Repo, tag, img, of)
+}
+
 // SigTag is the tag by which cosign attaches simple signatures.
 func SigTag(d trust.Digest) string { return "sha256-" + d.Hex() + ".sig" }
 

@@ -84,11 +84,26 @@ func repoOf(name string, newest *cache.Image) *schema.RepoSummary {
 
 func trustOf(img *cache.Image, generation string) *schema.TrustImage {
 	t := &schema.TrustImage{RepoName: img.RepoName, Tag: img.Tag, Digest: img.DigestText(), MediaType: img.MediaType, State: img.State(),
-		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*schema.TrustManifest{}}
+		AsOf: img.AsOf, Generation: generation, SignaturesOmitted: img.SignaturesOmitted, Signatures: trustSignatures(img.SignatureInfo), Manifests: []*schema.TrustManifest{},
+		Attestations: trustAttestations(img.Attestations), AttestationsOmitted: img.AttestationsOmitted}
 	for _, m := range img.Manifests {
 		t.Manifests = append(t.Manifests, &schema.TrustManifest{Digest: m.DigestText(), Platform: m.Platform, Signatures: trustSignatures(m.SignatureInfo)})
 	}
 	return t
+}
+
+func trustAttestations(all []cache.Attestation) []*schema.TrustAttestation {
+	out := make([]*schema.TrustAttestation, 0, len(all))
+	for i := range all {
+		a := &all[i]
+		t := &schema.TrustAttestation{PredicateType: a.PredicateType, Format: string(a.Format), Status: string(a.Status), Reason: string(a.Reason), Author: a.Author,
+			SignerFile: a.SignerFile, Issuer: a.Issuer, Subject: a.Subject, Root: a.Root, Digest: a.Digest.String(), Layer: a.Layer, Size: int(a.Size), SignedAt: a.SignedAt, Detail: a.Detail}
+		if a.SignerFingerprint != (trust.Digest{}) {
+			t.SignerFingerprint = a.SignerFingerprint.String()
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 func trustSignatures(sigs []cache.Signature) []*schema.TrustSignature {

@@ -1,9 +1,12 @@
 package page
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"trust-worker/cache"
 	"trust-worker/scheduler"
@@ -32,9 +35,12 @@ type image struct {
 	AsOf       Moment
 	Signatures []signature
 	Omitted    int // signatures that are not listed
-	Children   []child
-	JSON       string // where a program reads the same
-	Command    Text   // how a shell does
+
+	Attestations        []attestation
+	AttestationsOmitted int
+	Children            []child
+	JSON                string // where a program reads the same
+	Command             Text   // how a shell does
 }
 
 // signature explains one signature.
@@ -55,6 +61,19 @@ type signature struct {
 	Since       Moment
 	Digest      string
 	Layer       int
+}
+
+// attestation is one statement about the image.
+type attestation struct {
+	PredicateType Text
+	State         state
+	Reason        Text
+	What          string
+	By            Text
+	Digest        string
+	Layer         int
+	Size          string
+	Signed        Moment
 }
 
 // child is one manifest of an index.
@@ -82,6 +101,10 @@ func (p *Pages) Image(i *Image) ([]byte, error) {
 	for n := range img.SignatureInfo {
 		v.Signatures = append(v.Signatures, signatureOf(&img.SignatureInfo[n], files, i.Now))
 	}
+	v.AttestationsOmitted = img.AttestationsOmitted
+	for n := range img.Attestations {
+		v.Attestations = append(v.Attestations, attestationOf(&img.Attestations[n], i.Now))
+	}
 	if len(img.Manifests) != 1 || img.Manifests[0].Digest != img.Digest {
 		for _, m := range img.Manifests {
 			v.Children = append(v.Children, child{Platform: Text(m.Platform), Short: shortText(m.DigestText()), Digest: Text(m.DigestText()),
@@ -93,6 +116,18 @@ func (p *Pages) Image(i *Image) ([]byte, error) {
 		title = img.RepoName + "@" + short(img.Digest)
 	}
 	return p.render("image.html", frame{Title: Text(title + " – " + v.State.Word), Tab: "images", Live: true, Body: v})
+}
+
+func attestationOf(a *cache.Attestation, now time.Time) attestation {
+	v := attestation{PredicateType: Text(a.PredicateType), State: stateOfStatus(a.Status), Reason: Text(a.Reason), What: a.Reason.Explain().What,
+		By: Text(cmp.Or(a.Subject, a.SignerFile)), Digest: a.Digest.String(), Layer: a.Layer, Size: humanize.IBytes(uint64(a.Size))}
+	if a.Status == cache.NobodySigned {
+		v.What = "It is a statement that nobody has signed, as a build tool writes it."
+	}
+	if a.SignedAt != nil {
+		v.Signed = moment(*a.SignedAt, now)
+	}
+	return v
 }
 
 func signatureOf(s *cache.Signature, files map[trust.Signer][]string, now time.Time) signature {

@@ -157,6 +157,8 @@ type Verdict struct {
 	Key                  []byte                 `protobuf:"bytes,16,opt,name=key,proto3" json:"key,omitempty"`                               // of the leaf certificate
 	StoreType            uint32                 `protobuf:"varint,14,opt,name=store_type,json=storeType,proto3" json:"store_type,omitempty"` // the trust store type that a notation signature needs: 1 ca, 2 signingAuthority
 	Detail               string                 `protobuf:"bytes,1000,opt,name=detail,proto3" json:"detail,omitempty"`                       // more of the reason, for people
+	Predicate            string                 `protobuf:"bytes,1001,opt,name=predicate,proto3" json:"predicate,omitempty"`                 // of an attestation: its predicate type
+	Size                 int64                  `protobuf:"varint,1002,opt,name=size,proto3" json:"size,omitempty"`                          // of an attestation, bytes
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -310,6 +312,20 @@ func (x *Verdict) GetDetail() string {
 	return ""
 }
 
+func (x *Verdict) GetPredicate() string {
+	if x != nil {
+		return x.Predicate
+	}
+	return ""
+}
+
+func (x *Verdict) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // Child of an index.
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -319,6 +335,7 @@ type Child struct {
 	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	Attestation   bool                   `protobuf:"varint,5,opt,name=attestation,proto3" json:"attestation,omitempty"` // the index says that it is one
 	Foreign       string                 `protobuf:"bytes,6,opt,name=foreign,proto3" json:"foreign,omitempty"`          // the digest, where it is no SHA-256: digest stands for it
+	About         []byte                 `protobuf:"bytes,7,opt,name=about,proto3" json:"about,omitempty"`              // what an attestation is about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +410,13 @@ func (x *Child) GetForeign() string {
 		return x.Foreign
 	}
 	return ""
+}
+
+func (x *Child) GetAbout() []byte {
+	if x != nil {
+		return x.About
+	}
+	return nil
 }
 
 // Signature as published: where it is, and its verdicts in layer order.
@@ -472,10 +496,11 @@ type Image struct {
 	Tagged        bool                   `protobuf:"varint,3,opt,name=tagged,proto3" json:"tagged,omitempty"`
 	Children      []*Child               `protobuf:"bytes,4,rep,name=children,proto3" json:"children,omitempty"`
 	Signatures    []*Signature           `protobuf:"bytes,5,rep,name=signatures,proto3" json:"signatures,omitempty"`
-	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`           // of some index in the repository
-	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`           // it is no image: it is answered for by digest, and not listed
-	Foreign       string                 `protobuf:"bytes,8,opt,name=foreign,proto3" json:"foreign,omitempty"`        // as for a Child: it is not judged
-	Unreadable    uint32                 `protobuf:"varint,9,opt,name=unreadable,proto3" json:"unreadable,omitempty"` // why its manifest cannot be read
+	Child         bool                   `protobuf:"varint,6,opt,name=child,proto3" json:"child,omitempty"`                 // of some index in the repository
+	Other         bool                   `protobuf:"varint,7,opt,name=other,proto3" json:"other,omitempty"`                 // it is no image: it is answered for by digest, and not listed
+	Foreign       string                 `protobuf:"bytes,8,opt,name=foreign,proto3" json:"foreign,omitempty"`              // as for a Child: it is not judged
+	Unreadable    uint32                 `protobuf:"varint,9,opt,name=unreadable,proto3" json:"unreadable,omitempty"`       // why its manifest cannot be read
+	Attestations  []*Signature           `protobuf:"bytes,1000,rep,name=attestations,proto3" json:"attestations,omitempty"` // about it; they make nothing trusted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -571,6 +596,13 @@ func (x *Image) GetUnreadable() uint32 {
 		return x.Unreadable
 	}
 	return 0
+}
+
+func (x *Image) GetAttestations() []*Signature {
+	if x != nil {
+		return x.Attestations
+	}
+	return nil
 }
 
 type Signer struct {
@@ -1938,7 +1970,7 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\vauthorities\x18\x05 \x01(\fR\vauthorities\x12\x14\n" +
 	"\x05times\x18\x06 \x03(\x12R\x05times\x12\x14\n" +
 	"\x05asked\x18\a \x01(\fR\x05asked\x12\x13\n" +
-	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xa1\x04\n" +
+	"\x04ends\x18\xe8\a \x01(\x03R\x04ends\"\xd5\x04\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x126\n" +
@@ -1959,7 +1991,9 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\x03key\x18\x10 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
 	"store_type\x18\x0e \x01(\rR\tstoreType\x12\x17\n" +
-	"\x06detail\x18\xe8\a \x01(\tR\x06detail\"\xaa\x01\n" +
+	"\x06detail\x18\xe8\a \x01(\tR\x06detail\x12\x1d\n" +
+	"\tpredicate\x18\xe9\a \x01(\tR\tpredicate\x12\x13\n" +
+	"\x04size\x18\xea\a \x01(\x03R\x04size\"\xc0\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12\x1d\n" +
@@ -1967,12 +2001,13 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12 \n" +
 	"\vattestation\x18\x05 \x01(\bR\vattestation\x12\x18\n" +
-	"\aforeign\x18\x06 \x01(\tR\aforeign\"\x99\x01\n" +
+	"\aforeign\x18\x06 \x01(\tR\aforeign\x12\x14\n" +
+	"\x05about\x18\a \x01(\fR\x05about\"\x99\x01\n" +
 	"\tSignature\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x129\n" +
 	"\bverdicts\x18\x03 \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12%\n" +
-	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xb2\x02\n" +
+	"\x0epolicy_changed\x18\x04 \x01(\bR\rpolicyChanged\"\xf8\x02\n" +
 	"\x05Image\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
@@ -1987,7 +2022,8 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\aforeign\x18\b \x01(\tR\aforeign\x12\x1e\n" +
 	"\n" +
 	"unreadable\x18\t \x01(\rR\n" +
-	"unreadable\"\xee\x01\n" +
+	"unreadable\x12D\n" +
+	"\fattestations\x18\xe8\a \x03(\v2\x1f.trustworker.cache.v1.SignatureR\fattestations\"\xee\x01\n" +
 	"\x06Signer\x12\x12\n" +
 	"\x04tool\x18\x02 \x01(\rR\x04tool\x12\x1d\n" +
 	"\n" +
@@ -2167,22 +2203,23 @@ var file_cache_internal_cachepb_cache_proto_depIdxs = []int32{
 	1,  // 1: trustworker.cache.v1.Signature.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 2: trustworker.cache.v1.Image.children:type_name -> trustworker.cache.v1.Child
 	3,  // 3: trustworker.cache.v1.Image.signatures:type_name -> trustworker.cache.v1.Signature
-	7,  // 4: trustworker.cache.v1.Root.authorities:type_name -> trustworker.cache.v1.Authority
-	5,  // 5: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
-	6,  // 6: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
-	8,  // 7: trustworker.cache.v1.Trust.roots:type_name -> trustworker.cache.v1.Root
-	9,  // 8: trustworker.cache.v1.Trust.identities:type_name -> trustworker.cache.v1.Identity
-	10, // 9: trustworker.cache.v1.Trust.scopes:type_name -> trustworker.cache.v1.Narrowing
-	15, // 10: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
-	2,  // 11: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
-	14, // 12: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
-	1,  // 13: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
-	2,  // 14: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 4: trustworker.cache.v1.Image.attestations:type_name -> trustworker.cache.v1.Signature
+	7,  // 5: trustworker.cache.v1.Root.authorities:type_name -> trustworker.cache.v1.Authority
+	5,  // 6: trustworker.cache.v1.Trust.signers:type_name -> trustworker.cache.v1.Signer
+	6,  // 7: trustworker.cache.v1.Trust.statements:type_name -> trustworker.cache.v1.Statement
+	8,  // 8: trustworker.cache.v1.Trust.roots:type_name -> trustworker.cache.v1.Root
+	9,  // 9: trustworker.cache.v1.Trust.identities:type_name -> trustworker.cache.v1.Identity
+	10, // 10: trustworker.cache.v1.Trust.scopes:type_name -> trustworker.cache.v1.Narrowing
+	15, // 11: trustworker.cache.v1.Reference.problems:type_name -> trustworker.cache.v1.Problem
+	2,  // 12: trustworker.cache.v1.Row.children:type_name -> trustworker.cache.v1.Child
+	14, // 13: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
+	1,  // 14: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
+	2,  // 15: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_cache_internal_cachepb_cache_proto_init() }

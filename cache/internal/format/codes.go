@@ -24,7 +24,7 @@ var (
 	}
 	ToolCodes      = []trust.Tool{"", trust.Cosign, trust.Notation}
 	StoreTypeCodes = []string{"", "ca", "signingAuthority"}
-	FormatCodes    = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE}
+	FormatCodes    = []trust.Format{"", trust.SimpleSigning, trust.Bundle, trust.JWS, trust.COSE, trust.DSSE, trust.InToto}
 )
 
 // EncodeCode gives the code of a value, which has to be in the table.

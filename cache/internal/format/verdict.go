@@ -52,6 +52,8 @@ func DecodeVerdict(p *cachepb.Verdict, author func(key []byte) string) trust.Ver
 		RevocationUntil:      p.RevocationUntil,
 		VerifiedAt:           p.VerifiedAt,
 		Epoch:                p.Epoch,
+		Predicate:            p.Predicate,
+		Size:                 p.Size,
 	}
 	copy(v.Layer[:], p.Layer)
 	v.Policy = DecodePolicy(p.Policy)
@@ -107,6 +109,8 @@ func EncodeVerdict(v *trust.Verdict, author func(text string) ([]byte, error)) (
 		RevocationUntil:      v.RevocationUntil,
 		VerifiedAt:           v.VerifiedAt,
 		Epoch:                v.Epoch,
+		Predicate:            v.Predicate,
+		Size:                 v.Size,
 	}
 	if v.Layer != (trust.LayerID{}) {
 		p.Layer = v.Layer[:]

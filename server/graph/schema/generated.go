@@ -232,17 +232,37 @@ type ComplexityRoot struct {
 		Tool      func(childComplexity int) int
 	}
 
-	TrustImage struct {
-		AsOf              func(childComplexity int) int
+	TrustAttestation struct {
+		Author            func(childComplexity int) int
+		Detail            func(childComplexity int) int
 		Digest            func(childComplexity int) int
-		Generation        func(childComplexity int) int
-		Manifests         func(childComplexity int) int
-		MediaType         func(childComplexity int) int
-		RepoName          func(childComplexity int) int
-		Signatures        func(childComplexity int) int
-		SignaturesOmitted func(childComplexity int) int
-		State             func(childComplexity int) int
-		Tag               func(childComplexity int) int
+		Format            func(childComplexity int) int
+		Issuer            func(childComplexity int) int
+		Layer             func(childComplexity int) int
+		PredicateType     func(childComplexity int) int
+		Reason            func(childComplexity int) int
+		Root              func(childComplexity int) int
+		SignedAt          func(childComplexity int) int
+		SignerFile        func(childComplexity int) int
+		SignerFingerprint func(childComplexity int) int
+		Size              func(childComplexity int) int
+		Status            func(childComplexity int) int
+		Subject           func(childComplexity int) int
+	}
+
+	TrustImage struct {
+		AsOf                func(childComplexity int) int
+		Attestations        func(childComplexity int) int
+		AttestationsOmitted func(childComplexity int) int
+		Digest              func(childComplexity int) int
+		Generation          func(childComplexity int) int
+		Manifests           func(childComplexity int) int
+		MediaType           func(childComplexity int) int
+		RepoName            func(childComplexity int) int
+		Signatures          func(childComplexity int) int
+		SignaturesOmitted   func(childComplexity int) int
+		State               func(childComplexity int) int
+		Tag                 func(childComplexity int) int
 	}
 
 	TrustManifest struct {
@@ -1206,12 +1226,115 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.SignatureSummary.Tool(childComplexity), true
 
+	case "TrustAttestation.Author":
+		if e.ComplexityRoot.TrustAttestation.Author == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Author(childComplexity), true
+	case "TrustAttestation.Detail":
+		if e.ComplexityRoot.TrustAttestation.Detail == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Detail(childComplexity), true
+	case "TrustAttestation.Digest":
+		if e.ComplexityRoot.TrustAttestation.Digest == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Digest(childComplexity), true
+	case "TrustAttestation.Format":
+		if e.ComplexityRoot.TrustAttestation.Format == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Format(childComplexity), true
+	case "TrustAttestation.Issuer":
+		if e.ComplexityRoot.TrustAttestation.Issuer == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Issuer(childComplexity), true
+	case "TrustAttestation.Layer":
+		if e.ComplexityRoot.TrustAttestation.Layer == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Layer(childComplexity), true
+	case "TrustAttestation.PredicateType":
+		if e.ComplexityRoot.TrustAttestation.PredicateType == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.PredicateType(childComplexity), true
+	case "TrustAttestation.Reason":
+		if e.ComplexityRoot.TrustAttestation.Reason == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Reason(childComplexity), true
+	case "TrustAttestation.Root":
+		if e.ComplexityRoot.TrustAttestation.Root == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Root(childComplexity), true
+	case "TrustAttestation.SignedAt":
+		if e.ComplexityRoot.TrustAttestation.SignedAt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.SignedAt(childComplexity), true
+	case "TrustAttestation.SignerFile":
+		if e.ComplexityRoot.TrustAttestation.SignerFile == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.SignerFile(childComplexity), true
+	case "TrustAttestation.SignerFingerprint":
+		if e.ComplexityRoot.TrustAttestation.SignerFingerprint == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.SignerFingerprint(childComplexity), true
+	case "TrustAttestation.Size":
+		if e.ComplexityRoot.TrustAttestation.Size == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Size(childComplexity), true
+	case "TrustAttestation.Status":
+		if e.ComplexityRoot.TrustAttestation.Status == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Status(childComplexity), true
+	case "TrustAttestation.Subject":
+		if e.ComplexityRoot.TrustAttestation.Subject == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustAttestation.Subject(childComplexity), true
+
 	case "TrustImage.AsOf":
 		if e.ComplexityRoot.TrustImage.AsOf == nil {
 			break
 		}
 
 		return e.ComplexityRoot.TrustImage.AsOf(childComplexity), true
+	case "TrustImage.Attestations":
+		if e.ComplexityRoot.TrustImage.Attestations == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustImage.Attestations(childComplexity), true
+	case "TrustImage.AttestationsOmitted":
+		if e.ComplexityRoot.TrustImage.AttestationsOmitted == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TrustImage.AttestationsOmitted(childComplexity), true
 	case "TrustImage.Digest":
 		if e.ComplexityRoot.TrustImage.Digest == nil {
 			break
@@ -1869,6 +1992,42 @@ func (ec *executionContext) childFields_SignatureSummary(ctx context.Context, fi
 	return nil, fmt.Errorf("no field named %q was found under type SignatureSummary", field.Name)
 }
 
+func (ec *executionContext) childFields_TrustAttestation(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "PredicateType":
+		return ec.fieldContext_TrustAttestation_PredicateType(ctx, field)
+	case "Format":
+		return ec.fieldContext_TrustAttestation_Format(ctx, field)
+	case "Status":
+		return ec.fieldContext_TrustAttestation_Status(ctx, field)
+	case "Reason":
+		return ec.fieldContext_TrustAttestation_Reason(ctx, field)
+	case "Author":
+		return ec.fieldContext_TrustAttestation_Author(ctx, field)
+	case "SignerFingerprint":
+		return ec.fieldContext_TrustAttestation_SignerFingerprint(ctx, field)
+	case "SignerFile":
+		return ec.fieldContext_TrustAttestation_SignerFile(ctx, field)
+	case "Issuer":
+		return ec.fieldContext_TrustAttestation_Issuer(ctx, field)
+	case "Subject":
+		return ec.fieldContext_TrustAttestation_Subject(ctx, field)
+	case "Root":
+		return ec.fieldContext_TrustAttestation_Root(ctx, field)
+	case "Digest":
+		return ec.fieldContext_TrustAttestation_Digest(ctx, field)
+	case "Layer":
+		return ec.fieldContext_TrustAttestation_Layer(ctx, field)
+	case "Size":
+		return ec.fieldContext_TrustAttestation_Size(ctx, field)
+	case "SignedAt":
+		return ec.fieldContext_TrustAttestation_SignedAt(ctx, field)
+	case "Detail":
+		return ec.fieldContext_TrustAttestation_Detail(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type TrustAttestation", field.Name)
+}
+
 func (ec *executionContext) childFields_TrustImage(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "RepoName":
@@ -1891,6 +2050,10 @@ func (ec *executionContext) childFields_TrustImage(ctx context.Context, field gr
 		return ec.fieldContext_TrustImage_Signatures(ctx, field)
 	case "Manifests":
 		return ec.fieldContext_TrustImage_Manifests(ctx, field)
+	case "Attestations":
+		return ec.fieldContext_TrustImage_Attestations(ctx, field)
+	case "AttestationsOmitted":
+		return ec.fieldContext_TrustImage_AttestationsOmitted(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type TrustImage", field.Name)
 }
@@ -6289,6 +6452,351 @@ func (ec *executionContext) fieldContext_SignatureSummary_Author(_ context.Conte
 	return graphql.NewScalarFieldContext("SignatureSummary", field, false, false, errors.New("field of type String does not have child fields"))
 }
 
+func (ec *executionContext) _TrustAttestation_PredicateType(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_PredicateType(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PredicateType, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_PredicateType(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Format(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Format(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Format, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Format(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Status(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Status(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Status, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Status(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Reason(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Reason(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Reason, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Reason(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Author(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Author(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Author, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Author(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_SignerFingerprint(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_SignerFingerprint(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignerFingerprint, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_SignerFingerprint(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_SignerFile(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_SignerFile(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignerFile, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_SignerFile(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Issuer(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Issuer(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Issuer, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Issuer(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Subject(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Subject(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Subject, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Subject(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Root(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Root(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Root, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Root(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Digest(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Digest(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Digest, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Digest(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Layer(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Layer(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Layer, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Layer(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Size(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Size(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Size, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Size(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_SignedAt(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_SignedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SignedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_SignedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type Time does not have child fields"))
+}
+
+func (ec *executionContext) _TrustAttestation_Detail(ctx context.Context, field graphql.CollectedField, obj *TrustAttestation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustAttestation_Detail(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Detail, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustAttestation_Detail(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustAttestation", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
 func (ec *executionContext) _TrustImage_RepoName(ctx context.Context, field graphql.CollectedField, obj *TrustImage) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6535,6 +7043,61 @@ func (ec *executionContext) fieldContext_TrustImage_Manifests(_ context.Context,
 		},
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _TrustImage_Attestations(ctx context.Context, field graphql.CollectedField, obj *TrustImage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustImage_Attestations(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Attestations, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []*TrustAttestation) graphql.Marshaler {
+			return ec.marshalNTrustAttestation2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚋschemaᚐTrustAttestationᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustImage_Attestations(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "TrustImage",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_TrustAttestation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _TrustImage_AttestationsOmitted(ctx context.Context, field graphql.CollectedField, obj *TrustImage) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TrustImage_AttestationsOmitted(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.AttestationsOmitted, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TrustImage_AttestationsOmitted(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TrustImage", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
 func (ec *executionContext) _TrustManifest_Digest(ctx context.Context, field graphql.CollectedField, obj *TrustManifest) (ret graphql.Marshaler) {
@@ -10088,6 +10651,114 @@ func (ec *executionContext) _SignatureSummary(ctx context.Context, sel ast.Selec
 	return out
 }
 
+var trustAttestationImplementors = []string{"TrustAttestation"}
+
+func (ec *executionContext) _TrustAttestation(ctx context.Context, sel ast.SelectionSet, obj *TrustAttestation) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, trustAttestationImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferredFieldSet := graphql.NewFieldSet(nil)
+	deferLabelToView := make(map[string]*graphql.FieldSetView)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("TrustAttestation")
+		case "PredicateType":
+			out.Values[i] = ec._TrustAttestation_PredicateType(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Format":
+			out.Values[i] = ec._TrustAttestation_Format(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Status":
+			out.Values[i] = ec._TrustAttestation_Status(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Reason":
+			out.Values[i] = ec._TrustAttestation_Reason(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Author":
+			out.Values[i] = ec._TrustAttestation_Author(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "SignerFingerprint":
+			out.Values[i] = ec._TrustAttestation_SignerFingerprint(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "SignerFile":
+			out.Values[i] = ec._TrustAttestation_SignerFile(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Issuer":
+			out.Values[i] = ec._TrustAttestation_Issuer(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Subject":
+			out.Values[i] = ec._TrustAttestation_Subject(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Root":
+			out.Values[i] = ec._TrustAttestation_Root(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Digest":
+			out.Values[i] = ec._TrustAttestation_Digest(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Layer":
+			out.Values[i] = ec._TrustAttestation_Layer(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Size":
+			out.Values[i] = ec._TrustAttestation_Size(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "SignedAt":
+			out.Values[i] = ec._TrustAttestation_SignedAt(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "Detail":
+			out.Values[i] = ec._TrustAttestation_Detail(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	atomic.AddInt32(&ec.Deferred, int32(min(len(deferLabelToView), math.MaxInt32)))
+
+	ec.ProcessDeferredGroup(graphql.DeferredGroup{
+		Defers:   deferLabelToView,
+		Path:     graphql.GetPath(ctx),
+		FieldSet: deferredFieldSet,
+		Context:  ctx,
+	})
+
+	return out
+}
+
 var trustImageImplementors = []string{"TrustImage"}
 
 func (ec *executionContext) _TrustImage(ctx context.Context, sel ast.SelectionSet, obj *TrustImage) graphql.Marshaler {
@@ -10147,6 +10818,16 @@ func (ec *executionContext) _TrustImage(ctx context.Context, sel ast.SelectionSe
 			}
 		case "Manifests":
 			out.Values[i] = ec._TrustImage_Manifests(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "Attestations":
+			out.Values[i] = ec._TrustImage_Attestations(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "AttestationsOmitted":
+			out.Values[i] = ec._TrustImage_AttestationsOmitted(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -11058,6 +11739,32 @@ func (ec *executionContext) marshalNTime2timeᚐTime(ctx context.Context, sel as
 		}
 	}
 	return res
+}
+
+func (ec *executionContext) marshalNTrustAttestation2ᚕᚖtrustᚑworkerᚋserverᚋgraphᚋschemaᚐTrustAttestationᚄ(ctx context.Context, sel ast.SelectionSet, v []*TrustAttestation) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 8, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNTrustAttestation2ᚖtrustᚑworkerᚋserverᚋgraphᚋschemaᚐTrustAttestation(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) marshalNTrustAttestation2ᚖtrustᚑworkerᚋserverᚋgraphᚋschemaᚐTrustAttestation(ctx context.Context, sel ast.SelectionSet, v *TrustAttestation) graphql.Marshaler {
+	if v == nil {
+		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
+			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
+		}
+		return graphql.Null
+	}
+	return ec._TrustAttestation(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNTrustImage2trustᚑworkerᚋserverᚋgraphᚋschemaᚐTrustImage(ctx context.Context, sel ast.SelectionSet, v TrustImage) graphql.Marshaler {

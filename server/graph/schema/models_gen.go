@@ -215,6 +215,27 @@ type SignatureSummary struct {
 	Author    *string `json:"Author,omitempty"`
 }
 
+// One attestation; its status is that which a signature by the same signer would have, or unsigned.
+type TrustAttestation struct {
+	// From the payload, whoever wrote it.
+	PredicateType     string `json:"PredicateType"`
+	Format            string `json:"Format"`
+	Status            string `json:"Status"`
+	Reason            string `json:"Reason"`
+	Author            string `json:"Author"`
+	SignerFingerprint string `json:"SignerFingerprint"`
+	SignerFile        string `json:"SignerFile"`
+	Issuer            string `json:"Issuer"`
+	Subject           string `json:"Subject"`
+	Root              string `json:"Root"`
+	// Of the manifest that holds it.
+	Digest   string     `json:"Digest"`
+	Layer    int        `json:"Layer"`
+	Size     int        `json:"Size"`
+	SignedAt *time.Time `json:"SignedAt,omitempty"`
+	Detail   string     `json:"Detail"`
+}
+
 // An image with its state: trusted, untrusted, expired, unknown, pending or unsigned.
 type TrustImage struct {
 	RepoName   string    `json:"RepoName"`
@@ -228,6 +249,9 @@ type TrustImage struct {
 	SignaturesOmitted int               `json:"SignaturesOmitted"`
 	Signatures        []*TrustSignature `json:"Signatures"`
 	Manifests         []*TrustManifest  `json:"Manifests"`
+	// Attestations about the image; they are no signatures and make nothing trusted.
+	Attestations        []*TrustAttestation `json:"Attestations"`
+	AttestationsOmitted int                 `json:"AttestationsOmitted"`
 }
 
 type TrustManifest struct {
