@@ -35,8 +35,7 @@ type Image struct {
 	Attestations        []Attestation `json:",omitempty"`
 	AttestationsOmitted int           `json:",omitempty"`
 
-	omitted  omissions
-	attested int // bytes of Attestations
+	omitted omissions
 }
 
 // Manifest is one child of an index, or the single image itself.
@@ -268,7 +267,7 @@ func (s *Snapshot) answerWithin(repository string, d trust.Digest, body []byte, 
 		return img, nil
 	}
 	if len(s.record.attestations) > 0 {
-		if err := s.attestations(&img, unlisted); err != nil {
+		if err := s.attestations(&img, unlisted, budget); err != nil {
 			return Image{}, err
 		}
 	}

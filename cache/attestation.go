@@ -2,6 +2,7 @@ package cache
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"trust-worker/cache/internal/format"
@@ -35,8 +36,7 @@ type Attestation struct {
 // them.
 const NobodySigned trust.Status = "unsigned"
 
-// maxAttestations bounds how many attestations an answer lists, those that are trusted
-// first.
+// maxAttestations bounds how many attestations an answer lists.
 const maxAttestations = 200
 
 // NewAttestation is what a layer of a manifest says, and what has been decided about it.
@@ -62,30 +62,53 @@ func attestationStatus(v *trust.Verdict, d *trust.Decision) trust.Status {
 	return d.Status
 }
 
-// AddAttestation lists one, within the bounds of an answer.
-func (img *Image) AddAttestation(a Attestation) {
-	size := signatureBytes + len(a.PredicateType) + len(a.Author) + len(a.Detail)
-	switch list := img.Attestations; {
-	case len(list) < maxAttestations && img.attested+size <= MaxAnswer:
-		img.Attestations, img.attested = append(list, a), img.attested+size
+// size estimates, from above, how many bytes it takes as JSON.
+func (a *Attestation) size() int {
+	return 2*signatureBytes + len(a.PredicateType) + 5*strings.Count(a.PredicateType, "&") + len(a.Author) + len(a.SignerFile) + len(a.Issuer) + len(a.Subject) + len(a.Detail)
+}
+
+// AddAttestation lists one within the budget of an answer, after its signatures, or counts it
+// among those left out. Each predicate type of which one is trusted is listed before further
+// ones of a type, and those before what is not trusted.
+func (img *Image) AddAttestation(b *Budget, a Attestation) {
+	list := img.Attestations
+	if len(list) < maxAttestations && b.has(a.size()) {
+		b.used += a.size()
+		img.Attestations = append(list, a)
 		return
-	case a.Status == trust.Trusted && img.attested+size <= 2*MaxAnswer: // in the place of one that is not
-		if i := slices.IndexFunc(list, func(o Attestation) bool { return o.Status != trust.Trusted }); i >= 0 {
-			list[i], img.attested = a, img.attested+size
-		}
 	}
 	img.AttestationsOmitted++
+	if a.Status != trust.Trusted {
+		return
+	}
+	many := map[string]int{}
+	for i := range list {
+		if list[i].Status == trust.Trusted {
+			many[list[i].PredicateType]++
+		}
+	}
+	i := slices.IndexFunc(list, func(o Attestation) bool { return o.Status != trust.Trusted })
+	if i < 0 && many[a.PredicateType] == 0 {
+		i = slices.IndexFunc(list, func(o Attestation) bool { return many[o.PredicateType] > 1 })
+	}
+	if i >= 0 && b.has(a.size()-list[i].size()) {
+		b.used += a.size() - list[i].size()
+		list[i] = a
+	}
 }
 
 // attestations adds every attestation of the image just decoded to its answer.
-func (s *Snapshot) attestations(img *Image, unlisted bool) error {
+func (s *Snapshot) attestations(img *Image, unlisted bool, budget *Budget) error {
+	if budget.limit == 0 { // whoever asks for a state alone
+		return nil
+	}
 	quorums, err := s.attestedBy(img.RepoName, unlisted)
 	if err != nil {
 		return err
 	}
 	return s.eachAttestation(img.RepoName, unlisted, func(layer int, d *trust.Decision) {
 		quorums[s.verdict.Predicate].Judge(d)
-		img.AddAttestation(NewAttestation(s.signature.digest, layer, &s.verdict.Verdict, d))
+		img.AddAttestation(budget, NewAttestation(s.signature.digest, layer, &s.verdict.Verdict, d))
 	})
 }
 
@@ -93,7 +116,7 @@ func (s *Snapshot) attestations(img *Image, unlisted bool) error {
 // decoded.
 func (s *Snapshot) eachAttestation(repository string, unlisted bool, fn func(layer int, d *trust.Decision)) error {
 	for _, b := range s.record.attestations {
-		err := s.eachDecision(repository, b, unlisted, s, func(layer int, d *trust.Decision) bool {
+		err := s.eachDecision(repository, b, unlisted, s, (*trust.InForce).DecideAttestation, func(layer int, d *trust.Decision) bool {
 			fn(layer, d)
 			return true
 		})

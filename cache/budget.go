@@ -50,6 +50,9 @@ func (b *Budget) take(sig *Signature) bool {
 	return true
 }
 
+// has reports whether so many bytes more fit.
+func (b *Budget) has(n int) bool { return b.used+n <= b.limit }
+
 // spend is take for all of them or none.
 func (b *Budget) spend(sigs []Signature) bool {
 	before := *b
@@ -117,6 +120,9 @@ func (i *Image) Size() int {
 		}
 	}
 	add(i.SignatureInfo)
+	for k := range i.Attestations {
+		n += i.Attestations[k].size()
+	}
 	for k := range i.Manifests {
 		m := &i.Manifests[k]
 		n += 256 + len(m.Platform)

@@ -40,7 +40,7 @@ func (s *Snapshot) isTrusted(repository string, d trust.Digest) (is bool, err er
 		return false, err
 	}
 	for _, b := range s.record.signatures {
-		err := s.eachDecision(repository, b, unlisted, withoutAuthors{s}, func(_ int, d *trust.Decision) bool {
+		err := s.eachDecision(repository, b, unlisted, withoutAuthors{s}, (*trust.InForce).Decide, func(_ int, d *trust.Decision) bool {
 			is = d.Status == trust.Trusted
 			return !is
 		})
@@ -63,7 +63,7 @@ func (s *Snapshot) quorum(repository string, encoded [][]byte, unlisted bool) (*
 		return nil, nil
 	}
 	for _, b := range encoded {
-		err := s.eachDecision(repository, b, unlisted, s, func(_ int, d *trust.Decision) bool {
+		err := s.eachDecision(repository, b, unlisted, s, (*trust.InForce).Decide, func(_ int, d *trust.Decision) bool {
 			q.Add(d)
 			return true
 		})
@@ -89,7 +89,7 @@ func (s *Snapshot) unread(unlisted bool) trust.Reason {
 
 // eachLayer calls fn with the answer about each layer of one signature of an image.
 func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, quorum *trust.Quorum, fn func(*Signature)) error {
-	return s.eachDecision(repository, encoded, unlisted, s, func(layer int, d *trust.Decision) bool {
+	return s.eachDecision(repository, encoded, unlisted, s, (*trust.InForce).Decide, func(layer int, d *trust.Decision) bool {
 		quorum.Judge(d)
 		sig := NewSignature(s.signature.tool, s.signature.digest, layer, s.verdict.Format, s.verdict.VerifiedAt, *d)
 		if at := s.g.trust.InForce.Since(repository, s.signature.tool, &s.verdict.Verdict, d, s.now); !at.IsZero() {
@@ -100,9 +100,13 @@ func (s *Snapshot) eachLayer(repository string, encoded []byte, unlisted bool, q
 	})
 }
 
+// decide is how a verdict is joined with what is in force: as a signature or as an
+// attestation.
+type decide func(*trust.InForce, string, trust.Tool, *trust.Verdict, time.Time) trust.Decision
+
 // eachDecision calls fn with the decision about each layer of one signature, until it
 // returns false.
-func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool, t texts, fn func(layer int, d *trust.Decision) bool) error {
+func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool, t texts, by decide, fn func(layer int, d *trust.Decision) bool) error {
 	if err := s.signature.decode(encoded); err != nil {
 		return err
 	}
@@ -114,7 +118,7 @@ func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool
 		if err := s.verdict.decode(b, t); err != nil {
 			return err
 		}
-		if d = s.decision(repository, unlisted); !fn(layer, &d) {
+		if d = s.decision(repository, unlisted, by); !fn(layer, &d) {
 			return nil
 		}
 	}
@@ -123,7 +127,7 @@ func (s *Snapshot) eachDecision(repository string, encoded []byte, unlisted bool
 
 // decision joins the verdict just decoded with what is in force; what is wrong
 // with the answer as a whole, or with the place, comes first.
-func (s *Snapshot) decision(repository string, unlisted bool) trust.Decision {
+func (s *Snapshot) decision(repository string, unlisted bool, by decide) trust.Decision {
 	overridden := s.verdict.problem
 	if unlisted {
 		overridden = trust.IOError
@@ -131,11 +135,11 @@ func (s *Snapshot) decision(repository string, unlisted bool) trust.Decision {
 	if s.stale {
 		overridden = trust.Stale
 	}
-	return join(s.g.trust.InForce, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
+	return join(s.g.trust.InForce, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now, by)
 }
 
 // join decides one verdict, unless something overrides it.
-func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict, overridden trust.Reason, policyChanged bool, now time.Time) trust.Decision {
+func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict, overridden trust.Reason, policyChanged bool, now time.Time, by decide) trust.Decision {
 	if overridden != "" {
 		return trust.Decision{Status: overridden.Status(), Reason: overridden}
 	}
@@ -145,5 +149,5 @@ func join(f *trust.InForce, repository string, tool trust.Tool, v *trust.Verdict
 			v = &trust.Verdict{} // made under a policy that is not this one
 		}
 	}
-	return f.Decide(repository, tool, v, now)
+	return by(f, repository, tool, v, now)
 }

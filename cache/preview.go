@@ -142,7 +142,7 @@ func (s *Snapshot) decideOnce(repository string, unlisted bool, under []*trust.I
 			}
 			for i, f := range under {
 				if f.Enabled(s.signature.tool) {
-					d = join(f, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now)
+					d = join(f, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now, (*trust.InForce).Decide)
 					fn(i, s.signature.tool, &d)
 				}
 			}

@@ -99,6 +99,9 @@ func TestAttestations(t *testing.T) {
 	note := func(i int, about string) {
 		list[i].(object)["annotations"] = object{annotationReferenceType: attestationManifest, annotationReferenceOf: about}
 	}
+	list = append(list, r.describe(plain, ""))
+	index["manifests"] = list
+	note(6, a.String()) // a second time
 	note(2, b.String())
 	note(3, trust.SumOf([]byte("elsewhere")).String())
 	note(4, "sha256:"+strings.ToUpper(b.Hex()))

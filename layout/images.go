@@ -80,8 +80,13 @@ func (r *resolver) signatures() {
 		}
 	}
 	for _, n := range r.order {
+		var about map[trust.Digest]bool  // by an index a manifest is about one image: it is verified for each
 		for _, c := range n.children() { // BuildKit's
-			if child := r.nodes[c.Digest]; c.Attestation && c.About != (trust.Digest{}) && child.kind.Class == Attestation {
+			if child := r.nodes[c.Digest]; c.Attestation && c.About != (trust.Digest{}) && child.kind.Class == Attestation && !about[c.Digest] {
+				if about == nil {
+					about = map[trust.Digest]bool{}
+				}
+				about[c.Digest] = true
 				add(c.About, child, trust.Attestations)
 			}
 		}

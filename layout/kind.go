@@ -53,6 +53,19 @@ func (c Class) carrier() trust.Carrier {
 	return 0
 }
 
+// Carries says how a manifest carries signatures of a subject or attestations about it, when
+// something in the repository points from the one to the other: its own bytes decide, and
+// what they leave open is a signature by a tag.
+func (m *Manifest) Carries(subject trust.Digest) trust.Carrier {
+	switch c := m.Class.carrier(); {
+	case c != 0 && m.Subject == subject:
+		return c
+	case m.Class == Attestation:
+		return trust.Attestations
+	}
+	return trust.CosignTag
+}
+
 // signature reports whether a manifest of the class is usually a signature.
 func (c Class) signature() bool { return c == SimpleSigning || c.carrier() != 0 }
 

@@ -188,6 +188,11 @@ func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *s
 	if err != nil {
 		return whole(reasonOf(err)), nil
 	}
+	if manifest.Carries(row.Digest) != ref.Carrier {
+		// It could not be read when storage was, which is owed again. A fact is everybody's:
+		// it is never made of a manifest that is taken for something else.
+		return whole(trust.IOError), nil
+	}
 	o, err := e.verify(ctx, r.in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: r.name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Carrier: ref.Carrier, Layers: manifest.Layers,
@@ -280,8 +285,20 @@ func reasonOf(err error) trust.Reason {
 }
 
 func firstByDigest(row *store.Row, ref *store.Reference) bool {
-	first := row.References[:min(len(row.References), trialReferences)]
-	return slices.ContainsFunc(first, func(r store.Reference) bool { return r.Digest == ref.Digest })
+	first := 0
+	for i := range row.References {
+		r := &row.References[i]
+		if (r.Carrier == trust.Attestations) != (ref.Carrier == trust.Attestations) {
+			continue // neither takes the other's place
+		}
+		if first++; first > trialReferences {
+			return false
+		}
+		if r.Digest == ref.Digest {
+			return true
+		}
+	}
+	return false
 }
 
 // apply writes what a look gave into the reference: problems, and when to look
@@ -317,10 +334,17 @@ const (
 func (e *examiner) reread(ctx context.Context, p *opened, ref *store.Reference) (trust.Reason, error) {
 	e.counters.reread.Add(1)
 	m, err := p.Manifest(ctx, ref.Digest)
+	if err != nil {
+		return reasonOf(err), ctx.Err()
+	}
+	limits, seen := verifier.LimitsOf(ref.Carrier), map[string]bool{}
 	for i := 0; err == nil && i < min(len(m.Layers), trust.MaxLayers); i++ {
 		l := m.Layers[i]
-		if d, bad := trust.ParseDigest(l.Digest.String()); bad == nil { // or it was read as malformed already
-			_, err = p.Blob(ctx, d, l.Size, trust.MaxBlob)
+		key := fmt.Sprint(l.MediaType, " ", l.Digest, " ", l.Size)
+		// What is malformed or too large has been read as that already.
+		if d, bad := trust.ParseDigest(l.Digest.String()); bad == nil && !seen[key] && limits.Take(l.Size) {
+			seen[key] = true
+			_, err = p.Blob(ctx, d, l.Size, limits.Layer)
 		}
 	}
 	if err != nil {

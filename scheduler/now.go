@@ -78,7 +78,7 @@ func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 	}
 	l.Into(&img)
 	for _, a := range attestations {
-		img.AddAttestation(cache.NewAttestation(a.manifest, a.layer, &a.verdict, &a.Decision))
+		img.AddAttestation(budget, cache.NewAttestation(a.manifest, a.layer, &a.verdict, &a.Decision))
 	}
 	cache.NotRead(&img, row.Unreadable)
 	if len(row.Children) == 0 {
@@ -155,12 +155,11 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 		if !n.in.inForce().Enabled(tool) {
 			continue
 		}
-		all := n.decide(tool, ref, looks[k])
 		if ref.Carrier != trust.Attestations && (looks[k].fact == nil || !looks[k].fact.Attachment) {
-			signatures = append(signatures, all...)
+			signatures = append(signatures, n.decide(tool, ref, looks[k], (*trust.InForce).Decide)...)
 			continue
 		}
-		attestations = append(attestations, all...)
+		attestations = append(attestations, n.decide(tool, ref, looks[k], (*trust.InForce).DecideAttestation)...)
 	}
 	if quorum != nil {
 		for i := range signatures {
@@ -202,7 +201,7 @@ type decided struct {
 }
 
 // decide joins what a look gave with what is in force.
-func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided {
+func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked, by func(*trust.InForce, string, trust.Tool, *trust.Verdict, time.Time) trust.Decision) []decided {
 	verdicts := []trust.Verdict{{}}
 	if l.fact != nil && len(l.fact.Verdicts) > 0 {
 		verdicts = l.fact.Verdicts
@@ -210,9 +209,9 @@ func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided 
 	var out []decided
 	for i := range verdicts {
 		v := &verdicts[i]
-		d := n.in.inForce().Decide(n.name, tool, v, n.at)
+		d := by(n.in.inForce(), n.name, tool, v, n.at)
 		if v.Reason == "" && !v.Matched() {
-			d = n.in.inForce().Decide(n.name, tool, nil, n.at)
+			d = by(n.in.inForce(), n.name, tool, nil, n.at)
 		}
 		for _, problem := range l.problems {
 			if problem.Layer < 0 || problem.Layer == i {

@@ -269,7 +269,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 			}
 			batches = append(batches, b)
 			again = again || f.In(l.fact.Context)
-		} else if l.fact == nil || !l.fact.Attachment {
+		} else {
 			batches = append(batches, store.Batch{Place: name, Update: &store.PlaceUpdate{Unsettled: &yes}})
 		}
 	}

@@ -161,7 +161,7 @@ func (p *pager) image(at cursor, d trust.Digest) error {
 		return err
 	}
 	img.Tag = at.tag
-	p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead
+	p.read += (len(img.SignatureInfo) + img.SignaturesOmitted + len(img.Attestations) + img.AttestationsOmitted) / signaturesPerRead
 	wanted := p.filter.wants(&img)
 	if by := p.filter.expiring; wanted && !by.IsZero() {
 		p.read += (len(img.SignatureInfo) + img.SignaturesOmitted) / signaturesPerRead // again

@@ -165,7 +165,17 @@ func (f *InForce) Policy(repository string, t Tool) (PolicyID, Reason) {
 // Decide joins one verdict with what is in force, in the repository at the path
 // below the storage root, at the reader's clock. A nil verdict reads
 // Pending/New; one made under another policy reads Pending/PolicyChanged.
+//
+// A verdict about an attestation is never trusted by it: see [InForce.DecideAttestation].
 func (f *InForce) Decide(repository string, t Tool, v *Verdict, now time.Time) Decision {
+	if v != nil && v.Predicate != "" {
+		return refuse(PayloadTypeUnknown)
+	}
+	return f.DecideAttestation(repository, t, v, now)
+}
+
+// DecideAttestation is Decide for what makes nothing trusted.
+func (f *InForce) DecideAttestation(repository string, t Tool, v *Verdict, now time.Time) Decision {
 	policy, reason := f.Policy(repository, t)
 	if reason != "" {
 		d := refuse(reason)

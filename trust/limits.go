@@ -8,4 +8,6 @@ const (
 	// MaxAttestation is how many bytes an attestation may have, and a bundle, of which it is
 	// not known before it is read whether it is one.
 	MaxAttestation = 4 << 20
+	// MaxAttestations is how many bytes of attestations of one manifest are read.
+	MaxAttestations = 16 << 20
 )

@@ -1,10 +1,13 @@
 package verifier
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -45,7 +48,8 @@ func (v *Verifier) attestation(ctx context.Context, r *Request, _ *Outcome, d oc
 	lo.Verdict.Size = d.Size
 	if d.MediaType == typeInTotoPayload {
 		lo.Verdict.Format = trust.InToto
-		lo.Verdict.Predicate = predicateType(c.blob)
+		header, _ := readHeader(c.blob, r.Subject.Digest)
+		lo.Verdict.Predicate = header.kind
 		lo.refuse(faultf(trust.PayloadTypeUnknown, "nobody has signed it"))
 		return
 	}
@@ -70,8 +74,9 @@ func (v *Verifier) attestation(ctx context.Context, r *Request, _ *Outcome, d oc
 		lo.refuse(faultf(trust.Ambiguous, "the envelope holds %d signatures; one is expected", len(e.Signatures)))
 		return
 	}
-	lo.Verdict.Predicate = predicateType(payload)
-	if f := aboutSubject(payload, r.Subject.Digest); f.found() {
+	header, f := readHeader(payload, r.Subject.Digest)
+	lo.Verdict.Predicate = header.kind
+	if f.found() {
 		lo.refuse(f)
 		return
 	}
@@ -87,78 +92,119 @@ func (v *Verifier) attestation(ctx context.Context, r *Request, _ *Outcome, d oc
 		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
 		return
 	}
-	v.match(r, pae(e.PayloadType, payload), raw, trust.Digest{}, lo, func(w truststore.Way) error {
+	// cosign reads the whole predicate to find the subject; the header is as much as that needs.
+	short, err := json.Marshal(map[string]any{"payloadType": e.PayloadType, "payload": header.text, "signatures": []any{}})
+	if err != nil {
+		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
+		return
+	}
+	claims, err := static.NewAttestation(short)
+	if err != nil {
+		lo.refuse(faultf(trust.Malformed, "%s", libraryText(err)))
+		return
+	}
+	message := pae(e.PayloadType, payload)
+	v.match(r, message, raw, trust.Digest{}, lo, func(w truststore.Way) error {
+		// The envelope is read only for the key that has made it.
+		if err := w.Simple.SigVerifier.VerifySignature(bytes.NewReader(raw), bytes.NewReader(message)); err != nil {
+			return err
+		}
 		if _, err := cosign.VerifyBlobAttestation(ctx, att, subject, w.Simple); err != nil {
 			return err
 		}
-		return cosign.IntotoSubjectClaimVerifier(att, subject, nil)
+		return cosign.IntotoSubjectClaimVerifier(claims, subject, nil)
 	})
 	if !lo.Verdict.Matched() && lo.Problem == "" && hasCertificate(d) {
 		lo.Verdict.Detail = "it carries a certificate, which is asked about in bundles alone"
 	}
 }
 
-// predicateType reads the predicate type of an in-toto statement, "" if there is none or it
-// cannot be one: it is the pusher's text.
-func predicateType(statement []byte) string {
-	if !json.Valid(statement) {
-		return ""
-	}
-	found := ""
-	for name, value := range strictjson.Members(statement) {
-		if strings.EqualFold(name, "predicateType") {
-			text, ok := strictjson.String(value)
-			if name != "predicateType" || found != "" || !ok || text == "" || len(text) > maxPredicate {
-				return ""
-			}
-			found = text
-		}
-	}
-	return found
+// attestationID names a layer of attestations by what decides about it: its annotations do not.
+func attestationID(d ocispec.Descriptor) (id trust.LayerID) {
+	h := sha256.Sum256(fmt.Appendf(nil, "%d:%s%d:%s%d", len(d.MediaType), d.MediaType, len(d.Digest), d.Digest, d.Size))
+	copy(id[:], h[:])
+	return id
 }
 
-// aboutSubject is what keeps a statement from being about an image: nothing if a subject of
-// it has the digest. Its predicate is not looked at.
-func aboutSubject(statement []byte, d trust.Digest) fault {
+// statementHeader is an in-toto statement without its predicate, which may be of any size and
+// is not looked at.
+type statementHeader struct {
+	kind string // the predicate type; empty if there is none or it cannot be one: it is the pusher's text
+	text []byte // the statement with an empty predicate; nil with a fault
+}
+
+// readHeader reads the header of a statement, in one pass over the rest, and says what keeps
+// it from being about an image.
+func readHeader(statement []byte, d trust.Digest) (h statementHeader, f fault) {
 	if !json.Valid(statement) {
-		return faultf(trust.Malformed, "the in-toto statement is not JSON")
+		return h, faultf(trust.Malformed, "the in-toto statement is not JSON")
 	}
-	seen := map[string]string{}
+	seen := map[string]json.RawMessage{}
+	kinds := 0
 	for name, value := range strictjson.Members(statement) {
 		for _, known := range []string{"_type", "predicateType", "subject"} {
 			if !strings.EqualFold(name, known) {
 				continue
 			}
-			if _, again := seen[known]; again || name != known {
-				return faultf(trust.Ambiguous, "the in-toto statement has %.80q besides or instead of %s", name, known)
+			if known == "predicateType" {
+				kinds++
+				if name != known {
+					kinds++
+				}
 			}
-			seen[known] = string(value)
+			if _, again := seen[known]; again || name != known {
+				f = cmp.Or(f, faultf(trust.Ambiguous, "the in-toto statement has %.80q besides or instead of %s", name, known))
+			}
+			seen[known] = value
 		}
 	}
-	if kind, _ := strictjson.String([]byte(seen["_type"])); !slices.Contains([]string{"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"}, kind) {
-		return faultf(trust.Malformed, "the in-toto statement's type is %.80q", kind)
+	if text, ok := strictjson.String(seen["predicateType"]); ok && kinds == 1 && isURI(text) {
+		h.kind = text
 	}
-	if predicateType(statement) == "" {
-		return faultf(trust.Malformed, "the in-toto statement has no predicate type of at most %d bytes", maxPredicate)
+	if f.found() {
+		return h, f
 	}
-	if f := checkJSON("the subjects", strictjson.Rules{Members: []string{"name", "digest"}, Maps: []string{"annotations"}}, []byte(seen["subject"])); f.found() {
-		return f
+	if kind, _ := strictjson.String(seen["_type"]); !slices.Contains([]string{"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"}, kind) {
+		return h, faultf(trust.Malformed, "the in-toto statement's type is %.80q", kind)
+	}
+	if h.kind == "" {
+		return h, faultf(trust.Malformed, "the in-toto statement has no predicate type that is a URI of at most %d bytes", maxPredicate)
+	}
+	if f := checkJSON("the subjects", strictjson.Rules{Members: []string{"name", "digest"}, Maps: []string{"annotations"}}, seen["subject"]); f.found() {
+		return h, f
 	}
 	var subjects []struct {
 		Digest map[string]string `json:"digest"`
 	}
-	if err := json.Unmarshal([]byte(seen["subject"]), &subjects); err != nil {
-		return faultf(trust.Malformed, "the in-toto statement's subjects cannot be read")
+	if err := json.Unmarshal(seen["subject"], &subjects); err != nil {
+		return h, faultf(trust.Malformed, "the in-toto statement's subjects cannot be read")
 	}
 	if len(subjects) > maxSubjects {
-		return faultf(trust.Malformed, "the in-toto statement has %d subjects; at most %d are read", len(subjects), maxSubjects)
+		return h, faultf(trust.Malformed, "the in-toto statement has %d subjects; at most %d are read", len(subjects), maxSubjects)
 	}
-	other := ""
-	for _, s := range subjects {
-		if s.Digest["sha256"] == hex.EncodeToString(d[:]) {
-			return fault{}
+	if !slices.ContainsFunc(subjects, func(s struct {
+		Digest map[string]string `json:"digest"`
+	}) bool {
+		return s.Digest["sha256"] == d.Hex()
+	}) {
+		other := ""
+		for _, s := range subjects {
+			other = cmp.Or(s.Digest["sha256"], other)
 		}
-		other = s.Digest["sha256"]
+		return h, faultf(trust.SubjectMismatch, "it is about sha256:%.80q", other)
 	}
-	return faultf(trust.SubjectMismatch, "it is about sha256:%.80q", other)
+	seen["predicate"] = json.RawMessage("{}")
+	text, err := json.Marshal(seen)
+	if err != nil {
+		return h, faultf(trust.Malformed, "the in-toto statement's header cannot be read")
+	}
+	h.text = text
+	return h, fault{}
+}
+
+// isURI reports whether a predicate type has the characters of a URI (RFC 3986) alone.
+func isURI(text string) bool {
+	return text != "" && len(text) <= maxPredicate && !strings.ContainsFunc(text, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-._~:/?#[]@!$&'()*+,;=%", r))
+	})
 }

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -71,6 +72,13 @@ func TestAttestationsByTag(t *testing.T) {
 	if v := o.Layers[0].Verdict; !o.Attachment || v.Format != trust.InToto || v.Predicate != slsa || v.Matched() || v.Reason == "" {
 		t.Errorf("%+v", o)
 	}
+	// A certificate beside it is not asked about, and named.
+	blob := dsse(stranger, signtest.CosignOptions{PredicateType: slsa})
+	certified := layer("application/vnd.dsse.envelope.v1+json", blob)
+	certified.Annotations = map[string]string{"dev.sigstore.cosign/certificate": "a certificate"}
+	if v := verify1(t, ts, newRequest(img, trust.Attestations).layer(certified, blob)).Layers[0].Verdict; v.Reason != trust.NoTrustedKey || !strings.Contains(v.Detail, "in bundles alone") {
+		t.Errorf("%+v", v)
+	}
 	// A million of them are not read at once.
 	large := layer("application/vnd.dsse.envelope.v1+json", nil)
 	large.Size = trust.MaxAttestation + 1
@@ -98,5 +106,84 @@ func TestAttestationMutations(t *testing.T) {
 	}
 	if counts[""] > 40 || len(counts) < 4 { // keyid and base64's spare bits change nothing
 		t.Errorf("%v", counts)
+	}
+}
+
+// What a manifest repeats is verified once, whatever is written beside it, and of many only so
+// many bytes are read.
+func TestManyAttestations(t *testing.T) {
+	k := signtest.NewKey(signtest.P256)
+	ts := newDirs(t).key("k", k).load()
+	img := image("A")
+	envelope := func(n int) ([]byte, ocispec.Descriptor) {
+		text := strings.Replace(string(signtest.Statement(img.Digest, slsa)), `"predicate":{}`, fmt.Sprintf(`"predicate":{"n":%d,"a":"%s"}`, n, strings.Repeat("x", 2<<20)), 1)
+		b := signtest.DSSE(img.Digest, k, signtest.CosignOptions{Payload: []byte(text)})
+		return b, ocispec.Descriptor{MediaType: "application/vnd.dsse.envelope.v1+json", Digest: ociDigest(trust.SumOf(b)), Size: int64(len(b))}
+	}
+	r := newRequest(img, trust.Attestations)
+	b, d := envelope(0)
+	for i := range 100 {
+		d.Annotations = map[string]string{"dev.cosignproject.cosign/signature": fmt.Sprint(i)}
+		r.layer(d, b)
+	}
+	o := verify1(t, ts, r)
+	calls := 0
+	for i := range o.Layers {
+		calls += o.Layers[i].Calls
+		if !o.Layers[i].Verdict.Matched() {
+			t.Errorf("layer %d: %+v", i, o.Layers[i])
+		}
+	}
+	if calls != 1 || len(o.Layers) != 100 {
+		t.Errorf("%d calls for %d layers", calls, len(o.Layers))
+	}
+	r = newRequest(img, trust.Attestations)
+	for i := range 10 {
+		b, d := envelope(i)
+		r.layer(d, b)
+	}
+	o = verify1(t, ts, r)
+	read := 0
+	for i := range o.Layers {
+		if lo := &o.Layers[i]; lo.Verdict.Matched() {
+			read++
+		} else if lo.Problem != trust.LimitExceeded {
+			t.Errorf("layer %d: %+v", i, lo)
+		}
+	}
+	if most := int(trust.MaxAttestations / d.Size); read != most {
+		t.Errorf("%d are read, want %d", read, most)
+	}
+}
+
+// BenchmarkAttestation verifies one of the largest, of a predicate that is hard to read.
+func BenchmarkAttestation(b *testing.B) {
+	k := signtest.NewKey(signtest.P256)
+	ts := newDirs(b).key("k", k).load()
+	img := image("A")
+	text := strings.Replace(string(signtest.Statement(img.Digest, slsa)), `"predicate":{}`, `"predicate":[`+strings.Repeat("[],", 990_000)+`0]`, 1)
+	o := signtest.CosignOptions{Payload: []byte(text), PredicateType: slsa}
+	dsse, bundle := signtest.DSSE(img.Digest, k, o), signtest.BundleJSON(img.Digest, k, o)
+	b.Run("floor", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			trust.SumOf(dsse)
+			if !json.Valid([]byte(text)) {
+				b.Fatal("no JSON")
+			}
+		}
+	})
+	for name, r := range map[string]*request{
+		"tag":    newRequest(img, trust.Attestations).layer(ocispec.Descriptor{MediaType: "application/vnd.dsse.envelope.v1+json", Digest: ociDigest(trust.SumOf(dsse)), Size: int64(len(dsse))}, dsse),
+		"bundle": newRequest(img, trust.CosignBundle).layer(ocispec.Descriptor{MediaType: bundleMediaType, Digest: ociDigest(trust.SumOf(bundle)), Size: int64(len(bundle))}, bundle),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if o := verify1(b, ts, r); !o.Attachment || !o.Layers[0].Verdict.Matched() {
+					b.Fatalf("%+v", o)
+				}
+			}
+		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore-go/pkg/verify"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"trust-worker/internal/strictjson"
 	"trust-worker/trust"
@@ -86,13 +87,25 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		lo.refuse(faultf(trust.Ambiguous, "the bundle's envelope holds %d signatures; one is expected", len(dsse.GetSignatures())))
 		return
 	}
-	if kind := predicateType(dsse.GetPayload()); kind != "" && kind != signPredicate {
-		o.Attachment, lo.Verdict.Predicate, lo.Verdict.Size = true, kind, d.Size
-	} else if d.Size > trust.MaxBlob {
+	header, f := readHeader(dsse.GetPayload(), r.Subject.Digest)
+	switch attests := header.kind != "" && header.kind != signPredicate; {
+	case attests:
+		o.Attachment, lo.Verdict.Predicate, lo.Verdict.Size = true, header.kind, d.Size
+		if f.found() {
+			lo.refuse(f)
+			return
+		}
+	case d.Size > trust.MaxBlob:
 		lo.Problem = trust.LimitExceeded
 		return
+	default:
+		header = statementHeader{}
+		if f := checkJSON("the in-toto statement", statementRules, dsse.GetPayload()); f.found() {
+			lo.refuse(f)
+			return
+		}
 	}
-	envelope := v.statement(r, &b, dsse.GetPayload(), o.Attachment, lo)
+	envelope := v.statement(r, &b, header, lo)
 	if lo.Verdict.Reason != "" || lo.Problem != "" {
 		return
 	}
@@ -102,7 +115,13 @@ func (v *Verifier) bundle(ctx context.Context, r *Request, o *Outcome, d ocispec
 		return
 	}
 	subject := verify.WithArtifactDigest("sha256", r.Subject.Digest[:])
-	v.match(r, pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig(), hintOf(&b), lo, func(w truststore.Way) error {
+	message, raw := pae(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig()
+	v.match(r, message, raw, hintOf(&b), lo, func(w truststore.Way) error {
+		if o.Attachment { // the envelope is read only for the key that has made it
+			if err := w.Bundle.SigVerifier.VerifySignature(bytes.NewReader(raw), bytes.NewReader(message)); err != nil {
+				return err
+			}
+		}
 		_, err := cosign.VerifyNewBundle(ctx, w.Bundle, subject, entity)
 		return err
 	})
@@ -193,11 +212,15 @@ func (e *readEnvelope) EnvelopeContent() verify.EnvelopeContent { return e }
 func (e *readEnvelope) Statement() (*in_toto.Statement, error) { return e.statement, nil }
 
 // readStatement reads a bundle's envelope and statement, with sigstore-go's own
-// methods.
-func readStatement(b *bundle.Bundle) (*readEnvelope, error) {
+// methods; of an attestation only the header of the statement.
+func readStatement(b *bundle.Bundle, header statementHeader) (*readEnvelope, error) {
 	envelope, err := b.Envelope()
 	if err != nil {
 		return nil, err
+	}
+	if header.text != nil {
+		statement := &in_toto.Statement{}
+		return &readEnvelope{envelope, statement}, protojson.Unmarshal(header.text, statement)
 	}
 	statement, err := envelope.Statement()
 	if err != nil {
@@ -206,21 +229,11 @@ func readStatement(b *bundle.Bundle) (*readEnvelope, error) {
 	return &readEnvelope{envelope, statement}, nil
 }
 
-// statement checks the in-toto statement that the bundle's envelope carries. With
-// neither a reason nor a problem, it returns what it has read. The predicate of an
-// attestation is not looked at.
-func (v *Verifier) statement(r *Request, b *bundle.Bundle, payload []byte, attestation bool, lo *LayerOutcome) *readEnvelope {
-	var f fault
-	if attestation {
-		f = aboutSubject(payload, r.Subject.Digest)
-	} else {
-		f = checkJSON("the in-toto statement", statementRules, payload)
-	}
-	if f.found() {
-		lo.refuse(f)
-		return nil
-	}
-	envelope, err := readStatement(b)
+// statement checks the in-toto statement that the bundle's envelope carries; header is that
+// of an attestation. With neither a reason nor a problem, it returns what it has read.
+func (v *Verifier) statement(r *Request, b *bundle.Bundle, header statementHeader, lo *LayerOutcome) *readEnvelope {
+	attestation := header.text != nil
+	envelope, err := readStatement(b, header)
 	if err != nil {
 		lo.refuse(faultf(trust.Malformed, "the in-toto statement: %s", libraryText(err)))
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,7 +18,7 @@ import (
 // manifest verifies a cosign signature manifest, whose layers are one signature
 // each.
 func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome, f trust.Format, check layerCheck) (Outcome, error) {
-	fetched := &contents{}                  // layers often share one blob
+	fetched := newContents(r)               // layers often share one blob
 	var seen map[trust.LayerID]LayerOutcome // a layer that is repeated is verified once
 	if len(r.Signature.Layers) > 1 {
 		seen = map[trust.LayerID]LayerOutcome{}
@@ -29,6 +30,9 @@ func (v *Verifier) manifest(ctx context.Context, r *Request, o Outcome, f trust.
 			break
 		}
 		verdict.Layer = layerID(d)
+		if r.Signature.Carrier == trust.Attestations {
+			verdict.Layer = attestationID(d)
+		}
 		lo, ok := seen[verdict.Layer]
 		switch {
 		case ok:
@@ -74,7 +78,7 @@ func (v *Verifier) single(ctx context.Context, r *Request, o Outcome, f trust.Fo
 		return o, nil
 	}
 	r.Guesses.at(0)
-	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, &contents{}, check)
+	lo, err := v.layer(ctx, r, &o, r.Signature.Layers[0], verdict, newContents(r), check)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -97,7 +101,40 @@ type content struct {
 // contents are the blobs that the layers of one manifest have been read into, so that
 // each is read, hashed and parsed once, in whatever order layers name them. Few are
 // kept: genuine manifests have one or two.
-type contents struct{ kept []*content }
+type contents struct {
+	kept   []*content
+	limits *Limits
+}
+
+func newContents(r *Request) *contents { return &contents{limits: LimitsOf(r.Signature.Carrier)} }
+
+// Limits say which layers of a manifest are read, in their order.
+type Limits struct {
+	Layer int64 // bytes of one
+	left  int64 // of those that are still to come
+}
+
+// LimitsOf returns those of a manifest that was found by the carrier.
+func LimitsOf(c trust.Carrier) *Limits {
+	switch c {
+	case trust.CosignTag, trust.CosignReferrer:
+		return &Limits{maxPayload, math.MaxInt64}
+	case trust.CosignBundle:
+		return &Limits{trust.MaxAttestation, math.MaxInt64}
+	case trust.Attestations:
+		return &Limits{trust.MaxAttestation, trust.MaxAttestations}
+	}
+	return &Limits{trust.MaxBlob, math.MaxInt64}
+}
+
+// Take reports whether a layer of that size is read.
+func (l *Limits) Take(size int64) bool {
+	if size < 0 || size > l.Layer || size > l.left {
+		return false
+	}
+	l.left -= size
+	return true
+}
 
 const maxKept = 16
 
@@ -131,13 +168,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	}
 	lo := LayerOutcome{Verdict: verdict}
 	digest, err := trust.ParseDigest(string(d.Digest))
-	limit := int64(trust.MaxBlob)
-	switch r.Signature.Carrier {
-	case trust.CosignTag, trust.CosignReferrer:
-		limit = maxPayload
-	case trust.CosignBundle, trust.Attestations:
-		limit = trust.MaxAttestation
-	}
+	limit := fetched.limits.Layer
 	switch {
 	case r.Subject.Ambiguous || r.Signature.Ambiguous:
 		lo.Verdict.Reason = trust.Ambiguous
@@ -145,7 +176,7 @@ func (v *Verifier) layer(ctx context.Context, r *Request, o *Outcome, d ocispec.
 	case err != nil || d.Size < 0:
 		lo.refuse(faultf(trust.Malformed, "its layer is named by the digest %.100q and the size %d", string(d.Digest), d.Size))
 		return lo, nil
-	case d.Size > limit:
+	case !fetched.limits.Take(d.Size):
 		lo.Problem = trust.LimitExceeded
 		return lo, nil
 	}
@@ -187,7 +218,7 @@ func (v *Verifier) guard(ctx context.Context, r *Request, o *Outcome, blob trust
 			return
 		}
 		o.Panics++
-		o.Attachment = false
+		o.Attachment = r.Signature.Carrier == trust.Attestations
 		v.logger.ErrorContext(ctx, "verification panicked", "repository", r.Subject.Repository, "subject", r.Subject.Digest.String(),
 			"signature", r.Signature.Digest.String(), "blob", blob.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		verdict := lo.Verdict

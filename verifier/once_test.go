@@ -80,7 +80,7 @@ func TestReadBundle(t *testing.T) {
 		if err := b.UnmarshalJSON(signtest.BundleJSON(image(s).Digest, signtest.NewKey(signtest.P256), signtest.CosignOptions{})); err != nil {
 			t.Fatal(err)
 		}
-		read, err := readStatement(&b)
+		read, err := readStatement(&b, statementHeader{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,6 +47,7 @@ func (c *commit) fact(f *Fact, place string) error {
 	if f.Partial && keepDecided(p, &was) {
 		hints = union(hints, was.Hints)
 	}
+	p.Attachment = p.Attachment || attests(p.Verdicts)
 	if err := c.file(key, p, &was, hints, place); err != nil {
 		return err
 	}
@@ -100,6 +101,12 @@ func keepDecided(p, was *cachepb.Fact) (kept bool) {
 		p.Trust = min(p.Trust, was.Trust)
 	}
 	return kept
+}
+
+// attests reports whether some verdict is about an attestation: what was once read as one
+// stays one where its bytes are not there.
+func attests(verdicts []*cachepb.Verdict) bool {
+	return slices.ContainsFunc(verdicts, func(v *cachepb.Verdict) bool { return v.Predicate != "" })
 }
 
 func union(hints []Hint, more [][]byte) []Hint {

@@ -277,7 +277,7 @@ func renderSignature(tx *bbolt.Tx, d trust.Digest, row *cachepb.Row, ref *cachep
 	if err != nil {
 		return nil, false, err
 	}
-	attestation = attestation || ok && fact.Attachment
+	attestation = attestation || ok && (fact.Attachment || attests(fact.Verdicts))
 	if ok {
 		sig.Verdicts = fact.Verdicts
 		for _, v := range sig.Verdicts {

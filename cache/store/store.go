@@ -59,7 +59,7 @@ const (
 )
 
 // privateFormat is raised when the private store changes; another is rebuilt.
-const privateFormat = 8
+const privateFormat = 9
 
 // DefaultLease is how long a publication is believed without confirmation.
 const DefaultLease = 5 * time.Minute

@@ -81,7 +81,7 @@ func (r *request) within(x ref, b *cache.Budget) (*cache.Image, error) {
 	img, err := r.snap.ImageWithin(x.repo, x.digest, b)
 	img.Tag = x.tag
 	// What is left out has been decided all the same.
-	r.scanned += (len(img.SignatureInfo) + img.SignaturesOmitted) / 100
+	r.scanned += (len(img.SignatureInfo) + img.SignaturesOmitted + len(img.Attestations) + img.AttestationsOmitted) / 100
 	return &img, err
 }
 
