@@ -78,7 +78,7 @@ func TestAttestationsAreListedAndCountForNothing(t *testing.T) {
 	if err != nil || counts.Images[cache.Unsigned] != 1 || len(counts.Signatures) != 0 || len(counts.Signers) != 0 {
 		t.Errorf("counts %+v, %v", counts, err)
 	}
-	if uses, err := snap.Uses(); err != nil || len(uses) != 0 {
+	if uses, err := snap.Uses(); err != nil || len(uses) != 1 || uses[keyA.ID()] != (cache.Use{Attestations: 1}) {
 		t.Errorf("uses %v, %v", uses, err)
 	}
 	if made, err := snap.MadeBy("team/app", image); err != nil || len(made) != 0 {

@@ -27,6 +27,9 @@ type Previewed struct {
 	Before, After []Trustee
 	// ToVerify is how many of its signatures have to be verified again under the other trust.
 	ToVerify int
+	// Turned is how many of its signatures, not trusted, would be, and Attestations how many
+	// of its attestations, trusted, would not be.
+	Turned, Attestations int
 }
 
 // Preview calls fn with every image of the snapshot that may read differently under
@@ -43,18 +46,53 @@ func (s *Snapshot) Preview(was, is *trust.InForce, fn func(*Previewed) error) (e
 	format.Guard(&err, func() error {
 		return s.eachImage(signers, func(repository string, d trust.Digest, unlisted bool) error {
 			before, after := tally{tees: p.Before[:0]}, tally{tees: p.After[:0]}
+			turned, trusted := 0, false
 			err := s.decide(repository, unlisted, []*trust.InForce{was, is}, func(i int, tool trust.Tool, d *trust.Decision) {
 				[]*tally{&before, &after}[i].add(tool, d)
+				if i == 0 {
+					trusted = d.Status == trust.Trusted
+				} else if !trusted && d.Status == trust.Trusted {
+					turned++
+				}
 			})
 			if err != nil {
 				return err
 			}
+			attestations, err := s.lostAttestations(repository, unlisted, was, is)
+			if err != nil {
+				return err
+			}
 			unread := s.unread(unlisted)
-			*p = Previewed{repository, d, before.state(unread), after.state(unread), before.tees, after.tees, after.changed}
+			*p = Previewed{repository, d, before.state(unread), after.state(unread), before.tees, after.tees, after.changed, turned, attestations}
 			return fn(p)
 		})
 	})
 	return err
+}
+
+// lostAttestations counts the attestations of the image just decoded that are trusted under
+// one trust and not under another.
+func (s *Snapshot) lostAttestations(repository string, unlisted bool, was, is *trust.InForce) (n int, err error) {
+	if unlisted {
+		return 0, nil
+	}
+	for _, b := range s.record.attestations {
+		if err := s.signature.decode(b); err != nil {
+			return 0, err
+		}
+		for _, v := range s.signature.verdicts {
+			if err := s.verdict.decode(v, withoutAuthors{s}); err != nil {
+				return 0, err
+			}
+			under := func(f *trust.InForce) bool {
+				return join(f, repository, s.signature.tool, &s.verdict.Verdict, s.verdict.problem, s.signature.policyChanged, s.now, (*trust.InForce).DecideAttestation).Status == trust.Trusted
+			}
+			if under(was) && !under(is) {
+				n++
+			}
+		}
+	}
+	return n, nil
 }
 
 // eachImage decodes every image record but those of foreign digests and those that name none

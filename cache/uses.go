@@ -15,6 +15,8 @@ type Use struct {
 	// Alone is how many images would not be trusted without it. That may be more than rest
 	// on it, if it is the last certificate of a trust store that a policy names.
 	Alone int64
+	// Attestations is how many trusted attestations rest on it. They make no image trusted.
+	Attestations int64
 }
 
 // Uses counts, for every signer in force ([trust.Signer.ID]) and every entry of an
@@ -39,7 +41,13 @@ type usesCount struct {
 // image counts one image.
 func (u *usesCount) image(repository string, _ trust.Digest, unlisted bool) error {
 	s := u.s
-	if unlisted || s.record.other || len(s.record.signatures) == 0 {
+	if unlisted {
+		return nil
+	}
+	if err := u.attestations(repository); err != nil {
+		return err
+	}
+	if s.record.other || len(s.record.signatures) == 0 {
 		return nil
 	}
 	quorum, err := u.quorum(repository)
@@ -103,6 +111,39 @@ func (u *usesCount) image(repository string, _ trust.Digest, unlisted bool) erro
 			one := u.uses[id]
 			one.Alone++
 			u.uses[id] = one
+		}
+	}
+	return nil
+}
+
+// attestations counts those of the image just decoded.
+func (u *usesCount) attestations(repository string) error {
+	s := u.s
+	for _, b := range s.record.attestations {
+		if err := s.signature.decode(b); err != nil {
+			return err
+		}
+		for _, v := range s.signature.verdicts {
+			if err := s.verdict.decode(v, withoutAuthors{s}); err != nil {
+				return err
+			}
+			if s.verdict.problem != "" || s.verdict.VerifiedAt == 0 {
+				continue
+			}
+			u.any = u.any[:0]
+			s.verdict.Predicate = "" // it is asked who has made it
+			u.f.Holders(repository, s.signature.tool, &s.verdict.Verdict, s.now, func(ids []trust.SignerID) {
+				for _, id := range ids {
+					if !slices.Contains(u.any, id) {
+						u.any = append(u.any, id)
+					}
+				}
+			})
+			for _, id := range u.any {
+				one := u.uses[id]
+				one.Attestations++
+				u.uses[id] = one
+			}
 		}
 	}
 	return nil

@@ -277,7 +277,8 @@ func (q *Query) Wants(c *Change) bool {
 	case q.Repository == "" || c.Kind == SignerAdded || c.Kind == SignerRemoved:
 		return slices.Contains(q.Signers, c.Signer) || c.Count > 0 && c.Signer == (trust.Digest{}) && c.Repository == ""
 	case c.Count > 0 && c.Repository == "": // of many repositories
-		return c.Signer == (trust.Digest{}) || slices.Contains(q.Signers, c.Signer)
+		whole := q.Tag == "" && q.Digest == (trust.Digest{}) && len(q.Signers) == 0 // any of the repository's may be among them
+		return whole || c.Signer == (trust.Digest{}) || slices.Contains(q.Signers, c.Signer)
 	case c.Repository != q.Repository:
 		return false
 	}

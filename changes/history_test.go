@@ -239,7 +239,7 @@ func TestHistoryQueries(t *testing.T) {
 		"by digest":     {Query{Repository: "a", Digest: d, Signers: []trust.Digest{key}}, []string{"image", "many by the key", "many here", "the key"}},
 		"by tag":        {Query{Repository: "a", Tag: "1", Digest: d, Signers: []trust.Digest{key}}, []string{"image", "many by the key", "many here", "tag, moved on", "the key"}},
 		"of nobody":     {Query{Repository: "a", Digest: d}, []string{"image", "many here"}},
-		"a repository":  {Query{Repository: "b"}, []string{"another's"}},
+		"a repository":  {Query{Repository: "b"}, []string{"another's", "many by another", "many by the key"}},
 		"by signer":     {Query{Signers: []trust.Digest{key}}, []string{"image", "many by the key", "tag, moved on", "the key"}},
 		"image, signer": {Query{Repository: "b", Digest: d, Signers: []trust.Digest{another}}, []string{"another key", "another's", "many by another"}},
 	} {

@@ -29,8 +29,12 @@ type Answer struct {
 	// AtMost is how many signatures, not trusted now, a new key, certificate or root may
 	// turn out to have made.
 	AtMost int64
+	// Attestations is how many attestations, trusted now, would not be. They count for no image.
+	Attestations int
 	// Warnings are what would be refused, or is odd, in the trust directories then.
 	Warnings []truststore.Refusal
+
+	turned int64 // signatures that are decided already
 }
 
 // Counts are numbers of images.
@@ -108,6 +112,8 @@ func Ask(ctx context.Context, snap *cache.Snapshot, t Trust, change *Change, mos
 // add files one image.
 func (a *Answer) add(snap *cache.Snapshot, tags *tagsOf, p *cache.Previewed, most int) error {
 	a.ToVerify += p.ToVerify
+	a.Attestations += p.Attestations
+	a.turned += int64(p.Turned)
 	one := Image{RepoName: p.Repository, Digest: p.Digest, State: p.Is}
 	var to *[]Image
 	var n *int
@@ -193,5 +199,6 @@ func (a *Answer) mayGain(snap *cache.Snapshot, now, then *truststore.TrustStore)
 	for r := range reasons {
 		a.AtMost += counts.Reasons[r]
 	}
+	a.AtMost = max(a.AtMost-a.turned, 0)
 	return nil
 }

@@ -73,6 +73,9 @@ func (s *Server) gateRoutes(t router) {
 
 func (s *Server) gate(w http.ResponseWriter, r *http.Request, _ identity) error {
 	d, err := s.passage(w, r)
+	if r.URL.Query().Has("predicate") { // as /api/v1/check takes it; it is not to seem to be heeded
+		d, err = denied(reasonPath, "the gate does not ask for attestations; /api/v1/check/REPO@DIGEST?predicate=URI does"), nil
+	}
 	if err != nil && s.cfg.Gate.Mode == GateReport { // everything passes
 		d, err = unclear(string(trust.IOError), "%v", problemOf(err)), nil
 	}

@@ -173,6 +173,7 @@ func TestGate(t *testing.T) {
 	of := func(i signtest.Image) string { return at(i.Digest.String()) }
 
 	w.passes(at("good"), 200, "", good.Trust())
+	w.call("GET", pathGate+"?predicate=a:b", nil, headerMethod, "GET", headerURI, at("good")).want(t, 403, "does not ask for attestations")
 	w.passes(of(good), 200, "", good.Trust())
 	w.passes(at("bad"), 403, "no-trusted-key", bad.Trust())
 	w.passes(of(bad), 403, "no-trusted-key", bad.Trust())

@@ -49,6 +49,8 @@ type LoadedFile struct {
 	// without it; absent while that is not counted, or it is not published yet.
 	Images *int64 `json:",omitempty"`
 	Alone  *int64 `json:",omitempty"`
+	// Attestations is how many trusted attestations rest on it.
+	Attestations *int64 `json:",omitempty"`
 }
 
 // Used fills in what rests on f, given what is counted of a snapshot.
@@ -62,7 +64,7 @@ func (l *LoadedFile) Used(f truststore.File, published *trust.InForce, uses map[
 	}
 	if known {
 		u := uses[id]
-		l.Images, l.Alone = &u.Images, &u.Alone
+		l.Images, l.Alone, l.Attestations = &u.Images, &u.Alone, &u.Attestations
 	}
 }
 

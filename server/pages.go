@@ -86,7 +86,7 @@ func parseFilter(q url.Values, now time.Time) (f imageFilter, err error) {
 	}
 	if v := q.Get("signer"); v != "" {
 		if f.signer, err = trust.ParseDigest(v); err != nil {
-			return f, refuse(http.StatusBadRequest, codeInvalid, "the signer's fingerprint cannot be read", err.Error())
+			return f, refuse(http.StatusBadRequest, codeInvalid, "the signer's fingerprint cannot be read: "+err.Error(), "give a fingerprint such as sha256:…; /api/v1/signers lists them")
 		}
 	}
 	if v := q.Get("expiring"); v != "" {

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/internal/inert"
+	"trust-worker/trust"
 )
 
 func newHistoryCommand(s *settings) *cobra.Command {
@@ -38,6 +42,7 @@ names no image. watch is what shows changes as they come.`,
 			}
 			defer r.Close()
 			q := &changes.Query{}
+			now, missing := "", "" // what is to be said at the end
 			if since.text != "" {
 				q.Since = since.from(time.Now())
 			}
@@ -61,6 +66,9 @@ names no image. watch is what shows changes as they come.`,
 					if err := q.About(snap, ref.Name, ref.Tag, ref.Digest); err != nil {
 						return err
 					}
+					if now, missing, err = present(snap, q, args[0]); err != nil {
+						return err
+					}
 				}
 				if signer != "" && !q.By(snap, signer) {
 					return usageError{fmt.Errorf("--signer %.300q: no key or certificate of that file or subject is or was in force, as far as is known; a fingerprint is taken always", signer)}
@@ -73,8 +81,14 @@ names no image. watch is what shows changes as they come.`,
 				n++
 				return w.write(*c)
 			})
-			if err == nil && n == 0 && !w.json {
-				fmt.Fprintln(cmd.ErrOrStderr(), "nothing that is kept has changed; trustWorker.historyDays says for how long changes are kept")
+			switch {
+			case err != nil || w.json:
+			case n == 0 && missing != "":
+				fmt.Fprintln(cmd.ErrOrStderr(), missing+", and no change that is kept names it")
+			case n == 0:
+				fmt.Fprintln(cmd.ErrOrStderr(), "nothing that is kept has changed in that time; trustWorker.historyDays says for how long changes are kept")
+			case now != "":
+				fmt.Fprintln(cmd.OutOrStdout(), now)
 			}
 			return err
 		},
@@ -87,6 +101,29 @@ names no image. watch is what shows changes as they come.`,
 		return []string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp
 	})
 	return c
+}
+
+// present says what the image that is asked about reads now, or that what is asked about is
+// not there.
+func present(snap *cache.Snapshot, q *changes.Query, name string) (now, missing string, err error) {
+	missing = inert.Text(name) + " is not in the cache"
+	if q.Tag == "" && q.Digest == (trust.Digest{}) {
+		if ok, err := snap.HasRepository(q.Repository); err != nil || ok {
+			return "", "", err
+		}
+		return "", missing, nil
+	}
+	img, err := snap.Image(q.Repository, q.Digest)
+	if errors.Is(err, cache.ErrNotFound) {
+		return "", missing, nil
+	} else if err != nil {
+		return "", "", err
+	}
+	now = inert.Text(name) + " is now " + img.State()
+	if r := img.Reason(); r != "" {
+		now += " (" + string(r) + ")"
+	}
+	return now, "", nil
 }
 
 // sinceFlag is a time in the past: a distance from now, or a date.

@@ -84,7 +84,7 @@ images rest on it (IMAGES), and how many would not be trusted without it (ALONE)
 			}
 			if unused || sole {
 				a.Loaded = slices.DeleteFunc(a.Loaded, func(l server.LoadedFile) bool {
-					return l.Images == nil || unused && (*l.Images > 0 || *l.Alone > 0) || sole && *l.Alone == 0
+					return l.Images == nil || unused && (*l.Images > 0 || *l.Alone > 0 || *l.Attestations > 0) || sole && *l.Alone == 0
 				})
 			}
 			s.outgrown(a, store)
@@ -94,7 +94,7 @@ images rest on it (IMAGES), and how many would not be trusted without it (ALONE)
 			return o.print(cmd.OutOrStdout(), a, func(t *table) { a.text(t) })
 		},
 	}
-	c.Flags().BoolVar(&unused, "unused", false, "only what no image rests on")
+	c.Flags().BoolVar(&unused, "unused", false, "only what no image and no attestation rests on")
 	c.Flags().BoolVar(&sole, "sole", false, "only what images rest on alone")
 	o.register(c)
 	c.AddCommand(newPreviewCommand(s))

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/changes"
 	"trust-worker/internal/imageref"
 	"trust-worker/internal/inert"
 	"trust-worker/trust"
@@ -63,6 +64,7 @@ func newListCommand(s *settings) *cobra.Command {
 					return answerError(snap.Missing(only), ref)
 				}
 			}
+			wanted.noteSigner(cmd.ErrOrStderr(), snap)
 			if err := wanted.listImages(cmd.OutOrStdout(), &o, snap, only); err != nil {
 				return err
 			}
@@ -89,6 +91,21 @@ func newListCommand(s *settings) *cobra.Command {
 
 // imageStates are the words for an image's state.
 var imageStates = []string{string(trust.Trusted), string(trust.Expired), string(trust.Untrusted), string(trust.Unknown), string(trust.Pending), cache.Unsigned}
+
+// noteSigner says of a signer whom nothing can be listed of why.
+func (f *imageFilter) noteSigner(w io.Writer, snap *cache.Snapshot) {
+	t := snap.InForce().Terms()
+	entry := func(r trust.IdentityRule) bool { return f.signer == r.File || f.signer == path.Base(r.File) }
+	if f.signer == "" || slices.ContainsFunc(t.Identities, entry) {
+		return
+	}
+	q, name := &changes.Query{}, fmt.Sprintf("%.300s", inert.Text(f.signer))
+	if !q.By(snap, f.signer) {
+		fmt.Fprintf(w, "trust-worker: no key or certificate of the file or subject %s is or was in force, as far as is known\n", name)
+	} else if !slices.ContainsFunc(t.Materials, func(m trust.Material) bool { return slices.Contains(q.Signers, m.Signer.Fingerprint) }) {
+		fmt.Fprintf(w, "trust-worker: %s is not in force, so no image is trusted by it; trust-worker history --signer %s says since when\n", name, name)
+	}
+}
 
 // imageFilter says which images are listed; what is empty lets all through.
 type imageFilter struct{ state, reason, signer, predicate string }

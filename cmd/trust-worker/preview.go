@@ -146,6 +146,9 @@ func previewText(t *table, a *preview.Answer) {
 	if a.AtMost > 0 {
 		t.row(fmt.Sprintf("at most %s more may turn trusted: who made them is known when they have been verified", plural(int(a.AtMost), "signature", "signatures")))
 	}
+	if a.Attestations > 0 {
+		t.row(plural(a.Attestations, "attestation would", "attestations would") + " no longer be trusted")
+	}
 	t.columns(column{}, column{fit: middle}, column{fit: wrap})
 	for _, w := range a.Warnings {
 		t.row("warning", w.Path, w.Reason)

@@ -208,7 +208,7 @@ func sentence(c *changes.Change) string {
 	}
 	switch {
 	case c.Count > 0 && c.Turned != c.Count && c.Turned > 0:
-		add("(%d turn with it)", c.Turned)
+		add("(%d of them turn to another state)", c.Turned)
 	case c.Was != c.State && c.State == "":
 		add("was %s, is gone", c.Was)
 	case c.Was != c.State && c.Was == "":
