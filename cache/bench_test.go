@@ -210,7 +210,7 @@ func BenchmarkPreview(b *testing.B) {
 		floor += time.Since(begin)
 		begin = time.Now()
 		n := 0
-		err := snap.Preview(inForce(keyA), inForce(keyB), func(*cache.Previewed) error { n++; return nil })
+		err := snap.Preview(inForce(keyA), inForce(keyB), nil, func(*cache.Previewed) error { n++; return nil })
 		if err != nil || n != len(images) {
 			b.Fatal(n, err)
 		}

@@ -37,12 +37,20 @@ type Previewed struct {
 // it passes over what rests on none of them. What has not been verified under the other
 // trust reads pending; what a new signer may have made reads as it does now. What fn is
 // given is used again for the next image.
-func (s *Snapshot) Preview(was, is *trust.InForce, fn func(*Previewed) error) (err error) {
+//
+// verified is what has been verified under the other trust, and takes the place of what is
+// stored there.
+func (s *Snapshot) Preview(was, is *trust.InForce, verified Verified, fn func(*Previewed) error) (err error) {
 	signers := movedSigners(was, is)
 	if signers == nil && sameTrust(was.Terms(), is.Terms()) {
 		return nil
 	}
 	p := &Previewed{}
+	s.verified, s.subjects = verified, map[trust.Digest]bool{}
+	for k := range verified {
+		s.subjects[k.Subject] = true
+	}
+	defer func() { s.verified, s.subjects = nil, nil }()
 	format.Guard(&err, func() error {
 		return s.eachImage(signers, func(repository string, d trust.Digest, unlisted bool) error {
 			before, after := tally{tees: p.Before[:0]}, tally{tees: p.After[:0]}
@@ -101,7 +109,7 @@ func (s *Snapshot) eachImage(signers map[trust.SignerID]bool, fn func(repository
 	var last string
 	unlisted := false
 	for m := s.layers.Merged(format.InImages, nil, nil); m.K != nil; m.Next() {
-		if signers != nil && !names(m.K, m.V, signers) {
+		if signers != nil && !names(m.K, m.V, signers) && (len(s.subjects) == 0 || !s.subjects[subjectOf(m.K)]) {
 			continue
 		}
 		body, ok, err := format.Unseal(m.K, m.V)
@@ -129,6 +137,7 @@ func (s *Snapshot) eachImage(signers map[trust.SignerID]bool, fn func(repository
 		if len(s.record.foreign) > 0 {
 			continue
 		}
+		s.subject = trust.Digest(digest)
 		if err := fn(last, trust.Digest(digest), unlisted); err != nil {
 			return err
 		}
@@ -170,7 +179,7 @@ func (s *Snapshot) decideOnce(repository string, unlisted bool, under []*trust.I
 		if s.signature.tool == trust.Notation {
 			t = s
 		}
-		for _, v := range s.signature.verdicts {
+		for layer, v := range s.signature.verdicts {
 			if err := s.verdict.decode(v, t); err != nil {
 				return err
 			}
@@ -180,7 +189,11 @@ func (s *Snapshot) decideOnce(repository string, unlisted bool, under []*trust.I
 			}
 			for i, f := range under {
 				if f.Enabled(s.signature.tool) {
-					d = join(f, repository, s.signature.tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now, (*trust.InForce).Decide)
+					verdict := &s.verdict.Verdict
+					if i == 1 && s.subjects[s.subject] {
+						verdict = s.verifiedInstead(f, repository, layer)
+					}
+					d = join(f, repository, s.signature.tool, verdict, overridden, s.signature.policyChanged, s.now, (*trust.InForce).Decide)
 					fn(i, s.signature.tool, &d)
 				}
 			}
@@ -223,4 +236,83 @@ func (t *tally) state(unread trust.Reason) string {
 		t.statuses = append(t.statuses, unread.Status())
 	}
 	return stateOf(t.statuses)
+}
+
+// Candidate is a signature of which another trust may say something else, once it has been
+// verified under it.
+type Candidate struct {
+	Repository string
+	MediaType  string // of the subject
+	Subject    trust.Digest
+	Signature  trust.Digest // its manifest
+	Tool       trust.Tool
+	Layers     int // of it that are in question
+}
+
+// Candidates calls fn with each signature of which some layer has one of the reasons under a
+// trust. What fn is given is used again.
+func (s *Snapshot) Candidates(f *trust.InForce, reasons map[trust.Reason]bool, fn func(*Candidate) error) (err error) {
+	c := &Candidate{}
+	format.Guard(&err, func() error {
+		return s.eachImage(nil, func(repository string, subject trust.Digest, unlisted bool) error {
+			for _, b := range s.record.signatures {
+				*c = Candidate{Repository: repository, Subject: subject}
+				if err := s.signature.decode(b); err != nil {
+					return err
+				}
+				c.Tool, c.Signature = s.signature.tool, s.signature.digest
+				for _, v := range s.signature.verdicts {
+					if err := s.verdict.decode(v, withoutAuthors{s}); err != nil {
+						return err
+					}
+					overridden := s.verdict.problem
+					if unlisted {
+						overridden = trust.IOError
+					}
+					if f.Enabled(c.Tool) && reasons[join(f, repository, c.Tool, &s.verdict.Verdict, overridden, s.signature.policyChanged, s.now, (*trust.InForce).Decide).Reason] {
+						c.Layers++
+					}
+				}
+				if c.Layers == 0 {
+					continue
+				}
+				c.MediaType = s.mediaType(s.record.mediaType)
+				if err := fn(c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	return err
+}
+
+// VerifiedKey names a signature that was verified, and under which policy.
+type VerifiedKey struct {
+	Subject, Signature trust.Digest
+	Policy             trust.PolicyID // zero for cosign
+}
+
+// Verified are verdicts by layer, made under a trust that is not in force.
+type Verified map[VerifiedKey][]trust.Verdict
+
+// verifiedInstead is the verdict on a layer of the signature just decoded as it was verified
+// under the other trust, or the stored one.
+func (s *Snapshot) verifiedInstead(f *trust.InForce, repository string, layer int) *trust.Verdict {
+	k := VerifiedKey{Subject: s.subject, Signature: s.signature.digest}
+	if s.signature.tool == trust.Notation {
+		k.Policy, _ = f.Policy(repository, trust.Notation)
+	}
+	if all := s.verified[k]; layer < len(all) {
+		return &all[layer]
+	}
+	return &s.verdict.Verdict
+}
+
+// subjectOf is the digest in the key of an image.
+func subjectOf(key []byte) (d trust.Digest) {
+	if len(key) > len(d) {
+		copy(d[:], key[len(key)-len(d):])
+	}
+	return d
 }

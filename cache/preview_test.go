@@ -75,7 +75,7 @@ func TestPreviewIsWhatReadersWouldSee(t *testing.T) {
 	for nameA, a := range trusts {
 		for nameB, b := range trusts {
 			got := map[place]cache.Previewed{}
-			err := snap.Preview(a, b, func(p *cache.Previewed) error {
+			err := snap.Preview(a, b, nil, func(p *cache.Previewed) error {
 				one := *p
 				one.Before, one.After = slices.Clone(p.Before), slices.Clone(p.After)
 				got[place{p.Repository, p.Digest}] = one

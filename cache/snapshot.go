@@ -36,7 +36,11 @@ type scratch struct {
 	record    imageRecord
 	signature signatureRecord
 	verdict   verdictRecord
-	views     [format.MaxDeltas + 1]*format.View
+	// Of a preview: the image just decoded, what was verified for it, and of which images.
+	subject  trust.Digest
+	verified Verified
+	subjects map[trust.Digest]bool
+	views    [format.MaxDeltas + 1]*format.View
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

@@ -83,7 +83,7 @@ func TestUsesAreWhatARemovalCosts(t *testing.T) {
 		total := int64(0)
 		for _, m := range terms.Materials {
 			lost := int64(0)
-			err := snap.Preview(f, trust.NewInForce(terms.Without(m.Signer.ID())), func(p *cache.Previewed) error {
+			err := snap.Preview(f, trust.NewInForce(terms.Without(m.Signer.ID())), nil, func(p *cache.Previewed) error {
 				if p.Was == "trusted" && p.Is != "trusted" {
 					lost++
 				}

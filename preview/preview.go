@@ -1,6 +1,7 @@
 package preview
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -33,8 +34,6 @@ type Answer struct {
 	Attestations int
 	// Warnings are what would be refused, or is odd, in the trust directories then.
 	Warnings []truststore.Refusal
-
-	turned int64 // signatures that are decided already
 }
 
 // Counts are numbers of images.
@@ -55,6 +54,11 @@ type Trust struct {
 	CosignDir, NotationDir string
 	// Loader makes a loader as the daemon's, for other directories.
 	Loader func(cosignDir, notationDir string) (*truststore.Loader, error)
+	// Verify verifies a signature from storage under trust that is not in force; nil: nothing
+	// is verified. An error means that it cannot be decided now.
+	Verify func(ctx context.Context, then *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error)
+	// VerifyTime is how long signatures are verified for one answer; 0: a second.
+	VerifyTime time.Duration
 	// Temp is where copies are made; empty: the system's directory for such.
 	Temp string
 }
@@ -95,25 +99,25 @@ func Ask(ctx context.Context, snap *cache.Snapshot, t Trust, change *Change, mos
 			a.Warnings = append(a.Warnings, r)
 		}
 	}
+	verified, err := a.mayGain(ctx, snap, t, now, then)
+	if err != nil {
+		return nil, err
+	}
 	var tags tagsOf
 	n := 0
-	err = snap.Preview(now.InForce(), then.InForce(), func(p *cache.Previewed) error {
+	err = snap.Preview(now.InForce(), then.InForce(), verified, func(p *cache.Previewed) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return a.add(snap, &tags, p, most)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return a, a.mayGain(snap, now, then)
+	return a, err
 }
 
 // add files one image.
 func (a *Answer) add(snap *cache.Snapshot, tags *tagsOf, p *cache.Previewed, most int) error {
 	a.ToVerify += p.ToVerify
 	a.Attestations += p.Attestations
-	a.turned += int64(p.Turned)
 	one := Image{RepoName: p.Repository, Digest: p.Digest, State: p.Is}
 	var to *[]Image
 	var n *int
@@ -175,30 +179,56 @@ func (t *tagsOf) of(snap *cache.Snapshot, repository string, digest trust.Digest
 	return t.first[digest], nil
 }
 
-// mayGain counts what a signer that comes may have made.
-func (a *Answer) mayGain(snap *cache.Snapshot, now, then *truststore.TrustStore) error {
+// maxVerified is how many signatures are verified for one answer.
+const maxVerified = 1000
+
+// mayGain verifies what a signer that comes may have made, up to a budget, and counts the rest.
+func (a *Answer) mayGain(ctx context.Context, snap *cache.Snapshot, t Trust, now, then *truststore.TrustStore) (cache.Verified, error) {
 	reasons := map[trust.Reason]bool{}
+	var came []trust.Material
 	for _, m := range then.InForce().Terms().Materials {
-		switch {
-		case now.InForce().Has(m.Signer.ID()):
-		case m.Signer.StoreType == trust.RootStore:
+		if now.InForce().Has(m.Signer.ID()) {
+			continue
+		}
+		came = append(came, m)
+		if m.Signer.StoreType == trust.RootStore {
 			for _, r := range []trust.Reason{trust.NoTrustedRoot, trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.IdentityNotTrusted} {
 				reasons[r] = true
 			}
-		default:
-			reasons[trust.NoTrustedKey], reasons[trust.SignerRemoved], reasons[trust.TimestampInvalid] = true, true, true
+			continue
 		}
+		reasons[trust.NoTrustedKey], reasons[trust.SignerRemoved], reasons[trust.TimestampInvalid] = true, true, true
 	}
-	if len(reasons) == 0 {
-		return nil
+	if len(came) == 0 {
+		return nil, nil
 	}
-	counts, err := snap.Count()
-	if err != nil {
-		return err
-	}
-	for r := range reasons {
-		a.AtMost += counts.Reasons[r]
-	}
-	a.AtMost = max(a.AtMost-a.turned, 0)
-	return nil
+	verified, tried := cache.Verified{}, map[cache.VerifiedKey]bool{}
+	until := time.Now().Add(cmp.Or(t.VerifyTime, time.Second))
+	n := 0
+	// Under the trust to come: what a signer that was there before has made is decided.
+	err := snap.Candidates(then.InForce(), reasons, func(c *cache.Candidate) error {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !slices.ContainsFunc(came, func(m trust.Material) bool {
+			return m.Signer.Tool == c.Tool && (c.Tool != trust.Cosign || trust.Governs(m.Scope, c.Repository))
+		}) {
+			return nil
+		}
+		k := cache.VerifiedKey{Subject: c.Subject, Signature: c.Signature}
+		if c.Tool == trust.Notation {
+			k.Policy, _ = then.InForce().Policy(c.Repository, trust.Notation)
+		}
+		if t.Verify != nil && !tried[k] && len(tried) < maxVerified && time.Now().Before(until) {
+			tried[k] = true
+			if verdicts, err := t.Verify(ctx, then, c); err == nil {
+				verified[k] = verdicts
+			}
+		}
+		if verified[k] == nil {
+			a.AtMost += int64(c.Layers)
+		}
+		return ctx.Err()
+	})
+	return verified, err
 }

@@ -15,6 +15,7 @@ import (
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
 	"trust-worker/layout"
+	"trust-worker/preview"
 	"trust-worker/scheduler"
 	"trust-worker/verifier/truststore"
 )
@@ -49,9 +50,9 @@ type Config struct {
 	Totals func() *changes.Totals
 	// Changes is the journal of trust changes.
 	Changes *changes.Journal
-	// Loader makes a loader as the daemon's for other trust directories; nil: nobody can ask
-	// what a change would cost.
-	Loader func(cosignDir, notationDir string) (*truststore.Loader, error)
+	// Previewed is the trust that previews are about; without a Loader nobody can ask what a
+	// change would cost.
+	Previewed preview.Trust
 	// LookAt asks for a look at one repository, which may not exist; nil: such
 	// hints are not taken.
 	LookAt func(repository string)

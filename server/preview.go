@@ -79,7 +79,8 @@ func (s *Server) preview(w http.ResponseWriter, r *http.Request, change *preview
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Limits.WriteTimeout/2)
 	defer cancel()
 	err = s.readingOf(s.previews, w, r, func(snap *cache.Snapshot) (err error) {
-		t := preview.Trust{CosignDir: s.cfg.CosignDir, NotationDir: s.cfg.NotationDir, Loader: s.cfg.Loader}
+		t := s.cfg.Previewed
+		t.CosignDir, t.NotationDir = s.cfg.CosignDir, s.cfg.NotationDir
 		if a, err = preview.Ask(ctx, snap, t, change, most); err != nil {
 			t.Temp = s.cfg.StateDir // there may be no directory for temporary files
 			if wrong := (*preview.ChangeError)(nil); !errors.As(err, &wrong) && ctx.Err() == nil {

@@ -1,15 +1,22 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"trust-worker/cache"
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/preview"
+	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
 )
 
@@ -17,7 +24,7 @@ import (
 // another signer keeps. Nothing is changed by asking.
 func TestPreview(t *testing.T) {
 	w := start(t, func(c *Config) {
-		c.Loader = func(cosignDir, notationDir string) (*truststore.Loader, error) {
+		c.Previewed.Loader = func(cosignDir, notationDir string) (*truststore.Loader, error) {
 			return truststore.NewLoader(truststore.Config{CosignDir: cosignDir, NotationDir: notationDir, Cosign: true, Notation: true, Revocation: truststore.RevocationOffline})
 		}
 	})
@@ -90,4 +97,46 @@ func TestPreview(t *testing.T) {
 	}
 	check(t, os.Remove(filepath.Join(w.state, "published", "CURRENT")))
 	w.get(pathAPI+"/preview?remove=a.pub").want(t, 503)
+}
+
+// What a new key may have made is verified up to a budget; the rest is a number.
+func TestPreviewVerifiesSoMany(t *testing.T) {
+	calls := 0
+	k := signtest.NewKey(signtest.P256)
+	w := start(t, func(c *Config) {
+		c.Previewed.Loader = func(cosignDir, notationDir string) (*truststore.Loader, error) {
+			return truststore.NewLoader(truststore.Config{CosignDir: cosignDir, NotationDir: notationDir, Cosign: true, Notation: true, Revocation: truststore.RevocationOffline})
+		}
+		c.Previewed.VerifyTime = time.Hour
+		c.Previewed.Verify = func(_ context.Context, then *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
+			if calls++; calls%10 == 0 {
+				return nil, errors.New("it cannot be read")
+			}
+			return []trust.Verdict{{Format: trust.SimpleSigning, VerifiedAt: 1, Epoch: trust.MinEpoch, Grounds: []trust.Ground{{Signers: []trust.SignerID{k.Signer().ID()}}}}}, nil
+		}
+	})
+	const images = 1050
+	var rows []store.Row
+	var facts []store.Fact
+	tags := map[string]trust.Digest{}
+	for i := range images {
+		row := store.Row{Digest: digestOf(fmt.Sprint(i)), MediaType: "m", Present: true, Tagged: true}
+		facts = append(facts, w.claims(&row, fmt.Sprint(i), []claim{{tool: trust.Cosign, reason: trust.NoTrustedKey}})...)
+		rows, tags[fmt.Sprint(i)] = append(rows, row), row.Digest
+	}
+	w.commit("app", tags, rows, facts)
+	quoted, err := json.Marshal(string(k.PEM()))
+	check(t, err)
+	resp := w.call("POST", pathAPI+"/preview", []byte(`{"Add":[{"Name":"k.pub","Content":`+string(quoted)+`}]}`))
+	resp.want(t, 200)
+	var got preview.Answer
+	check(t, json.Unmarshal([]byte(resp.body), &got))
+	if calls != 1000 || got.Counts.Gained != 900 || got.AtMost != images-900 {
+		t.Errorf("%d calls, %d gained, at most %d", calls, got.Counts.Gained, got.AtMost)
+	}
+	calls = 0
+	w.call("POST", pathAPI+"/preview", []byte(`{"Add":[{"Name":"k.pub","Place":"elsewhere","Content":`+string(quoted)+`}]}`)).want(t, 200, `"AtMost":0`)
+	if calls != 0 {
+		t.Errorf("%d calls for what the key does not govern", calls)
+	}
 }

@@ -41,7 +41,7 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/changes", toRead, s.restChanges)
 	t.handle("GET "+pathAPI+"/history", toRead, s.restHistory)
 	t.handle("GET "+pathAPI+"/events", toRead, s.restEvents)
-	if s.cfg.Loader != nil {
+	if s.cfg.Previewed.Loader != nil {
 		t.handle("GET "+pathAPI+"/preview", toRead, s.restPreview)
 		t.handle("POST "+pathAPI+"/preview", toRead, s.restPreviewOf)
 	}

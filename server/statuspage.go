@@ -31,7 +31,7 @@ func (s *Server) pageRoutes(t router) {
 	t.handle("GET "+page.Root+"{$}", toRead, s.overviewPage)
 	t.handle("GET "+page.Root+"image/{name...}", toRead, s.imagePage)
 	t.handle("GET "+page.Root+"trust", toRead, s.trustPage)
-	if s.cfg.Loader != nil {
+	if s.cfg.Previewed.Loader != nil {
 		t.handle("GET "+page.Root+"preview", toRead, s.previewPage)
 	}
 	// The same for everybody: the page of an error needs them too.
@@ -134,7 +134,7 @@ func (s *Server) trustPage(w http.ResponseWriter, r *http.Request, _ identity) e
 	if err != nil {
 		after = 0
 	}
-	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after, Asks: s.cfg.Loader != nil})
+	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after, Asks: s.cfg.Previewed.Loader != nil})
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []schedu
 		Totals: told.observer.Totals, Changes: told.journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, RegistryNames: s.registryNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
-		Auth: h.auth(), TLS: h.tls(), Gate: gate, Loader: s.previewed().Loader,
+		Auth: h.auth(), TLS: h.tls(), Gate: gate, Previewed: s.previewed(roots),
 	})
 	if err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"trust-worker/cache"
 	"trust-worker/preview"
+	"trust-worker/scheduler"
 	"trust-worker/trust"
 	"trust-worker/verifier/truststore"
 )
@@ -25,8 +28,9 @@ func newPreviewCommand(s *settings) *cobra.Command {
 		Long: `Show which images would stop being trusted, which others would keep, and which would
 be gained, if files were removed from the trust directories or added to them. Nothing is
 changed. Removals, scopes, identities and lists of stores are exact: it is the daemon's
-own decision over what it has verified, with other trust. What a new key made is not known
-before it is verified: then it says how many signatures at most.
+own decision over what it has verified, with other trust. What a new key, certificate or
+root may have made is verified in storage, up to 1,000 signatures and for a second; of the
+rest it says how many there are at most.
 
 --remove takes a file as keys shows it (_cosign/team.pub), or a fingerprint; --add a file,
 and @ with where it is to lie: @team-a for a scope, @ca:acme for a trust store.
@@ -59,7 +63,11 @@ Exit codes: 0 nothing is lost, 12 images are.`,
 			if o.format == "text" {
 				most = shownPreviews
 			}
-			a, err := preview.Ask(cmd.Context(), snap, s.previewed(), change, most)
+			roots, closeAll, err := s.storage()
+			if err == nil {
+				defer closeAll()
+			} // else nothing is verified, which the answer says by a number
+			a, err := preview.Ask(cmd.Context(), snap, s.previewed(roots), change, most)
 			var wrong *preview.ChangeError
 			if errors.As(err, &wrong) {
 				return usageError{err}
@@ -107,13 +115,20 @@ func readChange(remove, add []string, policy string) (*preview.Change, error) {
 	return change, nil
 }
 
-// previewed is where the trust in force comes from.
-func (s *settings) previewed() preview.Trust {
-	return preview.Trust{CosignDir: s.cosignDir, NotationDir: s.notationDir, Loader: func(cosignDir, notationDir string) (*truststore.Loader, error) {
+// previewed is where the trust in force comes from, and the storage that signatures are
+// verified in.
+func (s *settings) previewed(roots []scheduler.Storage) preview.Trust {
+	t := preview.Trust{CosignDir: s.cosignDir, NotationDir: s.notationDir, Loader: func(cosignDir, notationDir string) (*truststore.Loader, error) {
 		other := *s
 		other.cosignDir, other.notationDir = cosignDir, notationDir
 		return other.loader(slog.New(slog.DiscardHandler))
 	}}
+	if len(roots) > 0 {
+		t.Verify = func(ctx context.Context, then *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
+			return scheduler.VerifyCandidate(ctx, roots, then, c)
+		}
+	}
+	return t
 }
 
 func previewText(t *table, a *preview.Answer) {
