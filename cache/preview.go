@@ -290,7 +290,9 @@ func (s *Snapshot) Candidates(f *trust.InForce, reasons map[trust.Reason]bool, f
 // VerifiedKey names a signature that was verified, and under which policy.
 type VerifiedKey struct {
 	Subject, Signature trust.Digest
-	Policy             trust.PolicyID // zero for cosign
+	// Of notation also what its verdict depends on: zero for cosign.
+	Policy    trust.PolicyID
+	MediaType string // of the subject
 }
 
 // Verified are verdicts by layer, made under a trust that is not in force.
@@ -302,6 +304,7 @@ func (s *Snapshot) verifiedInstead(f *trust.InForce, repository string, layer in
 	k := VerifiedKey{Subject: s.subject, Signature: s.signature.digest}
 	if s.signature.tool == trust.Notation {
 		k.Policy, _ = f.Policy(repository, trust.Notation)
+		k.MediaType = s.mediaType(s.record.mediaType)
 	}
 	if all := s.verified[k]; layer < len(all) {
 		return &all[layer]

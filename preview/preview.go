@@ -192,19 +192,23 @@ func (a *Answer) mayGain(ctx context.Context, snap *cache.Snapshot, t Trust, now
 		}
 		came = append(came, m)
 		if m.Signer.StoreType == trust.RootStore {
-			for _, r := range []trust.Reason{trust.NoTrustedRoot, trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.IdentityNotTrusted} {
+			for _, r := range []trust.Reason{trust.NoTrustedRoot, trust.AuthorityRemoved, trust.NotLogged, trust.NoSignedTime, trust.SCTMissing, trust.CertificateInvalid, trust.IdentityNotTrusted} {
 				reasons[r] = true
 			}
 			continue
 		}
-		reasons[trust.NoTrustedKey], reasons[trust.SignerRemoved], reasons[trust.TimestampInvalid] = true, true, true
+		reasons[trust.NoTrustedKey], reasons[trust.SignerRemoved] = true, true
+		if m.Signer.Tool == trust.Notation { // what a TSA's certificate may cure
+			reasons[trust.TimestampInvalid], reasons[trust.CertificateExpired] = true, true
+		}
 	}
 	if len(came) == 0 {
 		return nil, nil
 	}
 	verified, tried := cache.Verified{}, map[cache.VerifiedKey]bool{}
-	until := time.Now().Add(cmp.Or(t.VerifyTime, time.Second))
-	n := 0
+	verifying, cancel := context.WithTimeout(ctx, cmp.Or(t.VerifyTime, time.Second))
+	defer cancel()
+	n, layers := 0, 0
 	// Under the trust to come: what a signer that was there before has made is decided.
 	err := snap.Candidates(then.InForce(), reasons, func(c *cache.Candidate) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
@@ -218,10 +222,12 @@ func (a *Answer) mayGain(ctx context.Context, snap *cache.Snapshot, t Trust, now
 		k := cache.VerifiedKey{Subject: c.Subject, Signature: c.Signature}
 		if c.Tool == trust.Notation {
 			k.Policy, _ = then.InForce().Policy(c.Repository, trust.Notation)
+			k.MediaType = c.MediaType
 		}
-		if t.Verify != nil && !tried[k] && len(tried) < maxVerified && time.Now().Before(until) {
+		if t.Verify != nil && !tried[k] && layers+c.Layers <= maxVerified && verifying.Err() == nil {
 			tried[k] = true
-			if verdicts, err := t.Verify(ctx, then, c); err == nil {
+			layers += c.Layers
+			if verdicts, err := t.Verify(verifying, then, c); err == nil {
 				verified[k] = verdicts
 			}
 		}

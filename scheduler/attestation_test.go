@@ -13,7 +13,9 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
+	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
 )
@@ -216,5 +218,18 @@ func TestEveryTypeIsListed(t *testing.T) {
 	}
 	if kinds[slsa] != 199 || kinds[spdx] != 1 || a.AttestationsOmitted != 301 {
 		t.Errorf("%v, %d are left out", kinds, a.AttestationsOmitted)
+	}
+}
+
+// So many attestations as anybody may push take no signature's place.
+func TestAttestationsTakeNoSignaturesPlace(t *testing.T) {
+	var refs []layout.Reference
+	for i := range store.MaxReferences + 10 {
+		refs = append(refs, layout.Reference{Digest: trust.Digest{0, byte(i >> 16), byte(i >> 8), byte(i)}, Carrier: trust.Attestations})
+	}
+	last := layout.Reference{Digest: trust.Digest{0xff}, Carrier: trust.CosignTag}
+	first := firstReferences(append(refs, last))
+	if len(first) != store.MaxReferences+1 || first[len(first)-1] != last || !slices.IsSortedFunc(first, func(a, b layout.Reference) int { return bytes.Compare(a.Digest[:], b.Digest[:]) }) {
+		t.Errorf("%d references, the last %+v", len(first), first[len(first)-1])
 	}
 }

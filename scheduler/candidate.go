@@ -19,6 +19,17 @@ var errUndecided = errors.New("it cannot be decided now")
 // VerifyCandidate verifies one signature straight from storage, under trust that need not be
 // in force, and stores nothing. Revocation services are not asked.
 func VerifyCandidate(ctx context.Context, storage []Storage, under *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
+	e := newExaminer(noFacts{}, time.Now, slog.New(slog.DiscardHandler))
+	return e.candidate(ctx, storage, under, c)
+}
+
+// VerifyCandidate is the function of that name in a daemon, with its quarantine: what has
+// crashed it is not verified, and a crash now counts.
+func (s *Scheduler) VerifyCandidate(ctx context.Context, under *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
+	return s.candidate(ctx, s.cfg.Storage, under, c)
+}
+
+func (e *examiner) candidate(ctx context.Context, storage []Storage, under *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
 	p, err := openIn(storage, c.Repository)
 	if err != nil {
 		return nil, err
@@ -32,7 +43,6 @@ func VerifyCandidate(ctx context.Context, storage []Storage, under *truststore.T
 	if err != nil {
 		return nil, err
 	}
-	e := newExaminer(noFacts{}, time.Now, slog.New(slog.DiscardHandler))
 	row := store.Row{Digest: c.Subject, MediaType: c.MediaType, Size: subject.Size, Present: true,
 		References: []store.Reference{{Digest: c.Signature, Carrier: signature.Carries(c.Subject)}}}
 	l, err := e.look(ctx, &opened{Repository: p, name: c.Repository, in: &trustInUse{store: under, verifier: verifier.New(under, verifier.Options{})}}, &row, &row.References[0], nil)

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -170,6 +171,24 @@ func (pl *plan) compare(ctx context.Context, v *visit, row, old *store.Row, unti
 	return open, nil
 }
 
+// firstReferences are as many as a row keeps, and one more if there are more: no attestation
+// takes a signature's place. They stay in the order of digests.
+func firstReferences(refs []layout.Reference) []layout.Reference {
+	const most = store.MaxReferences + 1
+	if len(refs) <= most {
+		return refs
+	}
+	attests := func(r layout.Reference) int {
+		if r.Carrier == trust.Attestations {
+			return 1
+		}
+		return 0
+	}
+	first := slices.SortedStableFunc(slices.Values(refs), func(a, b layout.Reference) int { return attests(a) - attests(b) })[:most]
+	slices.SortFunc(first, func(a, b layout.Reference) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	return first
+}
+
 // rowsOf turns the contents of a repository into rows, in digest order.
 func rowsOf(c *layout.Contents) []store.Row {
 	rows := make(map[trust.Digest]*store.Row, len(c.Images))
@@ -199,7 +218,7 @@ func rowsOf(c *layout.Contents) []store.Row {
 			row = &store.Row{Digest: subject}
 			rows[subject] = row
 		}
-		for _, ref := range refs[:min(len(refs), store.MaxReferences+1)] {
+		for _, ref := range firstReferences(refs) {
 			r := store.Reference{Digest: ref.Digest, Carrier: ref.Carrier}
 			unusable := ref.Unreadable
 			if img := image(subject); unusable == "" && img != nil {

@@ -10,10 +10,13 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
+	"trust-worker/cache"
 	"trust-worker/changes/webhook"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/server"
+	"trust-worker/trust"
+	"trust-worker/verifier/truststore"
 )
 
 // httpSettings are what `serve` may be told about HTTP. It is off unless there is
@@ -72,6 +75,7 @@ type httpDaemon interface {
 	Status() scheduler.Status
 	Measures() scheduler.Measures
 	LookAt(repository string)
+	VerifyCandidate(ctx context.Context, under *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error)
 }
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
@@ -97,13 +101,15 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []schedu
 	gate.Open = func(name string) (*layout.Repository, layout.Stamp, error) {
 		return scheduler.OpenRepository(roots, name)
 	}
+	previewed := s.previewed(nil)
+	previewed.Verify = d.VerifyCandidate
 	v := versions()
 	srv, err := server.New(server.Config{
 		Listen: h.listen, Reader: reader, Trust: d, Status: d.Status, StateDir: s.state,
 		Totals: told.observer.Totals, Changes: told.journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, RegistryNames: s.registryNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
-		Auth: h.auth(), TLS: h.tls(), Gate: gate, Previewed: s.previewed(roots),
+		Auth: h.auth(), TLS: h.tls(), Gate: gate, Previewed: previewed,
 	})
 	if err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)
