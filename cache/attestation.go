@@ -174,8 +174,8 @@ func (s *Snapshot) Attested(repository string, d trust.Digest, predicates []stri
 		return s.eachAttestation(repository, unlisted, func(_ int, d *trust.Decision) {
 			quorums[s.verdict.Predicate].Judge(d)
 			undecided = undecided || d.Status == trust.Unknown || d.Status == trust.Pending
-			if i := slices.Index(predicates, s.verdict.Predicate); i >= 0 && d.Status == trust.Trusted {
-				has[i] = true
+			for i, p := range predicates {
+				has[i] = has[i] || p == s.verdict.Predicate && d.Status == trust.Trusted
 			}
 		})
 	})

@@ -27,9 +27,8 @@ type Previewed struct {
 	Before, After []Trustee
 	// ToVerify is how many of its signatures have to be verified again under the other trust.
 	ToVerify int
-	// Turned is how many of its signatures, not trusted, would be, and Attestations how many
-	// of its attestations, trusted, would not be.
-	Turned, Attestations int
+	// Attestations is how many of its attestations, trusted, would not be.
+	Attestations int
 }
 
 // Preview calls fn with every image of the snapshot that may read differently under
@@ -54,14 +53,8 @@ func (s *Snapshot) Preview(was, is *trust.InForce, verified Verified, fn func(*P
 	format.Guard(&err, func() error {
 		return s.eachImage(signers, func(repository string, d trust.Digest, unlisted bool) error {
 			before, after := tally{tees: p.Before[:0]}, tally{tees: p.After[:0]}
-			turned, trusted := 0, false
 			err := s.decide(repository, unlisted, []*trust.InForce{was, is}, func(i int, tool trust.Tool, d *trust.Decision) {
 				[]*tally{&before, &after}[i].add(tool, d)
-				if i == 0 {
-					trusted = d.Status == trust.Trusted
-				} else if !trusted && d.Status == trust.Trusted {
-					turned++
-				}
 			})
 			if err != nil {
 				return err
@@ -71,7 +64,7 @@ func (s *Snapshot) Preview(was, is *trust.InForce, verified Verified, fn func(*P
 				return err
 			}
 			unread := s.unread(unlisted)
-			*p = Previewed{repository, d, before.state(unread), after.state(unread), before.tees, after.tees, after.changed, turned, attestations}
+			*p = Previewed{repository, d, before.state(unread), after.state(unread), before.tees, after.tees, after.changed, attestations}
 			return fn(p)
 		})
 	})
@@ -303,7 +296,7 @@ type Verified map[VerifiedKey][]trust.Verdict
 func (s *Snapshot) verifiedInstead(f *trust.InForce, repository string, layer int) *trust.Verdict {
 	k := VerifiedKey{Subject: s.subject, Signature: s.signature.digest}
 	if s.signature.tool == trust.Notation {
-		k.Policy, _ = f.Policy(repository, trust.Notation)
+		k.Policy, _ = f.Policy(repository, trust.Notation) // none: nothing was verified under it
 		k.MediaType = s.mediaType(s.record.mediaType)
 	}
 	if all := s.verified[k]; layer < len(all) {

@@ -221,7 +221,7 @@ func (a *Answer) mayGain(ctx context.Context, snap *cache.Snapshot, t Trust, now
 		}
 		k := cache.VerifiedKey{Subject: c.Subject, Signature: c.Signature}
 		if c.Tool == trust.Notation {
-			k.Policy, _ = then.InForce().Policy(c.Repository, trust.Notation)
+			k.Policy, _ = then.InForce().Policy(c.Repository, trust.Notation) // none: it cannot be verified
 			k.MediaType = c.MediaType
 		}
 		if t.Verify != nil && !tried[k] && layers+c.Layers <= maxVerified && verifying.Err() == nil {

@@ -13,6 +13,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/internal/signtest"
 	"trust-worker/layout"
@@ -231,5 +232,35 @@ func TestAttestationsTakeNoSignaturesPlace(t *testing.T) {
 	first := firstReferences(append(refs, last))
 	if len(first) != store.MaxReferences+1 || first[len(first)-1] != last || !slices.IsSortedFunc(first, func(a, b layout.Reference) int { return bytes.Compare(a.Digest[:], b.Digest[:]) }) {
 		t.Errorf("%d references, the last %+v", len(first), first[len(first)-1])
+	}
+}
+
+// What has crashed the daemon is not verified again for whoever asks a preview.
+func TestAPreviewHeedsTheQuarantine(t *testing.T) {
+	w := newWorld(t)
+	k := signtest.NewKey(signtest.P256)
+	img := w.st.Content("a", "1", "x")
+	sig := w.st.SignBundle(img, k, signtest.CosignOptions{})
+	w.scan()
+	w.st.TrustKey("k.pub", k)
+	s := w.scheduler()
+	if err := reload(context.Background(), s); err != nil {
+		t.Fatal(err)
+	}
+	then := s.trust.Load().store
+	c := &cache.Candidate{Repository: "a", MediaType: img.MediaType, Subject: img.Trust(), Signature: sig.Trust(), Tool: trust.Cosign, Layers: 1}
+	verdicts, err := s.VerifyCandidate(context.Background(), then, c)
+	if err != nil || len(verdicts) != 1 || !verdicts[0].Matched() {
+		t.Fatalf("%+v, %v", verdicts, err)
+	}
+	for range tolerated {
+		s.quarantine.panicked(sig.Trust(), -1)
+	}
+	s.verify = func(context.Context, *verifier.Verifier, verifier.Request) (verifier.Outcome, error) {
+		t.Error("it is verified")
+		return verifier.Outcome{}, nil
+	}
+	if verdicts, err := s.VerifyCandidate(context.Background(), then, c); err == nil {
+		t.Errorf("%+v", verdicts)
 	}
 }

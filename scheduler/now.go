@@ -155,11 +155,11 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 		if !n.in.inForce().Enabled(tool) {
 			continue
 		}
-		if ref.Carrier != trust.Attestations && (looks[k].fact == nil || !looks[k].fact.Attachment) {
-			signatures = append(signatures, n.decide(tool, ref, looks[k], (*trust.InForce).Decide)...)
-			continue
+		if looks[k].attests(ref) {
+			attestations = append(attestations, n.decide(tool, ref, looks[k])...)
+		} else {
+			signatures = append(signatures, n.decide(tool, ref, looks[k])...)
 		}
-		attestations = append(attestations, n.decide(tool, ref, looks[k], (*trust.InForce).DecideAttestation)...)
 	}
 	if quorum != nil {
 		for i := range signatures {
@@ -185,6 +185,11 @@ func (n *now) signatures(ctx context.Context, row *store.Row, budget *cache.Budg
 	return out, attestations, nil
 }
 
+// attests reports whether what was looked at is an attestation, not a signature.
+func (l *looked) attests(ref *store.Reference) bool {
+	return ref.Carrier == trust.Attestations || l.fact != nil && l.fact.Attachment
+}
+
 // waits reports whether revocation services may still tell more.
 func (l *looked) waits() bool {
 	return unasked(l.problems) || l.retry && len(l.problems) == 0
@@ -201,7 +206,11 @@ type decided struct {
 }
 
 // decide joins what a look gave with what is in force.
-func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked, by func(*trust.InForce, string, trust.Tool, *trust.Verdict, time.Time) trust.Decision) []decided {
+func (n *now) decide(tool trust.Tool, ref *store.Reference, l looked) []decided {
+	by := (*trust.InForce).Decide
+	if l.attests(ref) {
+		by = (*trust.InForce).DecideAttestation
+	}
 	verdicts := []trust.Verdict{{}}
 	if l.fact != nil && len(l.fact.Verdicts) > 0 {
 		verdicts = l.fact.Verdicts

@@ -178,13 +178,7 @@ func firstReferences(refs []layout.Reference) []layout.Reference {
 	if len(refs) <= most {
 		return refs
 	}
-	attests := func(r layout.Reference) int {
-		if r.Carrier == trust.Attestations {
-			return 1
-		}
-		return 0
-	}
-	first := slices.SortedStableFunc(slices.Values(refs), func(a, b layout.Reference) int { return attests(a) - attests(b) })[:most]
+	first := slices.SortedStableFunc(slices.Values(refs), func(a, b layout.Reference) int { return a.Carrier.Rank() - b.Carrier.Rank() })[:most]
 	slices.SortFunc(first, func(a, b layout.Reference) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
 	return first
 }

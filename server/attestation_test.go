@@ -32,6 +32,7 @@ func TestAttestations(t *testing.T) {
 	}{
 		{"app@" + signed.String(), nil, 200, ""},
 		{"app@" + signed.String(), []string{slsa}, 200, ""},
+		{"app@" + signed.String(), []string{slsa, slsa}, 200, ""},
 		{"app@" + signed.String(), []string{spdx}, 403, spdx},
 		{"app@" + signed.String(), []string{slsa, spdx}, 403, spdx},
 		{"app@" + signed.String(), []string{slsa + "/"}, 403, slsa + "/"},

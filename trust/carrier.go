@@ -28,6 +28,14 @@ func (c Carrier) Tool() Tool {
 // simple signing payload.
 func (c Carrier) Simple() bool { return c == CosignTag || c == CosignReferrer }
 
+// Rank orders carriers where there is no room for all: no attestation takes a signature's place.
+func (c Carrier) Rank() int {
+	if c == Attestations {
+		return 1
+	}
+	return 0
+}
+
 func (c Carrier) String() string {
 	switch c {
 	case CosignTag:

@@ -152,8 +152,8 @@ func readHeader(statement []byte, d trust.Digest) (h statementHeader, f fault) {
 					kinds++
 				}
 			}
-			if _, again := seen[known]; again || name != known {
-				f = cmp.Or(f, faultf(trust.Ambiguous, "the in-toto statement has %.80q besides or instead of %s", name, known))
+			if _, again := seen[known]; !f.found() && (again || name != known) {
+				f = faultf(trust.Ambiguous, "the in-toto statement has %.80q besides or instead of %s", name, known)
 			}
 			seen[known] = value
 		}

@@ -37,14 +37,9 @@ var beyond = []*cachepb.Problem{{Reason: format.EncodeCode(format.ReasonCodes, t
 // nothing else, and leaves a row that is within them as it is.
 func limitRow(r *cachepb.Row) {
 	if len(r.References) > MaxReferences {
-		attests := func(ref *cachepb.Reference) int {
-			if trust.Carrier(ref.Carrier) == trust.Attestations {
-				return 1
-			}
-			return 0
-		}
-		// No attestation takes a signature's place.
-		slices.SortStableFunc(r.References, func(a, b *cachepb.Reference) int { return attests(a) - attests(b) })
+		slices.SortStableFunc(r.References, func(a, b *cachepb.Reference) int {
+			return trust.Carrier(a.Carrier).Rank() - trust.Carrier(b.Carrier).Rank()
+		})
 		r.References = r.References[:MaxReferences+1]
 		last := r.References[MaxReferences]
 		last.Problems, last.Attempts, last.NextTry = beyond, 0, 0
