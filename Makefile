@@ -34,6 +34,7 @@ endif
 .PHONY: test
 test: ## run all tests (race detector, shuffled)
 	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
+	$(GO) test -race -shuffle=on -timeout 20m ./scheduler -layout distribution
 	$(GO) -C $(FIXTURES) test -race -shuffle=on ./...
 
 .PHONY: screenshots

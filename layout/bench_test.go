@@ -85,7 +85,7 @@ func BenchmarkStamp(b *testing.B) {
 	r := benchRoot(b, dir)
 	against(b, func() {
 		for _, name := range names {
-			if _, err := r.Stamp(name); err != nil {
+			if _, err := r.Stamp(name, time.Time{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -13,9 +13,12 @@ import (
 
 // Contents is what one state of a repository holds.
 type Contents struct {
-	// Stamp is that of the index.json that was read. It is zero when the file
-	// was still changing: look again.
+	// Stamp is that of the index.json that was read, or of the links. It is zero when they
+	// were still changing: look again.
 	Stamp Stamp
+	// Recent: something was written so lately that what belongs to it may be about to come.
+	// A look again soon finds it.
+	Recent bool
 	// Tags are the ordinary ones. A tag that names two digests is absent.
 	Tags map[string]trust.Digest
 	// Newest is the tag of the image that was written last, which index.json has
@@ -59,12 +62,14 @@ func (c *Contents) Foreign() (n int) {
 	return n
 }
 
-// Unread counts, among Problems, the manifests that index.json names and that could not
+// Unread counts, among Problems, the manifests that are listed and the tags that could not
 // be read, those of another digest algorithm than SHA-256 apart, and gives the first. What an index
 // lists need not be here: copies of some platforms alone are usual.
 func (c *Contents) Unread() (n int, example Problem) {
 	for _, p := range c.Problems {
-		if node := c.nodes[p.Digest]; node != nil && node.listed && node.reason == p.Reason && node.foreign == "" {
+		node := c.nodes[p.Digest]
+		tag := p.Digest == (trust.Digest{}) && p.Reason == trust.IOError // whose link cannot be read
+		if tag || node != nil && node.listed && node.reason == p.Reason && node.foreign == "" {
 			if n++; n == 1 {
 				example = p
 			}
@@ -131,22 +136,26 @@ func (c *Contents) problem(d trust.Digest, r trust.Reason, format string, args .
 	c.Problems = append(c.Problems, Problem{Digest: d, Reason: r, Detail: detail})
 }
 
-// Contents reads index.json and resolves it. known answers what a digest is from
+// Contents reads what the repository lists and resolves it. known answers what a digest is from
 // what an earlier Contents learned, and that its bytes have been read in this
 // repository; it may be nil. What a digest is holds everywhere, that its bytes are
 // here does not: a known digest whose file is not here, or has another size, is
 // opened like all others, each once.
 //
-// The error is ctx's, or a *[trust.ReasonError] about index.json: io-error (it
-// wraps [fs.ErrNotExist] when the file is gone), limit-exceeded, malformed,
+// The error is ctx's, or a *[trust.ReasonError] about index.json, or about the links of all
+// manifests: io-error (it wraps [fs.ErrNotExist] when it is gone), limit-exceeded, malformed,
 // ambiguous.
 func (p *Repository) Contents(ctx context.Context, known func(trust.Digest) (Kind, bool)) (*Contents, error) {
-	index, stamp, err := p.readIndex(ctx)
+	r := newResolver(p, known)
+	state, err := p.list(ctx, r.entry, func(d trust.Digest, reason trust.Reason, why string) { r.c.problem(d, reason, "%s", why) })
+	if err == nil {
+		r.c.Stamp, r.c.Recent = state.stamp, state.recent
+		err = r.resolve(ctx)
+	}
 	if err != nil {
 		return nil, failed(p.name, err)
 	}
-	c, err := newResolver(p, stamp, known).resolve(ctx, index)
-	return c, failed(p.name, err)
+	return r.c, nil
 }
 
 // failed adds where it happened, and keeps the reason outermost.

@@ -40,7 +40,7 @@ var ErrLarge = errors.New("its layers are larger than what is to be read")
 // If the layers have more than most bytes it returns ErrLarge. Other errors are those of
 // [Repository.Manifest] and [Repository.Blob].
 func (p *Repository) Evidence(ctx context.Context, d trust.Digest, most int64) (bool, error) {
-	m, err := p.manifest(ctx, d)
+	m, err := p.parsed(ctx, d)
 	if err != nil || m.Flaw() != "" || m.Class == ImageIndex || len(m.Layers) == 0 || m.Embeds {
 		return false, err
 	}
@@ -115,14 +115,15 @@ func holdsTar(b []byte) bool {
 // its children than where to ask for them: an index may embed them, or name other places.
 // Errors are those of [Repository.Manifest].
 func (p *Repository) IsReferrers(ctx context.Context, d trust.Digest) (bool, error) {
-	m, err := p.manifest(ctx, d)
+	m, err := p.parsed(ctx, d)
 	return err == nil && m.Flaw() == "" && m.Class == ImageIndex && !m.Embeds, err
 }
 
 // Companions are the tags under which signatures and the like are kept for a manifest
-// (sha256-<hex>.sig, .att and .sbom, and sha256-<hex>), with what they name.
+// (sha256-<hex>.sig, .att and .sbom, and sha256-<hex>), with what they name, of a repository
+// in which that is found out for all together.
 type Companions struct {
-	Stamp Stamp // as that of [Contents]
+	stamp Stamp // of the index.json; zero if it was changing
 	tags  map[companion]trust.Digest
 }
 
@@ -131,49 +132,24 @@ type companion struct {
 	subject trust.Digest
 }
 
-// Companions reads them from index.json; a tag that names two digests is not among them.
-// Errors are those of [Repository.Contents].
-func (p *Repository) Companions(ctx context.Context) (*Companions, error) {
-	index, stamp, err := p.readIndex(ctx)
-	if err != nil {
-		return nil, failed(p.name, err)
-	}
-	c := &Companions{Stamp: stamp, tags: map[companion]trust.Digest{}}
-	n := 0
-	err = parseIndex(index, func(raw []byte) error {
-		if n++; n > p.root.limits.Descriptors {
-			return reasonf(trust.LimitExceeded, "more than %d descriptors", p.root.limits.Descriptors)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		e, bad := parseEntry(raw)
-		if bad != nil || e.tag == "" || e.use <= tagOrdinary {
-			return nil
-		}
-		key := companion{e.use, e.subject}
-		if first, again := c.tags[key]; again && first != e.digest || e.foreign != "" {
-			c.tags[key] = trust.Digest{}
-			return nil
-		}
-		c.tags[key] = e.digest
-		return nil
-	})
-	if err != nil {
-		return nil, failed(p.name, err)
-	}
-	return c, nil
-}
-
 // Len is how many tags there are.
 func (c *Companions) Len() int { return len(c.tags) }
 
-// Resolve returns what a tag names. referrers is set if the tag is sha256-<hex>, which keeps
-// an index of referrers (OCI distribution-spec v1.1, "Referrers Tag Schema").
-func (c *Companions) Resolve(tag string) (d trust.Digest, referrers, ok bool) {
-	use, subject := parseTag(tag)
-	d = c.tags[companion{use, subject}]
-	return d, use == tagReferrers, d != (trust.Digest{})
+// Companion returns what a tag names that [IsCompanion], zero if there is no such tag or it
+// names two manifests. referrers is set if the tag is sha256-<hex>, which keeps
+// an index of referrers (OCI distribution-spec v1.1, "Referrers Tag Schema"). last is what an
+// earlier call has returned, or nil; it is asked only if it is still so.
+// Errors are those of [Repository.Contents].
+func (p *Repository) Companion(ctx context.Context, tag string, last *Companions) (d trust.Digest, referrers bool, next *Companions, err error) {
+	use, _ := parseTag(tag)
+	if use <= tagOrdinary {
+		return trust.Digest{}, false, last, nil
+	}
+	d, next, err = p.companion(ctx, tag, last)
+	if err != nil {
+		return trust.Digest{}, false, nil, failed(p.name, err)
+	}
+	return d, use == tagReferrers, next, nil
 }
 
 // IsCompanion reports whether a tag has the form of those of [Companions].

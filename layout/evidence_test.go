@@ -118,17 +118,26 @@ func TestCompanions(t *testing.T) {
 	r.push(simple("u"), sigTag(other))
 	r.push(simple("v"), sigTag(other))
 	r.index()
-	c, err := r.open(Limits{}).Companions(t.Context())
-	must(t, err)
+	p := r.open(Limits{})
+	var last *Companions
 	for tag, want := range map[string]trust.Digest{sigTag(d): sig, "sha256-" + d.Hex() + ".att": att, "sha256-" + d.Hex(): index,
 		sigTag(other): {}, "1.0": {}, "sha256-" + d.Hex() + ".sbom": {}, "sha256-0.sig": {}, "": {}} {
-		got, referrers, ok := c.Resolve(tag)
-		if got != want || ok != (want != trust.Digest{}) || ok && referrers != (want == index) {
-			t.Errorf("%s: %s, %t, %t", tag, got, referrers, ok)
+		got, referrers, next, err := p.Companion(t.Context(), tag, last)
+		if got != want || err != nil || want != (trust.Digest{}) && referrers != (want == index) {
+			t.Errorf("%s: %s, %t, %v", tag, got, referrers, err)
 		}
+		if last != nil && next != last {
+			t.Errorf("%s: what is unchanged was read again", tag)
+		}
+		last = next
 	}
-	if c.Len() != 4 || c.Stamp == (Stamp{}) {
-		t.Errorf("%d tags, stamp %s", c.Len(), c.Stamp)
+	if last.Len() != 4 || last.stamp == (Stamp{}) {
+		t.Errorf("%d tags, stamp %s", last.Len(), last.stamp)
+	}
+	r.push(simple("w"), "sha256-"+d.Hex()+".sbom")
+	r.index()
+	if got, _, next, err := p.Companion(t.Context(), "sha256-"+d.Hex()+".sbom", last); got == (trust.Digest{}) || err != nil || next == last {
+		t.Errorf("what has changed was not read again: %s, %v", got, err)
 	}
 	for _, is := range []struct {
 		d    trust.Digest

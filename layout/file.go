@@ -1,11 +1,13 @@
 package layout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -39,14 +41,14 @@ func reasonOf(err error) trust.Reason {
 }
 
 // readFile reads one file of a directory whole: exactly size bytes, or, when
-// size is -1, any number up to limit. name must be a single path component.
+// size is -1, any number up to limit. name is a single path component, or a path below dir.
 // The Stamp is that of the file that was read, which did not change meanwhile.
 //
 // It uses openat itself because os.Root resolves a final symlink even with
 // O_NOFOLLOW, and because a name without a slash cannot leave the directory.
 // The calls are
 //
-//	openat(dir, name, O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC)
+//	openat(dir, name, O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC), or openBelow
 //	fstat, read × n, fstat, close
 func readFile(dir *os.File, name string, size, limit int64) (b []byte, s Stamp, err error) {
 	f, err := openAt(dir, name)
@@ -82,44 +84,70 @@ func readFile(dir *os.File, name string, size, limit int64) (b []byte, s Stamp, 
 // would wait for its writer, were it not for O_NONBLOCK; fstat, in readFile,
 // then refuses it.
 func openAt(dir *os.File, name string) (fd int, err error) {
-	conn, err := dir.SyscallConn()
-	if err != nil {
-		return 0, err
+	if strings.Contains(name, "/") {
+		return openBelow(dir, name, unix.O_RDONLY)
 	}
-	cerr := conn.Control(func(at uintptr) {
-		err = ignoringEINTR(func() error {
-			fd, err = unix.Openat(int(at), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-			return err
-		})
+	err = at(dir, func(dir int) (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
 	})
-	if cerr != nil { // dir is closed
-		return 0, cerr
-	}
-	if errors.Is(err, unix.ELOOP) {
-		return 0, fmt.Errorf("symlink: %w", errIrregular)
-	}
-	return fd, err
+	return fd, noSymlink(err)
 }
 
-// sizeAt returns the size of a regular file of a directory, without opening it.
-func sizeAt(dir *os.File, name string) (int64, error) {
+// openBelow opens a file or a directory by a path below dir that goes through no symlink.
+func openBelow(dir *os.File, path string, flags int) (fd int, err error) {
+	err = at(dir, func(dir int) (err error) {
+		fd, err = openBeneath(dir, path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC)
+		return err
+	})
+	return fd, noSymlink(err)
+}
+
+// openInSteps is openBelow by one call for each element of the path.
+func openInSteps(dir int, path string, flags int) (int, error) {
+	from := dir
+	for {
+		part, rest, more := strings.Cut(path, "/")
+		how := flags
+		if more {
+			how = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+		}
+		fd, err := unix.Openat(from, part, how, 0)
+		if from != dir {
+			unix.Close(from)
+		}
+		if err != nil || !more {
+			return fd, err
+		}
+		from, path = fd, rest
+	}
+}
+
+func noSymlink(err error) error {
+	if errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("symlink: %w", errIrregular)
+	}
+	return err
+}
+
+// at calls f with the descriptor of an open directory, again where a signal interrupts it.
+func at(dir *os.File, f func(fd int) error) error {
 	conn, err := dir.SyscallConn()
 	if err != nil {
-		return 0, err
+		return err
 	}
+	cerr := conn.Control(func(fd uintptr) { err = ignoringEINTR(func() error { return f(int(fd)) }) })
+	return cmp.Or(cerr, err) // the first: dir is closed
+}
+
+// statAt returns the stamp of a regular file, by a path below a directory, without opening it.
+func statAt(dir *os.File, path string) (Stamp, error) {
 	var st unix.Stat_t
-	cerr := conn.Control(func(at uintptr) {
-		err = ignoringEINTR(func() error { return unix.Fstatat(int(at), name, &st, unix.AT_SYMLINK_NOFOLLOW) })
-	})
-	switch {
-	case cerr != nil: // dir is closed
-		return 0, cerr
-	case err != nil:
-		return 0, err
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return 0, errIrregular
+	err := at(dir, func(dir int) error { return unix.Fstatat(dir, path, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil {
+		return Stamp{}, err
 	}
-	return st.Size, nil
+	return stampOf(&st)
 }
 
 func fstat(fd int) (Stamp, error) {

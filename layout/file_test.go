@@ -197,7 +197,7 @@ func TestClosedRepositoryReadsIOError(t *testing.T) {
 		t.Errorf("Contents: %v", err)
 	}
 	must(t, root.Close())
-	if _, err := root.Stamp("app"); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := root.Stamp("app", time.Time{}); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Stamp: %v", err)
 	}
 	if err := root.Walk(context.Background(), func(Visit) error { return nil }); err == nil {

@@ -34,17 +34,18 @@ func FuzzIndex(f *testing.F) {
 		}
 		kinds := map[trust.Digest]Kind{}
 		resolve := func() *Contents {
-			c := newResolver(p, Stamp{}, func(d trust.Digest) (Kind, bool) { k, ok := kinds[d]; return k, ok })
-			got, err := c.resolve(context.Background(), b)
+			r := newResolver(p, func(d trust.Digest) (Kind, bool) { k, ok := kinds[d]; return k, ok })
+			err := p.content.(*imageLayout).descriptors(context.Background(), b, r.entry,
+				func(d trust.Digest, reason trust.Reason, why string) { r.c.problem(d, reason, "%s", why) })
+			if err == nil {
+				err = r.resolve(context.Background())
+			}
 			if err != nil {
-				if got != nil {
-					t.Errorf("contents along with %v", err)
-				}
 				reasonIn(t, err)
 				return nil
 			}
-			checkContents(t, got)
-			return got
+			checkContents(t, r.c)
+			return r.c
 		}
 		first := resolve()
 		if first == nil {

@@ -15,15 +15,18 @@ import (
 	"trust-worker/trust"
 )
 
-// entry is one usable descriptor of index.json.
+// entry is one manifest that a repository lists, or one name of it: a usable descriptor of
+// index.json, or a link of distribution's.
 type entry struct {
 	digest    trust.Digest
 	foreign   string // the digest's text, if it is of another algorithm
+	bare      bool   // nothing says what mediaType and size have to be
 	mediaType string
 	size      int64
 	tag       string // "" for none
-	use       tagUse // of tag, if there is one
+	use       tagUse // of tag, or of one that named it before
 	subject   trust.Digest
+	unread    trust.Reason // why it is not known whether the repository has it, or ""
 }
 
 const (
@@ -39,7 +42,7 @@ const (
 
 // readIndex reads index.json until it is whole and holds still. When it never
 // grew old enough for its Stamp to be told from the next one, that is zero.
-func (p *Repository) readIndex(ctx context.Context) (b []byte, s Stamp, err error) {
+func (p *imageLayout) readIndex(ctx context.Context) (b []byte, s Stamp, err error) {
 	for n := 0; n < attempts; n++ {
 		if err := ctx.Err(); err != nil {
 			return nil, Stamp{}, err

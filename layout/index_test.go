@@ -172,7 +172,7 @@ func TestUnsettledIndexHasNoStamp(t *testing.T) {
 	r := newRepo(t, t.TempDir(), "app")
 	r.push(image("a"), "1")
 	p := r.open(Limits{})
-	changed, err := p.root.Stamp("app")
+	changed, err := p.root.Stamp("app", time.Time{})
 	must(t, err)
 	for age, settled := range map[time.Duration]bool{
 		0: false, settle - 1: false, -settle: false, // the clocks of files and of programs differ by a tick

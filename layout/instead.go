@@ -16,9 +16,9 @@ func Instead(dir string) string {
 	case there("oci-layout") || there("index.json"):
 		return "; it is a repository itself: give the directory above it"
 	case there("docker/registry/v2"):
-		return "; it is the storage of a CNCF distribution registry (docker/registry/v2), whose layout is not read"
-	case there("registry/v2"):
-		return "; it is a part of the storage of a CNCF distribution registry (registry/v2), whose layout is not read"
+		return "; it is the storage of a CNCF distribution registry (docker/registry/v2), to which nothing has been pushed or whose layout is not the one that is read (see --layout)"
+	case there("registry/v2"), there("v2/repositories"), there("repositories") && there("blobs"):
+		return "; it is a part of the storage of a CNCF distribution registry: give the directory that docker/registry/v2 is in"
 	}
 	entries, err := os.ReadDir(dir)
 	if err == nil && len(entries) == 0 {

@@ -119,6 +119,18 @@ func (k Kind) Flaw() trust.Reason {
 	return ""
 }
 
+// served is the media type by which a registry without descriptors gives out a manifest
+// whose body has none.
+func (k Kind) served() string {
+	switch {
+	case k.Class == ImageIndex:
+		return ocispec.MediaTypeImageIndex
+	case k.Class == Unclassified, k.Flaw() != "":
+		return ""
+	}
+	return ocispec.MediaTypeImageManifest
+}
+
 // imageByItself reports whether the manifest is an image unless a tag says
 // otherwise.
 func (k Kind) imageByItself() bool { return k.Class == ImageManifest || k.Class == ImageIndex }

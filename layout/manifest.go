@@ -54,7 +54,7 @@ func (p *Repository) Manifest(ctx context.Context, d trust.Digest) (*Manifest, e
 	m := p.read.take(d)
 	if m == nil {
 		var err error
-		if m, err = p.manifest(ctx, d); err != nil {
+		if m, err = p.parsed(ctx, d); err != nil {
 			return nil, err
 		}
 	}
@@ -64,8 +64,8 @@ func (p *Repository) Manifest(ctx context.Context, d trust.Digest) (*Manifest, e
 	return m, nil
 }
 
-func (p *Repository) manifest(ctx context.Context, d trust.Digest) (*Manifest, error) {
-	b, err := p.blob(ctx, d, -1, p.root.limits.Manifest)
+func (p *Repository) parsed(ctx context.Context, d trust.Digest) (*Manifest, error) {
+	b, err := p.hashed(ctx, p.content.manifest, d, -1, p.root.limits.Manifest)
 	if err != nil {
 		return nil, err
 	}

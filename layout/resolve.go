@@ -9,7 +9,7 @@ import (
 	"trust-worker/trust"
 )
 
-// resolver turns one index.json into Contents, in passes over a graph of
+// resolver turns what a repository lists into Contents, in passes over a graph of
 // digests: see resolve. The graph has no
 // cycles, since an index holds its children's hashes; it may be deep, wide, or
 // have one child under a million parents, which is what the limits are for.
@@ -24,11 +24,10 @@ type resolver struct {
 	edges   int                     // counted against Limits.Descriptors
 }
 
-func newResolver(p *Repository, stamp Stamp, known func(trust.Digest) (Kind, bool)) *resolver {
+func newResolver(p *Repository, known func(trust.Digest) (Kind, bool)) *resolver {
 	nodes := map[trust.Digest]*node{}
 	return &resolver{p: p, known: known, nodes: nodes, tags: map[string]trust.Digest{}, c: &Contents{
 		nodes:      nodes,
-		Stamp:      stamp,
 		Tags:       map[string]trust.Digest{},
 		Images:     map[trust.Digest]*Image{},
 		Others:     map[trust.Digest]*Image{},
@@ -37,30 +36,21 @@ func newResolver(p *Repository, stamp Stamp, known func(trust.Digest) (Kind, boo
 	}}
 }
 
-// resolve takes an index.json that is valid JSON.
-func (r *resolver) resolve(ctx context.Context, index []byte) (*Contents, error) {
-	n := 0
-	err := parseIndex(index, func(raw []byte) error {
-		if n++; n%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return r.entry(raw)
-	})
-	if err != nil {
-		return nil, err
-	}
+// resolve makes Contents of the entries.
+func (r *resolver) resolve(ctx context.Context) error {
 	if err := r.discover(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	r.compare()
 	r.images()
 	r.newest()
 	r.signatures()
 	r.others()
-	return r.c, nil
+	return nil
 }
 
-// newest finds the tag that was written last. zot appends to index.json what is pushed.
+// newest finds the tag that was written last: entries come in the order of their writing.
+// zot appends to index.json what is pushed.
 func (r *resolver) newest() {
 	for _, e := range slices.Backward(r.entries) {
 		if d, ok := r.c.Tags[e.tag]; ok && e.use == tagOrdinary && r.c.Images[d] != nil {
@@ -78,8 +68,8 @@ type node struct {
 	reason  trust.Reason // why kind is not known, or cannot be used here
 	depth   int
 
-	// from index.json
-	listed      bool // has a descriptor there, which alone describes it
+	// from index.json, or from links
+	listed      bool // has a descriptor there, which alone describes it, or a link
 	tagged      bool // ordinary tag
 	subordinate bool // .sig, .att or .sbom tag
 	referrers   bool // referrers tag
@@ -91,6 +81,7 @@ type node struct {
 	agreed      bool // some parent describes it as it is
 	conflicting bool // two descriptors differ, or index.json's differs from it
 	missized    bool // index.json has another size for it
+	bare        bool // it is listed, and nothing describes it
 
 	// from the indexes that list it
 	plain, attested bool // without, with BuildKit's attestation mark
@@ -136,31 +127,29 @@ func (r *resolver) node(d trust.Digest, depth int) *node {
 	return n
 }
 
-// entry takes one descriptor of index.json.
-func (r *resolver) entry(raw []byte) error {
-	if r.edges++; r.edges > r.p.root.limits.Descriptors {
-		return reasonf(trust.LimitExceeded, "more than %d descriptors", r.p.root.limits.Descriptors)
-	}
-	e, bad := parseEntry(raw)
-	if bad != nil {
-		r.c.problem(trust.Digest{}, bad.Reason, "%v", bad.Err)
-		return nil
-	}
+// entry takes one manifest that is listed, or one name of it.
+func (r *resolver) entry(e entry) error {
 	n := r.node(e.digest, 0)
-	n.listed, n.foreign = true, cmp.Or(e.foreign, n.foreign)
-	r.entries = append(r.entries, e)
-	if e.tag == "" {
-		return nil
+	if !e.bare || !n.listed { // a name that has a link of its own lists no other manifest
+		if r.edges++; r.edges > r.p.root.limits.Descriptors {
+			return tooMany(r.p.root.limits)
+		}
 	}
+	n.listed, n.foreign, n.reason = true, cmp.Or(e.foreign, n.foreign), cmp.Or(n.reason, e.unread)
+	r.entries = append(r.entries, e)
 	switch e.use {
 	case tagMalformed:
-		r.c.problem(e.digest, trust.Malformed, "tag %.128q", e.tag)
+		if e.tag != "" {
+			r.c.problem(e.digest, trust.Malformed, "tag %.128q", e.tag)
+		}
 	case tagReferrers:
 		n.referrers = true
 	case tagSignature, tagAttestation, tagSBOM:
 		n.subordinate = true
 	case tagOrdinary:
-		r.tag(e.tag, n)
+		if e.tag != "" {
+			r.tag(e.tag, n)
+		}
 	}
 	return nil
 }
@@ -201,6 +190,16 @@ func (r *resolver) discover(ctx context.Context) error {
 
 // learn sets n.kind, or n.reason if it cannot. Its error is ctx's.
 func (r *resolver) learn(ctx context.Context, n *node) error {
+	if n.reason != "" { // it is not known whether it is here; it stays what it is if it is
+		r.c.Incomplete = true
+		if r.known != nil {
+			if kind, ok := r.known(n.digest); ok {
+				n.kind = kind
+				r.c.Remembered = append(r.c.Remembered, n.digest)
+			}
+		}
+		return nil
+	}
 	if n.foreign != "" {
 		n.reason = trust.UnsupportedDigest
 		r.c.problem(n.digest, n.reason, "%s", n.foreign)
@@ -221,13 +220,14 @@ func (r *resolver) learn(ctx context.Context, n *node) error {
 		}
 	}
 	r.c.Opened++
-	m, err := r.p.manifest(ctx, n.digest)
+	m, err := r.p.parsed(ctx, n.digest)
 	var re *trust.ReasonError
 	switch {
 	case errors.As(err, &re):
 		n.reason = re.Reason
-		// Digests that do not match may be a file that is being written.
-		r.c.Incomplete = r.c.Incomplete || re.Reason != trust.LimitExceeded
+		// Digests that do not match may be a file that is being written. A link that comes is
+		// a change of its own.
+		r.c.Incomplete = r.c.Incomplete || re.Reason != trust.LimitExceeded && !errors.Is(re.Err, errNotLinked)
 		r.c.problem(n.digest, re.Reason, "%v", re.Err)
 	case err != nil:
 		return err
@@ -275,6 +275,10 @@ func (r *resolver) follow(n *node) {
 func (r *resolver) compare() {
 	for _, e := range r.entries {
 		n := r.nodes[e.digest]
+		if e.bare {
+			n.bare = true
+			continue
+		}
 		n.describe(e.mediaType, e.size)
 		if n.reason == "" {
 			n.missized = n.missized || e.size != n.kind.Size
@@ -307,6 +311,9 @@ func (r *resolver) compare() {
 		}
 		if n.mediaType == "" {
 			n.mediaType = n.kind.MediaType
+		}
+		if n.mediaType == "" && n.bare {
+			n.mediaType = n.kind.served()
 		}
 	}
 }

@@ -1,17 +1,15 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"trust-worker/trust"
 )
@@ -20,9 +18,6 @@ import (
 var (
 	// ErrName is returned for a name that no repository of this root can have.
 	ErrName = errors.New("not a repository name of this root")
-	// ErrReserved is the ErrName of a name that is valid and has an element that
-	// an image layout uses for itself.
-	ErrReserved = fmt.Errorf("%w: %q is where an image layout keeps its content, and nothing is looked for there", ErrName, reservedElement)
 	// ErrReplaced is returned when the directory that was opened is no longer
 	// the one at its path: unmounted, mounted over, or renamed away. Nothing
 	// can be concluded from what it holds; open it again.
@@ -62,6 +57,8 @@ func (l Limits) orDefault() (Limits, error) {
 
 // Options for [Open].
 type Options struct {
+	// Layout is the form that repositories have on disk; empty is [Auto].
+	Layout Layout
 	// Prefix is the route of a zot subPath ("a", or "/a" as zot writes it).
 	// zot keeps the full name below the subPath's root directory — a/app is
 	// <root>/a/app — so that the prefix only says which repositories are served
@@ -78,11 +75,16 @@ type Root struct {
 	root   *os.Root
 	file   *os.File // the same directory, for fstatat
 	now    func() time.Time
+
+	layout       Layout      // as it was asked for
+	distribution atomic.Bool // what it is, or was recognised as
+	looked       atomic.Int64
 }
 
-// Open opens the storage root; dir itself may be a symlink.
+// Open opens the storage root; dir itself may be a symlink. The error wraps [ErrTwoLayouts]
+// where the layout is to be recognised and cannot be.
 func Open(dir string, o Options) (*Root, error) {
-	r := &Root{dir: dir, prefix: strings.Trim(o.Prefix, "/"), now: time.Now}
+	r := &Root{dir: dir, prefix: strings.Trim(o.Prefix, "/"), now: time.Now, layout: cmp.Or(o.Layout, Auto)}
 	if r.prefix != "" && !ValidName(r.prefix) {
 		return nil, fmt.Errorf("prefix %q: %w", o.Prefix, ErrName)
 	}
@@ -95,6 +97,10 @@ func Open(dir string, o Options) (*Root, error) {
 	}
 	if r.file, err = r.root.Open("."); err != nil {
 		return nil, errors.Join(fmt.Errorf("open storage root: %w", err), r.root.Close())
+	}
+	// What cannot be read yet is told by Walk, which recognises again.
+	if err := r.recognise(context.Background()); errors.Is(err, ErrTwoLayouts) {
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
@@ -131,13 +137,6 @@ var repositoryName = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(
 // ValidName reports whether name is a repository name.
 func ValidName(name string) bool { return len(name) <= maxName && repositoryName.MatchString(name) }
 
-// reservedElement is the one valid element of a name that no repository is looked
-// for below (OCI image-spec v1.1, image layout).
-const reservedElement = "blobs"
-
-// Reserved reports whether a name has an element that is reserved.
-func Reserved(name string) bool { return slices.Contains(strings.Split(name, "/"), reservedElement) }
-
 // serves reports whether a repository of that name is served from this root.
 func (r *Root) serves(name string) bool {
 	return ValidName(name) && (r.prefix == "" || strings.HasPrefix(name, r.prefix+"/"))
@@ -145,89 +144,89 @@ func (r *Root) serves(name string) bool {
 
 // Repository is one repository, open. It is safe for concurrent use; Close it.
 type Repository struct {
-	root  *Root
-	name  string
-	dir   *os.File
-	blobs *os.File // blobs/sha256, or nil when there is none yet
-	read  readManifests
+	root *Root
+	name string
+	content
+	read readManifests
 }
 
 // Repository opens a repository by its full name. The error wraps
 // [fs.ErrNotExist] when there is no such directory, and [ErrName] when there
 // cannot be. Symlinks on the way are refused, as by [Root.Walk].
 func (r *Root) Repository(name string) (*Repository, error) {
-	switch {
-	case !r.serves(name):
+	if !r.serves(name) {
 		return nil, fmt.Errorf("open repository %.*q: %w", maxName, name, ErrName)
-	case Reserved(name):
-		return nil, fmt.Errorf("open repository %s: %w", name, ErrReserved)
 	}
-	dir, err := r.directory(name)
+	c, err := r.form().open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", name, err)
 	}
-	defer dir.Close()
-	p := &Repository{root: r, name: name}
-	if p.dir, err = dir.Open("."); err != nil {
-		return nil, fmt.Errorf("open repository %s: %w", name, err)
-	}
-	// Confined to the repository: a blobs directory that leads elsewhere is an
-	// error, since another repository's blobs are not this one's.
-	if p.blobs, err = openDir(dir, "blobs/sha256"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(fmt.Errorf("open blobs of %s: %w", name, err), p.dir.Close())
-	}
-	return p, nil
+	return &Repository{root: r, name: name, content: c}, nil
 }
 
-// directory opens a directory below the root, and no symlink on the way to it.
-func (r *Root) directory(name string) (*os.Root, error) {
-	at := r.root
-	for part := range strings.SplitSeq(name, "/") {
-		// The check can be outrun by a local user, who gains nothing: os.Root
-		// keeps what it follows below the parent.
-		fi, err := at.Lstat(part)
-		var next *os.Root
-		switch {
-		case err != nil:
-		case !fi.IsDir():
-			err = &fs.PathError{Op: "open", Path: part, Err: errors.New(notDirectory(fi.Mode()))}
-		default:
-			next, err = at.OpenRoot(part)
-		}
-		if at != r.root {
-			at.Close()
-		}
-		if err != nil {
-			return nil, err
-		}
-		at = next
+// IsRepository reports whether Walk would find a repository of that name now,
+// at the cost of that one. What cannot be listed is none.
+func (r *Root) IsRepository(name string) bool {
+	if !r.serves(name) {
+		return false
 	}
-	return at, nil
+	if r.form().holds(name) {
+		return true
+	}
+	// It may be the first that was pushed.
+	return r.layout == Auto && !r.distribution.Load() && r.recognise(context.Background()) == nil && r.distribution.Load() && r.form().holds(name)
 }
 
-func notDirectory(m fs.FileMode) string {
-	if m&fs.ModeSymlink != 0 {
-		return "symlinks are not followed"
+// Gone reports whether there is nothing that could be read of a repository, as opposed to
+// something that cannot.
+func (r *Root) Gone(name string) bool { return !r.serves(name) || r.form().gone(name) }
+
+// Stamp returns the stamp of what a repository lists, by a stat of each file that it is in.
+// An error wraps [fs.ErrNotExist] when there is none, and [ErrLate] when that takes longer
+// than until, unless that is zero.
+//
+// Paths are relative to the open root and their names have been parsed; a symlink
+// put on the way since the last Walk would be followed, which os.Root would
+// prevent for three times the price. All that a stamp decides is whether to
+// look: [Root.Repository], which does the looking, does not follow it.
+func (r *Root) Stamp(name string, until time.Time) (Stamp, error) {
+	if !r.serves(name) {
+		return Stamp{}, fmt.Errorf("stat %.*q: %w", maxName, name, ErrName)
 	}
-	return "not a directory"
+	s, err := r.form().stamp(name, until)
+	if err != nil {
+		return Stamp{}, fmt.Errorf("stat what %s lists: %w", name, err)
+	}
+	return s, nil
 }
 
-// openDir opens a directory, and does not wait for the writer of a FIFO that is
-// in its place.
-func openDir(r *os.Root, name string) (*os.File, error) {
-	return r.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+// Listing is the path, relative to the root, of what says what a repository lists.
+func (r *Root) Listing(name string) string {
+	if r.Layout() == Distribution {
+		return distribution{r}.path(name, manifestsDir)
+	}
+	return name + "/" + indexFile
+}
+
+// Looked counts the links of distribution's storage that [Root.Stamp] has looked at.
+func (r *Root) Looked() int64 { return r.looked.Load() }
+
+// Watched are the directories, relative to the root, inside of a repository in which a change
+// of what it lists is an event; the first leads to the others. Links of tags are among them if
+// there are no more than most. None: the repository's own directory is enough.
+func (r *Root) Watched(name string, most int) []string { return r.form().watched(name, most) }
+
+// Whole is how many bytes have to be read at once to know what a repository lists: those of
+// its index.json; 0 where it is in many small files.
+func (r *Root) Whole(name string) int64 {
+	if !r.serves(name) {
+		return 0
+	}
+	return r.form().whole(name)
 }
 
 // Name returns the full repository name.
 func (p *Repository) Name() string { return p.name }
-
-// Close releases the repository's directories.
-func (p *Repository) Close() error {
-	if p.blobs == nil {
-		return p.dir.Close()
-	}
-	return errors.Join(p.dir.Close(), p.blobs.Close())
-}
 
 // Blob reads one blob whole and checks it against its digest. size is what the
 // descriptor says; limit is the most the caller wants. Blobs are handed over as
@@ -241,24 +240,15 @@ func (p *Repository) Blob(ctx context.Context, d trust.Digest, size, limit int64
 	case size > limit:
 		return nil, reasonf(trust.LimitExceeded, "blob %s: size %d, limit %d", d, size, limit)
 	}
-	return p.blob(ctx, d, size, limit)
+	return p.hashed(ctx, p.layer, d, size, limit)
 }
 
-// blob reads a blob of the given size, or of any up to limit if size is -1.
-func (p *Repository) blob(ctx context.Context, d trust.Digest, size, limit int64) ([]byte, error) {
+// hashed reads a blob of the given size, or of any up to limit if size is -1.
+func (p *Repository) hashed(ctx context.Context, read func(d trust.Digest, size, limit int64) ([]byte, error), d trust.Digest, size, limit int64) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var b []byte
-	err := fs.ErrNotExist
-	if p.blobs != nil {
-		b, _, err = readFile(p.blobs, d.Hex(), size, limit)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		if g, gerr := p.root.globalBlob(d, size, limit); !errors.Is(gerr, fs.ErrNotExist) {
-			b, err = g, gerr
-		}
-	}
+	b, err := read(d, size, limit)
 	if err != nil {
 		return nil, &trust.ReasonError{Reason: reasonOf(err), Err: fmt.Errorf("read blob %s: %w", d, err)}
 	}
@@ -268,44 +258,16 @@ func (p *Repository) blob(ctx context.Context, d trust.Digest, size, limit int64
 	return b, nil
 }
 
-// looksWhole reports whether there is a blob of the given size in this repository.
+// looksWhole reports whether there is a manifest of the given size in this repository.
 // Whether its bytes are right is not known by that.
 func (p *Repository) looksWhole(d trust.Digest, size int64) bool {
-	if p.blobs == nil {
-		return false
-	}
-	n, err := sizeAt(p.blobs, d.Hex())
+	n, err := p.manifestSize(d)
 	return err == nil && n == size
 }
 
-// HasBlob reports whether there is a blob of that name for this repository. Its bytes are
-// not looked at.
-func (p *Repository) HasBlob(d trust.Digest) bool {
-	if p.blobs != nil {
-		if _, err := sizeAt(p.blobs, d.Hex()); err == nil {
-			return true
-		}
-	}
-	dir, err := openDir(p.root.root, globalBlobs)
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	_, err = sizeAt(dir, d.Hex())
+// Holds reports whether this repository has a manifest of that digest. Its bytes are not
+// looked at.
+func (p *Repository) Holds(d trust.Digest) bool {
+	_, err := p.manifestSize(d)
 	return err == nil
-}
-
-// globalBlobs is where zot is going to keep deduplicated blobs. With local
-// storage a repository has a hard link of its own, so that this is looked at
-// only for blobs that it lacks.
-const globalBlobs = "_blobstore/blobs/sha256"
-
-func (r *Root) globalBlob(d trust.Digest, size, limit int64) ([]byte, error) {
-	dir, err := openDir(r.root, globalBlobs)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	b, _, err := readFile(dir, d.Hex(), size, limit)
-	return b, err
 }

@@ -22,7 +22,7 @@ func TestStampFollowsChanges(t *testing.T) {
 	defer root.Close()
 	stamp := func() Stamp {
 		t.Helper()
-		s, err := root.Stamp("team/app")
+		s, err := root.Stamp("team/app", time.Time{})
 		must(t, err)
 		return s
 	}
@@ -61,7 +61,7 @@ func TestStampOfWhatIsNoFile(t *testing.T) {
 	must(t, err)
 	defer root.Close()
 	path := filepath.Join(r.dir, indexFile)
-	if _, err := root.Stamp("none"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := root.Stamp("none", time.Time{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
 	for name, put := range map[string]func() error{
@@ -71,7 +71,7 @@ func TestStampOfWhatIsNoFile(t *testing.T) {
 	} {
 		must(t, os.Remove(path))
 		must(t, put())
-		if s, err := root.Stamp("app"); err == nil || s != (Stamp{}) {
+		if s, err := root.Stamp("app", time.Time{}); err == nil || s != (Stamp{}) {
 			t.Errorf("%s: stamp %v, %v", name, s, err)
 		}
 		if _, err := r.open(Limits{}).Contents(context.Background(), nil); err == nil {

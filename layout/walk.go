@@ -12,19 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// indexFile and layoutFile are what makes a directory a repository.
-const (
-	indexFile  = "index.json"
-	layoutFile = "oci-layout"
-)
-
 // Visit is one directory below the root: a repository, a namespace of
 // repositories, both, or one that was not entered.
 type Visit struct {
 	// Dir is the path relative to the root, "." for the root itself.
 	Dir string
 	// Name is the repository name, whether or not there is a repository; empty
-	// for the root and where Refused is set.
+	// for the root, for what is above all repositories, and where Refused is set.
 	Name         string
 	IsRepository bool
 	// Refused says why the directory was not entered: it is a symlink, or its
@@ -47,8 +41,8 @@ const (
 
 // Walk calls visit for the root and for every directory below it that is or may
 // come to hold a repository, in lexical order of path components, parents before
-// children ("a", "a/b", "a-b"). It enters neither "blobs" nor names that begin
-// with '_' or '.', and no symlink at all: zot's own walk does not follow them,
+// children ("a", "a/b", "a-b"). It enters no names that begin with '_' or '.', in image
+// layouts no "blobs", and no symlink at all: zot's own walk does not follow them,
 // one that leads out would escape the root, and one that stays in would show
 // each image twice, or for ever.
 //
@@ -56,78 +50,83 @@ const (
 // visit has seen as well. A directory that disappears meanwhile is gone, not an
 // error; the root is the exception.
 func (r *Root) Walk(ctx context.Context, visit func(Visit) error) error {
-	err := r.current()
-	var list []fs.DirEntry
+	err := r.recognise(ctx)
 	if err == nil {
-		list, err = r.list(".")
+		err = r.current()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("list storage root: %w", err), visit(Visit{Dir: ".", Err: err}))
+		return unlisted(err, visit)
 	}
-	if err := visit(Visit{Dir: "."}); err != nil {
-		return err
-	}
-	return r.walk(ctx, "", list, visit)
+	return r.form().walk(ctx, visit)
 }
 
-// walk visits the directories in list, the entries of dir.
-func (r *Root) walk(ctx context.Context, dir string, list []fs.DirEntry, visit func(Visit) error) error {
+// unlisted tells visit of the error of a root, and returns it.
+func unlisted(err error, visit func(Visit) error) error {
+	return errors.Join(fmt.Errorf("list storage root: %w", err), visit(Visit{Dir: ".", Err: err}))
+}
+
+// walker visits directories of repositories.
+type walker struct {
+	root  *Root
+	base  string // before the names of repositories in paths: "" or a path with a slash at its end
+	is    func([]fs.DirEntry) bool
+	skip  func(dir string, list []fs.DirEntry, e fs.DirEntry) (refused string, skip bool)
+	visit func(Visit) error
+}
+
+// below visits the directories in list, the entries of dir: "", or a name and a slash.
+func (w *walker) below(ctx context.Context, dir string, list []fs.DirEntry) error {
 	for _, e := range list {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		v := Visit{Dir: dir + e.Name()}
-		if e.Name() == reservedElement && e.IsDir() && !isLayout(list) && r.leadsToPrefix(v.Dir) && r.holdsMore(v.Dir) {
-			v.Refused = RefusedReserved // somebody may have meant repositories
-			if err := visit(v); err != nil {
-				return err
-			}
+		name := dir + e.Name()
+		symlink := e.Type()&fs.ModeSymlink != 0
+		if hidden(e.Name()) || !symlink && !e.IsDir() || !w.root.leadsToPrefix(name) {
 			continue
 		}
-		switch symlink := e.Type()&fs.ModeSymlink != 0; {
-		case hidden(e.Name()) || !symlink && !e.IsDir() || !r.leadsToPrefix(v.Dir):
+		v := Visit{Dir: w.base + name}
+		refused, skip := w.skip(w.base+dir, list, e)
+		switch v.Refused = refused; {
+		case skip:
 			continue
+		case refused != "":
 		case symlink:
-			if !r.toDirectory(v.Dir) {
+			if !w.root.toDirectory(v.Dir) {
 				continue
 			}
 			v.Refused = RefusedSymlink
-		case !ValidName(v.Dir):
+		case !ValidName(name):
 			v.Refused = RefusedName
 		}
-		if err := r.enter(ctx, v, visit); err != nil {
+		if err := w.enter(ctx, name, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Root) enter(ctx context.Context, v Visit, visit func(Visit) error) error {
+func (w *walker) enter(ctx context.Context, name string, v Visit) error {
 	if v.Refused != "" {
-		return visit(v)
+		return w.visit(v)
 	}
-	v.Name = v.Dir
-	list, err := r.list(v.Dir)
+	v.Name = name
+	list, err := w.root.list(v.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	v.Err = err
-	v.IsRepository = err == nil && r.serves(v.Name) && has(list, indexFile) && has(list, layoutFile)
-	if err := visit(v); err != nil {
+	v.IsRepository = err == nil && w.root.serves(name) && w.is(list)
+	if err := w.visit(v); err != nil {
 		return err
 	}
-	return r.walk(ctx, v.Dir+"/", list, visit)
+	return w.below(ctx, name+"/", list)
 }
 
-// list returns the entries of a directory, by name. A part of them would look
-// like the rest being gone, so that an error returns none.
+// list returns the entries of a directory, by name, and follows no symlink to it. A part of
+// them would look like the rest being gone, so that an error returns none.
 func (r *Root) list(dir string) ([]fs.DirEntry, error) {
-	opened, err := openDir(r.root, dir)
-	if err != nil {
-		return nil, err
-	}
-	defer opened.Close()
-	f, err := outOfRoot(opened)
+	f, err := openDirBelow(r.file, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -140,37 +139,18 @@ func (r *Root) list(dir string) ([]fs.DirEntry, error) {
 	return list, nil
 }
 
-// outOfRoot is the same open directory without package os's knowledge that it comes
-// from a Root: ReadDir would stat each entry, whose types are all that is looked at
-// here, for most of what a walk costs.
-func outOfRoot(dir *os.File) (*os.File, error) {
-	conn, err := dir.SyscallConn()
+// openDirBelow opens a directory below another one, through no symlink, and does not wait
+// for the writer of a FIFO that is in its place. It is no os.Root's: of those, ReadDir would
+// stat each entry, whose types are all that is looked at here, for most of what a walk costs.
+func openDirBelow(dir *os.File, path string) (*os.File, error) {
+	fd, err := openBelow(dir, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	fd := -1
-	cerr := conn.Control(func(at uintptr) { fd, err = unix.FcntlInt(at, unix.F_DUPFD_CLOEXEC, 0) })
-	if err := errors.Join(cerr, err); err != nil {
-		return nil, &fs.PathError{Op: "dup", Path: dir.Name(), Err: err}
-	}
-	return os.NewFile(uintptr(fd), dir.Name()), nil
+	return os.NewFile(uintptr(fd), path), nil
 }
 
-// isLayout reports whether a directory with these entries is an image layout.
-func isLayout(list []fs.DirEntry) bool { return has(list, "index.json") && has(list, "oci-layout") }
-
-// holdsMore reports whether a directory "blobs" has something else in it than the
-// directories of digest algorithms.
-func (r *Root) holdsMore(dir string) bool {
-	list, err := r.list(dir)
-	return err == nil && slices.ContainsFunc(list, func(e fs.DirEntry) bool {
-		return e.IsDir() && !slices.Contains([]string{"sha256", "sha512", "blake3"}, e.Name()) || e.Name() == "index.json"
-	})
-}
-
-func hidden(name string) bool {
-	return name == reservedElement || name[0] == '_' || name[0] == '.'
-}
+func hidden(name string) bool { return name[0] == '_' || name[0] == '.' }
 
 func has(sorted []fs.DirEntry, name string) bool {
 	_, ok := slices.BinarySearchFunc(sorted, name, func(e fs.DirEntry, name string) int {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // visits walks and writes one line a visit: "dir" for a namespace, "dir =" for
@@ -121,7 +122,7 @@ func TestWalkSubPath(t *testing.T) {
 	must(t, err)
 	defer r.Close()
 	for _, name := range []string{"a", "ab/x", "b/a/x"} {
-		if _, err := r.Stamp(name); !errors.Is(err, ErrName) {
+		if _, err := r.Stamp(name, time.Time{}); !errors.Is(err, ErrName) {
 			t.Errorf("stamp of %s: %v", name, err)
 		}
 	}
@@ -215,7 +216,7 @@ func TestRepositoryNames(t *testing.T) {
 	}
 	for _, name := range bad {
 		_, err := r.Repository(name)
-		_, serr := r.Stamp(name)
+		_, serr := r.Stamp(name, time.Time{})
 		if ValidName(name) || !errors.Is(err, ErrName) || !errors.Is(serr, ErrName) || len(err.Error()) > 2000 {
 			t.Errorf("%.50q: valid %t, %.300v, %.300v", name, ValidName(name), err, serr)
 		}

@@ -30,7 +30,7 @@ func (s *Scheduler) VerifyCandidate(ctx context.Context, under *truststore.Trust
 }
 
 func (e *examiner) candidate(ctx context.Context, storage []Storage, under *truststore.TrustStore, c *cache.Candidate) ([]trust.Verdict, error) {
-	p, err := openIn(storage, c.Repository)
+	p, err := OpenRepository(storage, c.Repository)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,34 +23,7 @@ import (
 // copyOf copies a repository, without the manifests that keep leaves out.
 func (w *world) copyOf(from, to string, keep func(ocispec.Descriptor) bool) {
 	w.t.Helper()
-	if err := os.CopyFS(filepath.Join(w.st.Dir, to), os.DirFS(filepath.Join(w.st.Dir, from))); err != nil {
-		w.t.Fatal(err)
-	}
-	if keep == nil {
-		return
-	}
-	path := filepath.Join(w.st.Dir, to, "index.json")
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		w.t.Fatal(err)
-	}
-	var kept []ocispec.Descriptor
-	for _, m := range index.Manifests {
-		if keep(m) {
-			kept = append(kept, m)
-		}
-	}
-	index.Manifests = kept
-	if raw, err = json.Marshal(index); err == nil {
-		err = os.WriteFile(path, raw, 0o644)
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	w.st.Copy(from, to, keep)
 }
 
 func tagged(d ocispec.Descriptor) bool { return d.Annotations[ocispec.AnnotationRefName] != "" }
@@ -61,7 +33,7 @@ func in(img signtest.Image, repo string) signtest.Image { img.Repo = repo; retur
 // contradict gives an image a second tag under another media type.
 func (w *world) contradict(img signtest.Image) signtest.Image {
 	w.t.Helper()
-	b, err := os.ReadFile(filepath.Join(w.st.Dir, img.Repo, "blobs", "sha256", img.Hex()))
+	b, err := os.ReadFile(w.st.BlobPath(img.Repo, img.Descriptor))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -70,6 +42,7 @@ func (w *world) contradict(img signtest.Image) signtest.Image {
 
 func TestAnAmbiguousImageIsSoWhereItIs(t *testing.T) {
 	w := newWorld(t)
+	w.bytesOfItsOwn()
 	k := signtest.NewKey(signtest.P256)
 	w.st.TrustKey("k.pub", k)
 	img := w.st.Content("a", "1", "x")
@@ -94,6 +67,7 @@ func TestAnAmbiguousImageIsSoWhereItIs(t *testing.T) {
 // A place that lacks a blob says nothing of the others, however often it is tried.
 func TestAMissingBlobElsewhereDecidesNothing(t *testing.T) {
 	w := newWorld(t)
+	w.bytesOfItsOwn()
 	k := signtest.NewKey(signtest.P256)
 	w.st.TrustKey("k.pub", k)
 	img := w.st.Content("a", "1", "x")
@@ -107,11 +81,11 @@ func TestAMissingBlobElsewhereDecidesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	move(filepath.Join(w.st.Dir, "later"), away)
+	move(w.st.Repository("later"), away)
 	w.st.RemoveBlob("a", blob)
 	w.scan()
 	w.want(img, "unknown")
-	move(away, filepath.Join(w.st.Dir, "b"))
+	move(away, w.st.Repository("b"))
 	w.scan()
 	w.want(in(img, "b"), "trusted")
 	for range 3 {
@@ -171,7 +145,7 @@ func TestAKeyFindsWhatAnotherRepositoryFiled(t *testing.T) {
 		w.scan()
 		w.copyOf("a", "b", nil)
 		w.scan()
-		if err := os.RemoveAll(filepath.Join(w.st.Dir, "a")); err != nil {
+		if err := os.RemoveAll(w.st.Repository("a")); err != nil {
 			t.Fatal(err)
 		}
 		w.scan()

@@ -3,7 +3,6 @@ package scheduler
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -26,7 +25,7 @@ var alterations = map[string]struct {
 }
 
 func (w *world) manifestPath(img signtest.Image) string {
-	return filepath.Join(w.st.Dir, img.Repo, "blobs", "sha256", img.Trust().Hex())
+	return w.st.BlobPath(img.Repo, img.Descriptor)
 }
 
 // An image manifest that is altered or gone is noticed: by the slow pass, by USR1 and
@@ -132,6 +131,7 @@ func TestASlowPassIsDueAcrossRestarts(t *testing.T) {
 func TestAnImageThatIsListedAndNotHere(t *testing.T) {
 	for name, a := range alterations {
 		w := newWorld(t)
+		w.bytesOfItsOwn()
 		k := signtest.NewKey(signtest.P256)
 		w.st.TrustKey("k.pub", k)
 		img := w.st.Content("r", "1", "x")

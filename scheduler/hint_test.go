@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -22,7 +21,7 @@ func TestLookAt(t *testing.T) {
 	w.scan()
 	s := w.scheduler()
 	w.st.SignSimple(w.st.Image("team/new", "1.0"), key, signtest.CosignOptions{})
-	if err := os.Symlink("new", filepath.Join(w.st.Dir, "team/link")); err != nil {
+	if err := os.Symlink("new", w.st.Repository("team/link")); err != nil {
 		t.Fatal(err)
 	}
 	finished := errors.New("finished")

@@ -18,19 +18,6 @@ import (
 
 // What a model does to storage and to the trust directories.
 
-// listed are the manifests in a repository's index.json.
-func (m *model) listed(repo string) []ocispec.Descriptor {
-	raw, err := os.ReadFile(filepath.Join(m.st.Dir, repo, "index.json"))
-	if err != nil {
-		return nil
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		m.t.Fatal(err)
-	}
-	return index.Manifests
-}
-
 func (m *model) sign() string {
 	repo := some(m, modelRepositories)
 	img := m.image(repo)
@@ -133,32 +120,40 @@ var (
 // copy replaces a repository by some of another.
 func (m *model) copy() string {
 	from, to := some(m, modelRepositories), some(m, modelRepositories)
-	if from == to || len(m.listed(from)) == 0 {
+	if from == to || len(m.st.Listed(from)) == 0 {
 		return "-"
 	}
 	m.drop(to)
 	m.rotten = true // of some blobs there may be none in the other either
 	keep := m.rng.IntN(4)
 	m.copyOf(from, to, func(ocispec.Descriptor) bool { return m.rng.IntN(4) >= keep })
-	m.st = signtest.NewStorage(m.st.Dir)
 	return fmt.Sprint(from, " ", to)
 }
 
 func (m *model) drop(repo string) {
-	if err := os.RemoveAll(filepath.Join(m.st.Dir, repo)); err != nil {
+	if err := os.RemoveAll(m.st.Repository(repo)); err != nil {
 		m.t.Fatal(err)
 	}
+	m.forget(repo)
 	for path := range m.away {
-		if strings.HasPrefix(path, filepath.Join(m.st.Dir, repo)+"/") {
+		if strings.HasPrefix(path, m.st.Repository(repo)+"/") {
 			delete(m.away, path)
 		}
 	}
-	m.st = signtest.NewStorage(m.st.Dir)
+}
+
+// forget drops what the storage knows of a repository and of those below it.
+func (m *model) forget(repo string) {
+	for _, name := range modelRepositories {
+		if name == repo || strings.HasPrefix(name, repo+"/") {
+			m.st.Forget(name)
+		}
+	}
 }
 
 func (m *model) remove() string {
 	repo := some(m, modelRepositories)
-	all := m.listed(repo)
+	all := m.st.Listed(repo)
 	if len(all) == 0 {
 		return "-"
 	}
@@ -174,25 +169,26 @@ func (m *model) remove() string {
 
 func (m *model) rename() string {
 	from, to := some(m, modelRepositories), some(m, modelRepositories)
-	if from == to || len(m.listed(from)) == 0 {
+	if from == to || len(m.st.Listed(from)) == 0 {
 		return "-"
 	}
 	m.heal()
 	m.drop(to)
 	m.rotten = true // what a copy has no blobs of is known to lack them in its old place
-	if err := os.MkdirAll(filepath.Dir(filepath.Join(m.st.Dir, to)), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(m.st.Repository(to)), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := os.Rename(filepath.Join(m.st.Dir, from), filepath.Join(m.st.Dir, to)); err != nil {
+	if err := os.Rename(m.st.Repository(from), m.st.Repository(to)); err != nil {
 		m.t.Fatal(err)
 	}
-	m.st = signtest.NewStorage(m.st.Dir)
+	m.forget(from)
+	m.forget(to)
 	return fmt.Sprint(from, " ", to)
 }
 
 func (m *model) contradictSome() string {
 	repo := some(m, modelRepositories)
-	for _, d := range m.listed(repo) {
+	for _, d := range m.st.Listed(repo) {
 		if d.Annotations[ocispec.AnnotationRefName] == "1" {
 			m.contradict(signtest.Image{Repo: repo, Descriptor: d})
 			return repo
@@ -207,17 +203,16 @@ func (m *model) rot() string {
 		return "-"
 	}
 	repo, d := some(m, modelRepositories), some(m, m.layers)
-	path := filepath.Join(m.st.Dir, repo, "blobs", "sha256", d.Digest.Encoded())
+	path, damage := m.st.Here(repo, d), m.st.RemoveBlob
+	if m.rng.IntN(2) == 0 {
+		path, damage = m.st.BlobPath(repo, d), m.st.Corrupt
+	}
 	b, err := os.ReadFile(path)
 	if _, is := m.away[path]; is || err != nil {
 		return "-"
 	}
 	m.away[path], m.rotten = b, true
-	if m.rng.IntN(2) == 0 {
-		m.st.RemoveBlob(repo, d)
-	} else {
-		m.st.Corrupt(repo, d)
-	}
+	damage(repo, d)
 	return repo + " " + d.Digest.Encoded()[:6]
 }
 

@@ -37,7 +37,7 @@ func VerifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustS
 }
 
 func verifyNow(ctx context.Context, storage []Storage, loaded *truststore.TrustStore, checker *revocation.Checker, repository, tag string, d trust.Digest) (cache.Image, error) {
-	p, err := openIn(storage, repository)
+	p, err := OpenRepository(storage, repository)
 	if err != nil {
 		return cache.Image{}, err
 	}

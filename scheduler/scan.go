@@ -160,26 +160,21 @@ func (s *Scheduler) oweScanAs(level priority, name string, force bool) {
 	s.agenda.add(item{repository: name}, level, func(w *work) { w.scan, w.force = true, w.force || force })
 }
 
-// stamp returns the state of a repository's index.json as text, "" when it
-// cannot be told.
-func (s *Scheduler) stamp(name string) string {
-	if root := s.serving(name); root != nil {
-		if stamp, err := root.Stamp(name); err == nil {
-			return stamp.String()
-		}
+// stamp returns the state of what a repository lists as text, "" when it cannot be told.
+// The error is layout.ErrLate.
+func (s *Scheduler) stamp(name string, until time.Time) (string, error) {
+	root := s.serving(name)
+	if root == nil {
+		return "", nil
 	}
-	return ""
-}
-
-// indexSize returns the size of a repository's index.json in bytes, 0 when it cannot be
-// told.
-func (s *Scheduler) indexSize(name string) int64 {
-	if root := s.serving(name); root != nil {
-		if stamp, err := root.Stamp(name); err == nil {
-			return stamp.Size
-		}
+	stamp, err := root.Stamp(name, until)
+	if errors.Is(err, layout.ErrLate) {
+		return "", err
 	}
-	return 0
+	if err != nil {
+		return "", nil
+	}
+	return stamp.String(), nil
 }
 
 // scanTurn compares a repository with what is remembered of it.
@@ -211,14 +206,11 @@ func (s *Scheduler) removed(name string, known bool, w *work) result {
 	return result{again: w, batches: []store.Batch{{Place: name, Remove: true}}}
 }
 
-// gone reports whether index.json is not there, as opposed to not readable.
+// gone reports whether there is nothing to be read of a repository, as opposed to something
+// that cannot.
 func (s *Scheduler) gone(name string) bool {
 	root := s.serving(name)
-	if root == nil {
-		return true
-	}
-	_, err := root.Stamp(name)
-	return errors.Is(err, fs.ErrNotExist)
+	return root == nil || root.Gone(name)
 }
 
 // unlisted is the result for a repository whose index cannot be read: its rows
@@ -240,14 +232,25 @@ func why(name string, cause error) string {
 }
 
 func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string, place store.Place, known bool, w *work) (result, error) {
-	if known && !w.force && !place.Unlisted && place.Stamp != "" && place.Stamp == s.stamp(name) {
-		return s.rest(item{repository: name}, w, result{}), nil
+	began := time.Now()
+	var until time.Time
+	if !w.long {
+		until = began.Add(s.scanTime)
 	}
-	if !w.long && s.indexSize(name) > longIndex {
+	if known && !w.force && !place.Unlisted && place.Stamp != "" {
+		stamp, err := s.stamp(name, until)
+		if err != nil {
+			return result{}, errLong
+		}
+		if place.Stamp == stamp {
+			s.state.unstable(name, false)
+			return s.rest(item{repository: name}, w, result{}), nil
+		}
+	}
+	if !w.long && s.serving(name).Whole(name) > longIndex {
 		return result{}, errLong
 	}
 	var kindErr error
-	began := time.Now()
 	reading := ctx
 	if !w.long {
 		var cancel context.CancelFunc
@@ -293,10 +296,6 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	} else {
 		s.stored.over(name, noImage)
 	}
-	var until time.Time
-	if !w.long {
-		until = began.Add(s.scanTime)
-	}
 	plan, err := s.plan(ctx, p, name, contents, until)
 	if err != nil {
 		return result{}, err
@@ -331,14 +330,15 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			if unsettled || outdated || s.trust.Load() != plan.under {
 				s.oweSettle(name, level)
 			}
-			s.lookAgain(name, stamp == "")
+			s.lookAgain(name, stamp == "" || c.Recent)
 		},
 	}
 }
 
 // lookAgain owes another scan soon to a repository that was changing, or had a
 // manifest that could not be read. It has no stamp then, so that each pass
-// looks again; the first few times it does not wait for the pass.
+// looks again; the first few times it does not wait for the pass. One that was written to
+// just now keeps its stamp: the look again is no more than a stat if nothing came after.
 func (s *Scheduler) lookAgain(name string, unstable bool) {
 	tries := s.state.unstable(name, unstable)
 	if unstable && tries <= 5 {

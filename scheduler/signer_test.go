@@ -195,7 +195,7 @@ func TestKeyThatComesWhileTheRepositoryIsAway(t *testing.T) {
 	w.st.SignSimple(img, key, signtest.CosignOptions{})
 	w.scan()
 	w.want(img, "untrusted")
-	here, away := filepath.Join(w.st.Dir, "repo"), filepath.Join(t.TempDir(), "repo")
+	here, away := w.st.Repository("repo"), filepath.Join(t.TempDir(), "repo")
 	if err := os.Rename(here, away); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestKeyThatComesWhileTheSignatureCannotBeRead(t *testing.T) {
 	signature := w.st.SignSimple(img, key, signtest.CosignOptions{})
 	stop := w.run()
 	w.want(img, "untrusted")
-	blob := filepath.Join(w.st.Dir, "repo", "blobs", "sha256", w.st.Signatures(signature)[0].Digest.Encoded())
+	blob := w.st.BlobPath("repo", w.st.Signatures(signature)[0])
 	if err := os.Rename(blob, blob+".away"); err != nil {
 		t.Fatal(err)
 	}

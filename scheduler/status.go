@@ -9,6 +9,7 @@ import (
 
 	"trust-worker/cache/store"
 	"trust-worker/internal/fair"
+	"trust-worker/layout"
 	"trust-worker/verifier/revocation"
 	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
@@ -67,9 +68,13 @@ type Status struct {
 	Ignored  int
 	Policy   string
 	// LastPass and PassTook are of the last pass over storage.
-	LastPass     time.Time
-	PassTook     time.Duration
-	FirstPass    bool // over
+	LastPass time.Time
+	PassTook time.Duration
+	// Layout is that of the storage root. Links are those that the last pass has looked at to
+	// tell what has changed, in distribution's.
+	Layout       layout.Layout `json:",omitempty"`
+	Links        int64         `json:",omitempty"`
+	FirstPass    bool          // over
 	Repositories int
 	RefusedDirs  []string // directories in storage that were not entered
 	Unlisted     []string // directories in storage that could not be listed
@@ -142,7 +147,7 @@ func (st *stateOfScan) setWalk(l *listing, places []store.Place, now time.Time, 
 			st.st.Overflowing = append(st.st.Overflowing, p.Name)
 		}
 	}
-	st.st.LastPass, st.st.PassTook, st.st.Repositories = now, took, len(l.found)
+	st.st.LastPass, st.st.PassTook, st.st.Repositories, st.st.Links = now, took, len(l.found), l.links
 	refused := fair.Order(l.refused, fair.TopLevel)
 	st.st.RefusedDirs = refused[:min(len(refused), enough)]
 	st.st.Unlisted = nil
@@ -174,6 +179,7 @@ func (s *Scheduler) Status() Status {
 	st := s.state.st
 	st.Problem = cmp.Or(s.state.trustProblem, s.state.recordProblem, s.state.commitProblem)
 	s.state.mu.Unlock()
+	st.Layout = s.cfg.Storage[0].Root.Layout()
 	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
 	if c := s.cfg.Revocation; c != nil {
 		stats := c.Stats()

@@ -40,27 +40,11 @@ func serving(storage []Storage, name string) *layout.Root {
 
 func (s *Scheduler) serving(name string) *layout.Root { return serving(s.cfg.Storage, name) }
 
-// OpenRepository opens a repository for whoever looks at storage beside the daemon's own
-// work, with the stamp that its index.json had before. The error wraps fs.ErrNotExist when
-// there is none.
-func OpenRepository(storage []Storage, name string) (*layout.Repository, layout.Stamp, error) {
+// OpenRepository opens a repository. The error wraps fs.ErrNotExist when there is none.
+func OpenRepository(storage []Storage, name string) (*layout.Repository, error) {
 	root := serving(storage, name)
 	if root == nil || !layout.ValidName(name) {
-		return nil, layout.Stamp{}, fmt.Errorf("repository %.300q: %w", name, fs.ErrNotExist)
-	}
-	stamp, err := root.Stamp(name)
-	if err != nil {
-		return nil, layout.Stamp{}, err
-	}
-	p, err := openIn(storage, name)
-	return p, stamp, err
-}
-
-// openIn opens a repository. The error wraps fs.ErrNotExist when there is none.
-func openIn(storage []Storage, name string) (*layout.Repository, error) {
-	root := serving(storage, name)
-	if root == nil {
-		return nil, fmt.Errorf("repository %s: %w", name, fs.ErrNotExist)
+		return nil, fmt.Errorf("repository %.300q: %w", name, fs.ErrNotExist)
 	}
 	p, err := root.Repository(name)
 	if errors.Is(err, layout.ErrName) {
@@ -70,5 +54,5 @@ func openIn(storage []Storage, name string) (*layout.Repository, error) {
 }
 
 func (s *Scheduler) open(name string) (*layout.Repository, error) {
-	return openIn(s.cfg.Storage, name)
+	return OpenRepository(s.cfg.Storage, name)
 }

@@ -14,7 +14,7 @@ import (
 const (
 	notRead     = "repository cannot be read; its answers read unknown"
 	notListed   = "directory in storage cannot be listed; what is below it is not known"
-	partsUnread = "manifests that index.json names cannot be read; they may be signatures, which then do not count"
+	partsUnread = "manifests or tags that a repository lists cannot be read; they may be signatures, which then do not count"
 	notSHA256   = "manifests are named by another digest algorithm than SHA-256; they read unknown (unsupported-digest)"
 	noImage     = "a repository holds signatures and no image; a signature counts only in the repository of its image (see COSIGN_REPOSITORY in docs/operations.md)"
 )

@@ -230,7 +230,7 @@ func TestARepositoryThatIsAwayForAMoment(t *testing.T) {
 	w.want(img, "trusted")
 	s := w.last
 	s.agenda = newAgenda()
-	here, away := filepath.Join(w.st.Dir, "a"), filepath.Join(w.st.Dir, "_away")
+	here, away := w.st.Repository("a"), filepath.Join(w.st.Dir, "_away")
 	if err := os.Rename(here, away); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func TestWhatIsKnownIsReadInTurns(t *testing.T) {
 	// One of the last is damaged there.
 	bad := images[n-1]
 	bad.Repo = "copy"
-	if err := os.WriteFile(filepath.Join(w.st.Dir, "copy", "blobs", "sha256", bad.Trust().Hex()), []byte("x"), 0o644); err != nil {
+	if err := os.WriteFile(w.st.BlobPath("copy", bad.Descriptor), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s := w.scheduler()

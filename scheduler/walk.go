@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/layout"
+	"trust-worker/watcher"
 )
 
 // Walks: which repositories there are, and what could not be listed.
@@ -27,7 +29,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	for i := range places {
 		known[places[i].Name] = &places[i]
 	}
-	l := &listing{found: map[string]bool{}, dirs: map[string]string{}}
+	l := &listing{found: map[string]bool{}, dirs: map[string]watcher.Dir{}}
 	for _, storage := range s.cfg.Storage {
 		err := storage.Root.Walk(ctx, func(v layout.Visit) error {
 			if v.Name != "" && s.serving(v.Name) != storage.Root {
@@ -43,8 +45,14 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 		}
 	}
 	last := s.listed.Swap(nil)
+	looked := s.lookedAt()
 	for name := range l.found {
-		if p := known[name]; force || p == nil || p.Unlisted || p.Stamp == "" || p.Stamp != s.stamp(name) {
+		p := known[name]
+		same := p != nil && !p.Unlisted && p.Stamp != "" && s.unchanged(p)
+		if s.cfg.Repositories != nil {
+			s.watchInside(l, last, name, same)
+		}
+		if force || !same {
 			level := bulk
 			if last != nil && !last.found[name] {
 				level = fresh // it has just been made
@@ -64,9 +72,61 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	if s.cfg.Repositories != nil {
 		s.cfg.Repositories.Set(l.dirs)
 	}
+	l.links = s.lookedAt() - looked
 	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
 	s.counters.walks.Add(1)
 	return nil
+}
+
+const (
+	// lookTime is how long a pass looks at the links of one repository. With more of them,
+	// it is looked at in turn with the others.
+	lookTime = 20 * time.Millisecond
+	// tagsWatched is of how many tags a repository's links are watched each, and insideWatched
+	// how many directories of all repositories together. Others are looked at by the passes.
+	tagsWatched   = 100
+	insideWatched = 32_768
+)
+
+// unchanged reports whether what a repository lists is what the rows are from. It says no if
+// that takes long to find out.
+func (s *Scheduler) unchanged(p *store.Place) bool {
+	stamp, err := s.stamp(p.Name, time.Now().Add(lookTime))
+	return err == nil && stamp == p.Stamp
+}
+
+// lookedAt counts the links that were looked at to tell whether something has changed.
+func (s *Scheduler) lookedAt() (n int64) {
+	for _, storage := range s.cfg.Storage {
+		n += storage.Root.Looked()
+	}
+	return n
+}
+
+// watchInside adds what is to be watched inside of a repository: as at the last walk if it is
+// unchanged.
+func (s *Scheduler) watchInside(l, last *listing, name string, same bool) {
+	var dirs []string
+	if known := last != nil && last.inside != nil; known && same {
+		dirs = last.inside[name]
+	}
+	i := slices.IndexFunc(s.cfg.Storage, func(st Storage) bool { return st.Root == s.serving(name) })
+	if dirs == nil {
+		if dirs = s.cfg.Storage[i].Root.Watched(name, tagsWatched); dirs == nil {
+			return
+		}
+	}
+	if len(l.dirs)+len(dirs) > insideWatched {
+		return
+	}
+	if l.inside == nil {
+		l.inside = map[string][]string{}
+	}
+	l.inside[name] = dirs
+	for n, dir := range dirs {
+		// The first leads to the others, whose coming is worth a walk.
+		l.dirs[filepath.Join(s.cfg.Storage[i].Dir, dir)] = watcher.Dir{Repository: name, Inside: n > 0}
+	}
 }
 
 // setWhole notes whether all of storage could be listed. Answers are not the whole
@@ -91,8 +151,10 @@ func (s *Scheduler) setWhole(l *listing) error {
 
 // listing is what one walk found.
 type listing struct {
-	found    map[string]bool   // repository names
-	dirs     map[string]string // absolute directory → repository name, or "" for a namespace
+	found    map[string]bool        // repository names
+	dirs     map[string]watcher.Dir // by absolute directory
+	inside   map[string][]string    // of those that are inside, by repository
+	links    int64                  // looked at
 	unlisted []unlisted
 	refused  []string
 }
@@ -122,7 +184,7 @@ func (l *listing) visit(root string, v layout.Visit) error {
 		if v.IsRepository {
 			name = v.Name
 		}
-		l.dirs[filepath.Join(root, v.Dir)] = name
+		l.dirs[filepath.Join(root, v.Dir)] = watcher.Dir{Repository: name}
 	}
 	return nil
 }

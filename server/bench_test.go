@@ -154,7 +154,7 @@ func BenchmarkServer(b *testing.B) {
 // whether others have been answered or not.
 func BenchmarkGate(b *testing.B) {
 	w := crowd(b, func(c *Config) {
-		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, fs.ErrNotExist }}
+		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, error) { return nil, fs.ErrNotExist }}
 	})
 	at := func(status int, uri func(i int) string) func(*testing.B) {
 		return func(b *testing.B) {

@@ -125,9 +125,9 @@ type Gate struct {
 	// TokenFile is a file of tokens by which a proxy vouches that its client may push; empty:
 	// nobody may.
 	TokenFile string
-	// Open opens a repository, with the stamp of its index.json: manifests that are no images
-	// are read in storage. Required with a mode.
-	Open func(repository string) (*layout.Repository, layout.Stamp, error)
+	// Open opens a repository: manifests that are no images are read in storage. Required
+	// with a mode.
+	Open func(repository string) (*layout.Repository, error)
 }
 
 // Check finds mistakes in the settings of a gate.

@@ -21,7 +21,7 @@ func TestDocumented(t *testing.T) {
 	w := start(t, func(c *Config) {
 		c.LookAt = func(string) {}
 		c.Previewed.Loader = func(string, string) (*truststore.Loader, error) { return nil, nil }
-		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, fs.ErrNotExist }}
+		c.Gate = Gate{Mode: GateEnforce, Open: func(string) (*layout.Repository, error) { return nil, fs.ErrNotExist }}
 	})
 	page := string(must[[]byte](t)(os.ReadFile(filepath.Join("..", "docs", "http.md"))))
 	var d document

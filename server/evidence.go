@@ -33,7 +33,7 @@ const (
 
 // evidence tells signatures and attestations from images, by what is stored.
 type evidence struct {
-	open   func(repository string) (*layout.Repository, layout.Stamp, error)
+	open   func(repository string) (*layout.Repository, error)
 	places *shares // by repository: nobody's storage keeps another's waiting
 	large  *shares // the same, for what takes long to read
 	known  *lru.Cache[sight, bool]
@@ -49,7 +49,7 @@ type sight struct {
 	index  bool // whether it is an index, not evidence
 }
 
-func newEvidence(open func(string) (*layout.Repository, layout.Stamp, error)) *evidence {
+func newEvidence(open func(string) (*layout.Repository, error)) *evidence {
 	e := &evidence{open: open, places: newShares(evidencePlaces, evidencePerPlace), large: newShares(largePlaces, 1)}
 	e.known, _ = lru.New[sight, bool](evidenceKnown) // errors are for sizes below one
 	e.companions, _ = lru.NewWithEvict(companionsKnown, func(_ string, c *layout.Companions) { e.tags -= c.Len() + 1 })
@@ -60,7 +60,7 @@ func newEvidence(open func(string) (*layout.Repository, layout.Stamp, error)) *e
 var errBusy = errors.New("too many requests look at this repository's storage")
 
 // look runs fn on a repository, in its turn and its time.
-func (e *evidence) look(ctx context.Context, places *shares, repository string, fn func(context.Context, *layout.Repository, layout.Stamp) error) error {
+func (e *evidence) look(ctx context.Context, places *shares, repository string, fn func(context.Context, *layout.Repository) error) error {
 	ctx, cancel := context.WithTimeout(ctx, evidenceTime)
 	defer cancel()
 	leave := places.take(ctx, repository, evidenceWaiting)
@@ -68,12 +68,12 @@ func (e *evidence) look(ctx context.Context, places *shares, repository string, 
 		return errBusy
 	}
 	defer leave()
-	p, stamp, err := e.open(repository)
+	p, err := e.open(repository)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return fn(ctx, p, stamp)
+	return fn(ctx, p)
 }
 
 // is reports whether a manifest is a signature or an attestation and nothing else or, if it
@@ -98,8 +98,8 @@ func (e *evidence) is(ctx context.Context, repository string, d trust.Digest, re
 
 // sees asks what is not remembered of a manifest that is in the repository.
 func (e *evidence) sees(ctx context.Context, places *shares, repository string, what sight, ask func(context.Context, *layout.Repository) (bool, error)) (found bool, err error) {
-	err = e.look(ctx, places, repository, func(ctx context.Context, p *layout.Repository, _ layout.Stamp) error {
-		if !p.HasBlob(what.digest) {
+	err = e.look(ctx, places, repository, func(ctx context.Context, p *layout.Repository) error {
+		if !p.Holds(what.digest) {
 			return fs.ErrNotExist
 		}
 		var ok bool
@@ -117,28 +117,22 @@ func (e *evidence) sees(ctx context.Context, places *shares, repository string, 
 // resolve returns what a tag such as sha256-<hex>.sig names, the zero digest if there is no
 // such tag, and whether it is a referrers tag.
 func (e *evidence) resolve(ctx context.Context, repository, tag string) (d trust.Digest, referrers bool, err error) {
-	err = e.look(ctx, e.places, repository, func(ctx context.Context, p *layout.Repository, stamp layout.Stamp) error {
-		c := e.remembered(repository, stamp)
-		if c == nil {
-			var err error
-			if c, err = p.Companions(ctx); err != nil {
-				return err
-			}
-			e.remember(repository, c)
+	err = e.look(ctx, e.places, repository, func(ctx context.Context, p *layout.Repository) error {
+		last := e.remembered(repository)
+		var next *layout.Companions
+		if d, referrers, next, err = p.Companion(ctx, tag, last); err == nil && next != nil && next != last {
+			e.remember(repository, next)
 		}
-		d, referrers, _ = c.Resolve(tag)
-		return nil
+		return err
 	})
 	return d, referrers, err
 }
 
-func (e *evidence) remembered(repository string, stamp layout.Stamp) *layout.Companions {
+func (e *evidence) remembered(repository string) *layout.Companions {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if c, ok := e.companions.Get(repository); ok && c.Stamp == stamp && stamp != (layout.Stamp{}) {
-		return c
-	}
-	return nil
+	c, _ := e.companions.Get(repository)
+	return c
 }
 
 func (e *evidence) remember(repository string, c *layout.Companions) {

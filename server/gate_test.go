@@ -111,7 +111,7 @@ func gated(t *testing.T, mode string) (*world, *signtest.Storage) {
 	token := filepath.Join(dir, "gate.token")
 	check(t, os.WriteFile(token, []byte(pushToken+"\n"), 0o600))
 	return start(t, func(c *Config) {
-		c.Gate = Gate{Mode: mode, TokenFile: token, Open: func(name string) (*layout.Repository, layout.Stamp, error) {
+		c.Gate = Gate{Mode: mode, TokenFile: token, Open: func(name string) (*layout.Repository, error) {
 			return scheduler.OpenRepository([]scheduler.Storage{{Root: root}}, name)
 		}}
 	}), storage
@@ -215,7 +215,7 @@ func TestGate(t *testing.T) {
 
 	// Storage that cannot be read refuses nothing for good, and lets nothing pass.
 	open := w.srv.evidence.open
-	w.srv.evidence.open = func(string) (*layout.Repository, layout.Stamp, error) { return nil, layout.Stamp{}, syscall.EIO }
+	w.srv.evidence.open = func(string) (*layout.Repository, error) { return nil, syscall.EIO }
 	w.passes(of(sig), 503, "io-error", sig.Trust())
 	w.passes(of(arm), 503, "io-error", arm.Trust())
 	w.passes(at("sha256-"+good.Hex()+".sig"), 503, "io-error", trust.Digest{})

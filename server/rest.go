@@ -46,7 +46,9 @@ func (s *Server) restRoutes(t router) {
 		t.handle("POST "+pathAPI+"/preview", toRead, s.restPreviewOf)
 	}
 	if s.cfg.LookAt != nil {
-		t.handle("POST "+pathAPI+"/events/zot", toHint, s.limitedHints(s.zotEvent))
+		for _, e := range registryEvents {
+			t.handle("POST "+pathAPI+"/events/"+e.name, toHint, s.limitedHints(s.registryEvent(e.max, e.read)))
+		}
 	}
 }
 
@@ -137,7 +139,11 @@ func (s *Server) named(snap *cache.Snapshot, name string) (ref imageref.Ref, err
 	case err != nil || ref.Name == "":
 		return ref, refuse(http.StatusBadRequest, codeNameInvalid, "that does not name an image", "name it as REPO:TAG or REPO@sha256:…")
 	case layout.Reserved(ref.Name):
-		return ref, refuse(http.StatusNotFound, codeNameUnknown, layout.ErrReserved.Error(), "")
+		if here, err := snap.HasRepository(ref.Name); err != nil {
+			return ref, err
+		} else if !here {
+			return ref, refuse(http.StatusNotFound, codeNameUnknown, layout.ErrReserved.Error(), "")
+		}
 	}
 	return ref, nil
 }

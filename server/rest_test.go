@@ -97,7 +97,7 @@ func TestOpenAPI(t *testing.T) {
 	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
 	sig := digestOf("signature 1 of team/app:latest")
 	attested := w.image("attested", "1", claim{tool: trust.Cosign, reason: trust.NoTrustedKey, predicate: "https://spdx.dev/Document"})
-	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true} // TestEvents, TestZotEvents, TestGatekeeper, TestPreview
+	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/events/distribution": true, pathAPI + "/events/harbor": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true} // TestEvents, TestZotEvents, TestOtherRegistriesEvents, TestGatekeeper, TestPreview
 	gone := w.d.TrustStore().InForce().Terms().Materials[0].Signer
 	w.call("DELETE", pathCosign+"/"+gone.Fingerprint.String(), nil, "Authorization", "Bearer "+w.token()).want(t, 200)
 	check(t, w.o.Look(t.Context()))

@@ -49,7 +49,7 @@ func ExampleRepositories() {
 
 	ctx, stop := context.WithCancel(context.Background())
 	repositories := watcher.NewRepositories(watcher.Options{})
-	repositories.Set(map[string]string{root: "", root + "/app": "app"})
+	repositories.Set(map[string]watcher.Dir{root: {}, root + "/app": {Repository: "app"}})
 	ended := make(chan error)
 	go func() { ended <- repositories.Run(ctx) }()
 

@@ -30,8 +30,9 @@ func (s *scanner) follow(ctx context.Context) {
 		if h.Walk || h.All {
 			dirs := s.walk()
 			s.repos.Set(dirs)
-			maps.DeleteFunc(s.index, func(name, _ string) bool { return dirs[filepath.Join(s.root, name)] != name })
-			for _, name := range dirs {
+			maps.DeleteFunc(s.index, func(name, _ string) bool { return dirs[filepath.Join(s.root, name)].Repository != name })
+			for _, dir := range dirs {
+				name := dir.Repository
 				if _, known := s.index[name]; name != "" && (!known || h.All) {
 					s.scan(name)
 				}
@@ -56,8 +57,8 @@ func (s *scanner) scan(name string) {
 func (s *scanner) converge() {
 	s.t.Helper()
 	want := map[string]string{}
-	for dir, name := range s.walk() {
-		if name != "" {
+	for dir, is := range s.walk() {
+		if name := is.Repository; name != "" {
 			content, _ := os.ReadFile(dir + "/index.json")
 			want[name] = string(content)
 		}

@@ -16,6 +16,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// Dir is what a directory of registry storage is to whoever watches it.
+type Dir struct {
+	// Repository is the name of the repository that it is, or is in; "" for a directory that
+	// only leads to some.
+	Repository string
+	// Inside: it is in a repository, and leads to no other. An event in it says to look at
+	// the repository, and never to list repositories anew.
+	Inside bool
+}
+
 // Repositories watches repository directories, each by itself: index.json is
 // replaced by a rename, which is an event of its directory. Its methods are
 // safe for concurrent use.
@@ -27,15 +37,14 @@ type Repositories struct {
 	hints   *hints
 
 	mu sync.Mutex
-	// want maps directories to the repositories in them, "" for a directory
-	// that only leads to some. It is replaced, never changed.
-	want    map[string]string
+	// want is replaced, never changed.
+	want    map[string]Dir
 	changed bool // want, since watches were last placed
 
 	// Owned by Run's goroutine.
 	mode      Mode
 	checked   time.Time
-	last      map[string]string // want at the last check
+	last      map[string]Dir // want at the last check
 	watches   *watches
 	unwatched unwatched
 	looked    time.Time // at what is unwatched
@@ -63,16 +72,16 @@ func (r *Repositories) Take() Hint { return r.hints.take() }
 // Status returns the watcher's condition. Dirs may lag behind Set for a moment.
 func (r *Repositories) Status() Status { return r.intake.get() }
 
-// Set replaces what is watched: absolute directory → repository name, or "" for
-// one that only leads to repositories (the root above all). Call it after each
+// Set replaces what is watched, by absolute directory; the root is one of those that only
+// lead to repositories. Call it after each
 // walk. A directory that was not watched before, is another one than before, or
 // has another name now, is hinted as soon as its watch is in place: so what
 // happened there between the walk and the watch, or was taken for something
 // else, is not missed.
-func (r *Repositories) Set(dirs map[string]string) {
-	want := make(map[string]string, len(dirs))
-	for dir, name := range dirs {
-		want[filepath.Clean(dir)] = name
+func (r *Repositories) Set(dirs map[string]Dir) {
+	want := make(map[string]Dir, len(dirs))
+	for dir, is := range dirs {
+		want[filepath.Clean(dir)] = is
 	}
 	r.mu.Lock()
 	r.want, r.changed = want, true
@@ -184,17 +193,17 @@ func (r *Repositories) check() {
 		return
 	}
 	for _, dir := range added {
-		r.hints.watched(want[dir], r.checked)
+		r.hints.watched(want[dir].Repository, r.checked)
 	}
 	for dir, was := range last {
-		if name, ok := want[dir]; ok && name != was {
-			r.hints.watched(name, r.checked)
+		if is, ok := want[dir]; ok && is != was {
+			r.hints.watched(is.Repository, r.checked)
 		}
 	}
 }
 
 // left is the directories that have no watch.
-func (r *Repositories) left(want map[string]string) []string {
+func (r *Repositories) left(want map[string]Dir) []string {
 	if len(r.watches.have) >= len(want) {
 		return nil
 	}
@@ -213,7 +222,7 @@ func (r *Repositories) look(now time.Time) {
 	})
 }
 
-func (r *Repositories) settle(want map[string]string) (added []string, reason string) {
+func (r *Repositories) settle(want map[string]Dir) (added []string, reason string) {
 	if err := r.watches.ensure(); err != nil {
 		if errors.Is(err, errResting) {
 			return nil, r.Status().LastError
@@ -231,7 +240,7 @@ func (r *Repositories) settle(want map[string]string) (added []string, reason st
 
 // survey looks up the directories that are wanted and exist, in the order in
 // which they get a watch.
-func (r *Repositories) survey(want map[string]string) *survey {
+func (r *Repositories) survey(want map[string]Dir) *survey {
 	s := &survey{max: r.opts.MaxDirs}
 	for _, dir := range shares(want) {
 		if len(s.places) >= s.max {
@@ -270,14 +279,16 @@ func (r *Repositories) event(ev fsnotify.Event) {
 	r.mu.Unlock()
 
 	walk := false
-	name, known := want[path]
+	is, known := want[path]
 	if known {
 		// An event for a directory itself, from its own watch or its parent's.
-		walk = name == "" || ev.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename)
+		walk = is.Repository == "" || ev.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename)
 	} else {
-		name, known = want[filepath.Dir(path)]
-		walk = known && ev.Has(fsnotify.Create) && mayBeRepository(path, name != "")
+		is, known = want[filepath.Dir(path)]
+		walk = known && ev.Has(fsnotify.Create) && mayBeRepository(path, is.Repository != "")
 	}
+	walk = walk && !is.Inside
+	name := is.Repository
 	if !known || name == "" && !walk {
 		return
 	}
@@ -294,10 +305,10 @@ func (r *Repositories) event(ev fsnotify.Event) {
 // mayBeRepository says whether something that has just appeared is worth a
 // walk: a directory or a link that layout would enter or, unless its directory
 // is known as a repository (where each push replaces index.json), one of the
-// files that make it one.
+// files, or the directory, that make it one.
 func mayBeRepository(path string, inRepository bool) bool {
 	switch base := filepath.Base(path); {
-	case base == "index.json" || base == "oci-layout":
+	case base == "index.json" || base == "oci-layout" || base == "_manifests":
 		return !inRepository
 	case base == "blobs" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, "."):
 		return false

@@ -60,8 +60,8 @@ func (s *storage) push(name, content string) {
 }
 
 // walk is the scanner's: repositories, and directories that lead to some.
-func (s *storage) walk() map[string]string {
-	dirs := map[string]string{}
+func (s *storage) walk() map[string]Dir {
+	dirs := map[string]Dir{}
 	filepath.WalkDir(s.root, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil
@@ -73,7 +73,7 @@ func (s *storage) walk() map[string]string {
 		if _, err := os.Stat(path + "/index.json"); err != nil {
 			name = ""
 		}
-		dirs[path] = name
+		dirs[path] = Dir{Repository: name}
 		return nil
 	})
 	return dirs

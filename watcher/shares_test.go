@@ -11,16 +11,16 @@ import (
 // Whoever makes many directories below one name uses up the share of that name
 // alone; of one name repositories come first.
 func TestShares(t *testing.T) {
-	want := map[string]string{
-		"/r": "", "/s": "",
-		"/r/team": "", "/r/team/app": "team/app", "/r/team/db": "team/db",
-		"/r/lone": "lone",
-		"/s/sub":  "sub",
+	want := map[string]Dir{
+		"/r": {}, "/s": {},
+		"/r/team": {}, "/r/team/app": {Repository: "team/app"}, "/r/team/db": {Repository: "team/db"},
+		"/r/lone": {Repository: "lone"},
+		"/s/sub":  {Repository: "sub"},
 	}
 	deep := "/r/evil"
 	for i := range 30 {
-		want[deep] = ""
-		want[fmt.Sprintf("%s/x%02d", deep, i)] = fmt.Sprint("evil", i)
+		want[deep] = Dir{}
+		want[fmt.Sprintf("%s/x%02d", deep, i)] = Dir{Repository: fmt.Sprint("evil", i)}
 		deep += "/d"
 	}
 	order := shares(want)
@@ -38,6 +38,23 @@ func TestShares(t *testing.T) {
 	}
 	if last := order[len(order)-30:]; !slices.IsSortedFunc(last, func(a, b string) int { return len(a) - len(b) }) || strings.Contains(strings.Join(last, " "), "x") {
 		t.Errorf("directories that only lead to repositories do not come last, the shallow ones first: %q", last)
+	}
+}
+
+// What is inside of repositories comes after all that is outside, and uses up the share of
+// its top-level name.
+func TestSharesInside(t *testing.T) {
+	inside := func(name string) Dir { return Dir{Repository: name, Inside: true} }
+	want := map[string]Dir{"/r": {}, "/r/evil": {Repository: "evil"}, "/r/team": {}, "/r/team/app": {Repository: "team/app"},
+		"/r/team/app/_m/tags": inside("team/app"), "/r/team/app/_m/revisions/sha256": inside("team/app"), "/r/team/app/_m/tags/1/current": inside("team/app")}
+	for i := range 20 {
+		want[fmt.Sprintf("/r/evil/_m/tags/%02d/current", i)] = inside("evil")
+	}
+	first := []string{"/r", "/r/evil", "/r/team/app", "/r/evil/_m/tags/00/current", "/r/team", "/r/evil/_m/tags/01/current", "/r/team/app/_m/tags",
+		"/r/evil/_m/tags/02/current", "/r/team/app/_m/revisions/sha256", "/r/evil/_m/tags/03/current", "/r/team/app/_m/tags/1/current", "/r/evil/_m/tags/04/current"}
+	order := shares(want)
+	if len(order) != len(want) || !slices.Equal(order[:len(first)], first) {
+		t.Errorf("of %d directories the order begins %q, want %q", len(order), order[:len(first)], first)
 	}
 }
 

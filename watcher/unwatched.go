@@ -23,20 +23,24 @@ type unwatched struct {
 }
 
 // stamp is what a look compares: the directory itself and, of a repository, its
-// index.json.
+// index.json, or a link that is in it.
 type stamp struct {
 	dir             int64 // when it was modified; 0: it is missing
-	modified, bytes int64 // index.json
+	modified, bytes int64 // index.json, or the link
 }
 
-func stampOf(dir, name string) (s stamp) {
+func stampOf(dir string, is Dir) (s stamp) {
 	if info, err := os.Stat(dir); err == nil {
 		s.dir = info.ModTime().UnixNano()
 	}
-	if name == "" {
+	file := "index.json"
+	switch {
+	case is.Repository == "":
 		return s
+	case is.Inside:
+		file = "link"
 	}
-	if info, err := os.Stat(filepath.Join(dir, "index.json")); err == nil {
+	if info, err := os.Stat(filepath.Join(dir, file)); err == nil {
 		s.modified, s.bytes = info.ModTime().UnixNano(), info.Size()
 	}
 	return s
@@ -62,18 +66,18 @@ func (u *unwatched) set(order []string) {
 // index.json is another one than at the last look, or is looked at for the first time:
 // what happened there since the walk that found it gave no event. It calls it with no
 // name where something else has come or gone: the next walk finds out what.
-func (u *unwatched) look(want map[string]string, changed func(name string, first bool)) {
+func (u *unwatched) look(want map[string]Dir, changed func(name string, first bool)) {
 	end := time.Now().Add(lookTime)
 	for range min(looksAtOnce, len(u.order)) {
 		dir := u.order[u.at]
 		u.at = (u.at + 1) % len(u.order)
-		name := want[dir]
-		is := stampOf(dir, name)
+		of := want[dir]
+		is := stampOf(dir, of)
 		was, known := u.seen[dir]
 		u.seen[dir] = is
 		switch {
-		case name != "" && (!known || was.modified != is.modified || was.bytes != is.bytes):
-			changed(name, !known)
+		case of.Repository != "" && (!known || was.modified != is.modified || was.bytes != is.bytes) || of.Inside && was.dir != is.dir:
+			changed(of.Repository, !known)
 		case known && was.dir != is.dir:
 			changed("", false)
 		}

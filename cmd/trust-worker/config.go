@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ import (
 type settings struct {
 	config, zotConfig string
 
-	root, state            string
+	root, layout, state    string
 	cosignDir, notationDir string
 	registryNames          []string
 	enable                 bool
@@ -67,6 +68,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.config, "config", "", "read settings from `FILE`, YAML or JSON (default "+defaultConfig+" if it is there; none: read no file)")
 	f.StringVar(&s.zotConfig, "zot-config", "", "take storage and trust settings from zot's configuration `FILE`")
 	f.StringVar(&s.root, "root", "", "the registry's storage directory `DIR`")
+	f.StringVar(&s.layout, "layout", string(layout.Auto), "`LAYOUT` of the storage: oci (zot), distribution (registry:2, registry:3, Harbor), or auto: whichever is there")
 	f.StringVar(&s.state, "state", "", "directory `DIR` with the answers (default $STATE_DIRECTORY, else ROOT/_trust)")
 	f.StringVar(&s.cosignDir, "cosign-dir", "", "directory `DIR` of cosign public keys (default ROOT/_cosign)")
 	f.StringVar(&s.notationDir, "notation-dir", "", "directory `DIR` of notation's trust store and trust policy (default ROOT/_notation)")
@@ -237,6 +239,9 @@ func (s *settings) check(needRoot bool) error {
 	if s.workers < 0 {
 		return usageError{fmt.Errorf("--workers %d: choose 0, one for each processor, or more", s.workers)}
 	}
+	if !slices.Contains(layout.Layouts, layout.Layout(s.layout)) {
+		return usageError{fmt.Errorf("--layout %s: choose auto, oci or distribution", s.layout)}
+	}
 	switch s.revocation {
 	case "online", "offline", "ignore":
 	default:
@@ -327,15 +332,15 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 			r.Root.Close() // read-only
 		}
 	}
-	open := func(dir, prefix string) error {
-		root, err := layout.Open(dir, layout.Options{Prefix: prefix})
+	open := func(dir, prefix string, form layout.Layout) error {
+		root, err := layout.Open(dir, layout.Options{Prefix: prefix, Layout: form})
 		if err != nil {
 			return err
 		}
 		roots = append(roots, scheduler.Storage{Root: root, Dir: dir, Prefix: prefix})
 		return nil
 	}
-	if err := open(s.root, ""); err != nil {
+	if err := open(s.root, "", layout.Layout(s.layout)); err != nil {
 		return nil, nil, err
 	}
 	routes := make([]string, 0, len(s.subPaths))
@@ -344,7 +349,7 @@ func (s *settings) storage() (roots []scheduler.Storage, closeAll func(), err er
 	}
 	sort.Strings(routes)
 	for _, route := range routes {
-		if err := open(s.subPaths[route], route); err != nil {
+		if err := open(s.subPaths[route], route, layout.OCI); err != nil {
 			closeAll()
 			return nil, nil, err
 		}

@@ -27,6 +27,7 @@ type configKey struct {
 // where zot has them.
 var configKeys = []configKey{
 	{path: "storage.rootDirectory", flag: "root", zot: true, doc: `It is read and never written, but for the two trust directories and, by default, the state directory below it. Everything in it counts as written by whoever may push.`},
+	{path: "storage.layout", flag: "layout", doc: `auto recognises the storage of CNCF distribution by what it has below docker/registry/v2. If repositories in OCI image layouts are at the same root, the start ends with an error, and later answers read unknown, until the layout is named. What pushers choose decides nothing about it.`},
 	{path: "storage.subPaths", zot: true, doc: `Further roots, as in zot: each key is a route, and the repositories whose names begin with it are in its rootDirectory and nowhere else. The trust directories and the state are the main root's.`,
 		schema: map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "object",
 			"properties": map[string]any{"rootDirectory": map[string]any{"type": "string"}}, "required": []string{"rootDirectory"}}},
@@ -50,7 +51,7 @@ var configKeys = []configKey{
 	{path: "http.insecureUploads", flag: "insecure-uploads", doc: `On: anyone who can connect can add a key, that is, make anything trusted.`},
 	{path: "http.readTokenFiles", flag: "http-read-token-file", doc: `Files of bearer tokens that may read, one a line.`},
 	{path: "http.writeTokenFiles", flag: "http-write-token-file", doc: `Files of bearer tokens that may also upload and delete, besides upload.token in the state directory, which the first start writes.`},
-	{path: "http.hintTokenFiles", flag: "http-hint-token-file", doc: `Files of bearer tokens for a registry that tells of its events (POST /api/v1/events/zot). They may say where to look again, and nothing else.`},
+	{path: "http.hintTokenFiles", flag: "http-hint-token-file", doc: `Files of bearer tokens for a registry that tells of its events (POST /api/v1/events/zot, …/distribution or …/harbor). They may say where to look again, and nothing else.`},
 	{path: "http.corsOrigins", flag: "http-cors-origin", doc: `Origins, as https://search.example, whose pages may read. Where reading is open, whoever such a page belongs to can read what its visitors' browsers reach. Changes from another origin are refused always.`},
 	{path: "http.hostNames", flag: "http-host-name", doc: `Names by which clients call a loopback listener, besides localhost and IP addresses. Other Host headers are refused, which prevents DNS rebinding.`},
 	{path: "http.truststoreName", flag: "truststore-name", doc: `The trust store of certificate uploads that name none. Without it they are refused; with --zot-config it is "default", as in present zot.`},

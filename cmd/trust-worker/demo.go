@@ -12,18 +12,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/internal/signtest"
+	"trust-worker/layout"
 )
 
 func newDemoCommand(s *settings) *cobra.Command {
 	var keep bool
 	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Lay out a small sample registry, run the daemon on it, and show the answers",
+		Use:     "demo",
+		Short:   "Lay out a small sample registry, run the daemon on it, and show the answers",
+		Example: `  trust-worker demo --layout distribution     # as registry:2, registry:3 and Harbor have it on disk`,
 		Long: `Lay out a small sample registry with real signatures, run the daemon on it,
 show the answers, and stay up until interrupted. The sample is in a new
 directory below the temporary one and removed at the end, unless --keep.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if s.layout == string(layout.Auto) {
+				s.layout = string(layout.OCI)
+			}
 			for _, name := range []string{"root", "state", "config", "zot-config"} {
 				if cmd.Flags().Changed(name) {
 					return usageError{fmt.Errorf("the demo makes its own storage and ignores --%s; for yours: trust-worker serve --%s …", name, name)}
@@ -37,7 +42,7 @@ directory below the temporary one and removed at the end, unless --keep.`,
 				defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 			}
 			s.root, s.state = filepath.Join(dir, "registry"), filepath.Join(dir, "registry", "_trust")
-			if err := layOutSample(dir); err != nil {
+			if err := layOutSample(dir, s.layout == string(layout.Distribution)); err != nil {
 				return err
 			}
 			if !cmd.Flags().Changed("log-level") {
@@ -61,13 +66,14 @@ const (
 
 // layOutSample makes the sample: trusted, expired, untrusted and unsigned images, by both
 // tools.
-func layOutSample(dir string) (err error) {
+func layOutSample(dir string, distribution bool) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // signtest's way to report a full disk and the like
 			err = fmt.Errorf("lay out the sample registry: %v", p)
 		}
 	}()
 	st := signtest.NewStorage(filepath.Join(dir, "registry"))
+	st.Distribution = distribution
 	now := time.Now()
 	team, spare := signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P384)
 	root := signtest.NewRoot(signtest.CertOptions{CommonName: "Sample Root CA", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(10, 0, 0)})

@@ -40,7 +40,11 @@ func (s *settings) named(r imageref.Ref, here func(name string) (bool, error)) (
 	case err != nil:
 		return r, err
 	case r.Name != "" && layout.Reserved(r.Name):
-		return r, &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", r.Name, layout.ErrReserved)}
+		if is, err := here(r.Name); err != nil {
+			return r, err
+		} else if !is {
+			return r, &codeError{trust.ExitNotFound, fmt.Errorf("%s: %w", r.Name, layout.ErrReserved)}
+		}
 	}
 	return r, nil
 }

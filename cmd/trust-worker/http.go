@@ -98,7 +98,7 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []schedu
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	gate := h.gate
-	gate.Open = func(name string) (*layout.Repository, layout.Stamp, error) {
+	gate.Open = func(name string) (*layout.Repository, error) {
 		return scheduler.OpenRepository(roots, name)
 	}
 	previewed := s.previewed(nil)

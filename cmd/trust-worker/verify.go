@@ -39,7 +39,7 @@ Exit codes are those of get, and 1 if the repository cannot be read.`,
 			if err := s.complete(cmd, true); err != nil {
 				return err
 			}
-			img, err := s.verifyNow(cmd, ref)
+			img, path, err := s.verifyNow(cmd, ref)
 			if errors.Is(err, fs.ErrNotExist) {
 				err = cache.ErrNotFound
 			}
@@ -47,7 +47,7 @@ Exit codes are those of get, and 1 if the repository cannot be read.`,
 				return &codeError{trust.ExitNotFound, errors.New(args[0] + " is not in storage")}
 			}
 			if errors.Is(err, fs.ErrPermission) {
-				return fmt.Errorf("%s: %w", args[0], &fs.PathError{Op: "read", Path: filepath.Join(s.root, ref.Name, "index.json"), Err: fs.ErrPermission})
+				return fmt.Errorf("%s: %w", args[0], &fs.PathError{Op: "read", Path: filepath.Join(s.root, path), Err: fs.ErrPermission})
 			}
 			if err != nil {
 				return err
@@ -59,32 +59,35 @@ Exit codes are those of get, and 1 if the repository cannot be read.`,
 	return c
 }
 
-func (s *settings) verifyNow(cmd *cobra.Command, ref imageref.Ref) (cache.Image, error) {
+// verifyNow verifies an image, and says below the root where its repository lists it.
+func (s *settings) verifyNow(cmd *cobra.Command, ref imageref.Ref) (img cache.Image, path string, err error) {
 	roots, closeAll, err := s.storage()
 	if err != nil {
-		return cache.Image{}, err
+		return img, "", err
 	}
 	defer closeAll()
 	ref, err = s.named(ref, func(name string) (bool, error) {
 		return slices.ContainsFunc(roots, func(r scheduler.Storage) bool { return r.Root.IsRepository(name) }), nil
 	})
 	if err != nil {
-		return cache.Image{}, err
+		return img, path, err
 	}
+	path = roots[0].Root.Listing(ref.Name)
 	if ref.Digest != (trust.Digest{}) {
 		ref.Tag = "" // the digest decides
 	}
 	log, err := s.logger()
 	if err != nil {
-		return cache.Image{}, err
+		return img, path, err
 	}
 	loader, err := s.loader(log)
 	if err != nil {
-		return cache.Image{}, err
+		return img, path, err
 	}
 	store, err := loader.Load(cmd.Context(), time.Now())
 	if err != nil {
-		return cache.Image{}, err
+		return img, path, err
 	}
-	return scheduler.VerifyNow(cmd.Context(), roots, store, s.revocationChecker(log), ref.Name, ref.Tag, ref.Digest)
+	img, err = scheduler.VerifyNow(cmd.Context(), roots, store, s.revocationChecker(log), ref.Name, ref.Tag, ref.Digest)
+	return img, path, err
 }

@@ -10,18 +10,21 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/trust"
 )
 
-// Storage writes a registry's storage directory as zot lays it out, with the trust
+// Storage writes a registry's storage directory as zot lays it out or, with Distribution set,
+// as CNCF distribution does, with the trust
 // directories _cosign and _notation beside the repositories. Every method leaves
 // a complete state on disk, replaced by rename as zot does, except within
 // [Storage.Batch]. It is safe for concurrent use.
 type Storage struct {
-	Dir string
+	Dir          string
+	Distribution bool // as in its paths.go; set it before anything is stored
 
 	mu      sync.Mutex
 	indexes map[string]*ocispec.Index // by repository, as on disk or ahead of it
@@ -64,8 +67,15 @@ func (s *Storage) Batch(f func()) {
 // Blob stores content.
 func (s *Storage) Blob(repo string, content []byte) ocispec.Descriptor {
 	d := descriptor("application/octet-stream", content)
-	s.replace(filepath.Join(repo, "blobs", "sha256", d.Digest.Encoded()), content)
+	s.store(repo, d, content)
+	if s.Distribution {
+		s.link(repo, "_layers", d.Digest.Encoded())
+	}
 	return d
+}
+
+func (s *Storage) store(repo string, d ocispec.Descriptor, content []byte) {
+	s.replace(must(filepath.Rel(s.Dir, s.path(repo, d.Digest.Encoded()))), content)
 }
 
 // Manifest stores a manifest or index and lists it in index.json, with a tag when
@@ -76,10 +86,14 @@ func (s *Storage) Manifest(repo, tag, mediaType string, manifest any) Image {
 	if !ok {
 		content = must(json.Marshal(manifest))
 	}
-	d := s.Blob(repo, content)
-	d.MediaType = mediaType
+	d := descriptor(mediaType, content)
+	s.store(repo, d, content)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.Distribution {
+		s.linkManifest(repo, tag, d)
+		return Image{repo, tag, d}
+	}
 	index := s.index(repo)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(m ocispec.Descriptor) bool {
 		return tag != "" && m.Annotations[ocispec.AnnotationRefName] == tag || tag == "" && m.Digest == d.Digest
@@ -205,6 +219,10 @@ func (s *Storage) Tag(img Image, tag string) Image {
 func (s *Storage) Remove(img Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.Distribution {
+		s.unlink(img)
+		return
+	}
 	index := s.index(img.Repo)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(m ocispec.Descriptor) bool {
 		return m.Digest == img.Digest && (img.Tag == "" || m.Annotations[ocispec.AnnotationRefName] == img.Tag)
@@ -212,10 +230,9 @@ func (s *Storage) Remove(img Image) {
 	s.flush(img.Repo)
 }
 
-// RemoveBlob deletes a blob's file.
-func (s *Storage) RemoveBlob(repo string, d ocispec.Descriptor) {
-	check(os.Remove(s.path(repo, d.Digest.Encoded())))
-}
+// RemoveBlob takes a blob or a manifest out of a repository: its file or, in distribution's
+// storage, its link.
+func (s *Storage) RemoveBlob(repo string, d ocispec.Descriptor) { check(os.Remove(s.Here(repo, d))) }
 
 // Corrupt flips a bit of a blob, keeping its size.
 func (s *Storage) Corrupt(repo string, d ocispec.Descriptor) {
@@ -249,6 +266,9 @@ func (s *Storage) Policy(document string) {
 func (s *Storage) Untrust(name string) { check(os.Remove(filepath.Join(s.Dir, name))) }
 
 func (s *Storage) path(repo, hex string) string {
+	if s.Distribution {
+		return filepath.Join(s.Dir, distributionBase, "blobs", "sha256", hex[:2], hex, "data")
+	}
 	return filepath.Join(s.Dir, filepath.FromSlash(repo), "blobs", "sha256", hex)
 }
 
@@ -256,6 +276,12 @@ func (s *Storage) path(repo, hex string) string {
 func (s *Storage) layersOf(repo, tag string) []ocispec.Descriptor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.Distribution {
+		if hex := s.named(repo, tag); hex != "" {
+			return s.Signatures(Image{Repo: repo, Descriptor: ocispec.Descriptor{Digest: digest.NewDigestFromEncoded(digest.SHA256, hex)}})
+		}
+		return nil
+	}
 	for _, m := range s.index(repo).Manifests {
 		if m.Annotations[ocispec.AnnotationRefName] == tag {
 			return s.Signatures(Image{Repo: repo, Descriptor: m})

@@ -41,7 +41,7 @@ func TestZotEvents(t *testing.T) {
 	} {
 		w.call("POST", path, []byte(body), headers...).want(t, 400)
 	}
-	w.call("POST", path, []byte(strings.Repeat(" ", maxZotEvent+1)), binary...).want(t, 413)
+	w.call("POST", path, []byte(strings.Repeat(" ", 10<<20+1)), binary...).want(t, 413)
 	w.call("POST", path, []byte(data), binary[2:]...).want(t, 401)
 	w.call("POST", path, []byte(data), append([]string{"Origin", "https://elsewhere.example"}, binary...)...).want(t, 403)
 	if looked != nil {
@@ -65,4 +65,51 @@ func TestRegistryAPI(t *testing.T) {
 	}
 	a := w.get("/else")
 	a.want(t, http.StatusNotFound, "there is nothing here")
+}
+
+// distribution's envelopes and Harbor's webhooks say where to look: pushes and deletions do.
+func TestOtherRegistriesEvents(t *testing.T) {
+	var mu sync.Mutex
+	var looked []string
+	hints := filepath.Join(t.TempDir(), "hints")
+	check(t, os.WriteFile(hints, []byte("a token for the registry\n"), 0o600))
+	w := start(t, func(c *Config) {
+		c.Auth.HintTokens = []string{hints}
+		c.LookAt = func(name string) { mu.Lock(); defer mu.Unlock(); looked = append(looked, name) }
+	})
+	v2 := "application/vnd.docker.distribution.events.v2+json"
+	event := func(action, repository string) string {
+		return `{"id":"1","action":"` + action + `","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:12","repository":"` + repository + `","tag":"1"},"actor":{"name":"x"}}`
+	}
+	for _, c := range []struct {
+		registry, contentType, body string
+		status                      int
+		looked                      []string
+	}{
+		{"distribution", v2, `{"events":[` + event("push", "team/app") + "," + event("delete", "other") + "," + event("pull", "pulled") + "," + event("push", "team/app") + `]}`, 202, []string{"other", "team/app"}},
+		{"distribution", strings.Replace(v2, "v2", "v1", 1), `{"events":[` + event("push", "a") + `]}`, 202, []string{"a"}},
+		{"distribution", v2, `{"events":[]}`, 202, nil},
+		{"distribution", v2, `{"events":[` + event("push", "a") + "," + event("push", "../x") + `]}`, 400, nil},
+		{"distribution", v2, `{"events":[` + event("push", "") + `]}`, 400, nil},
+		{"distribution", v2, `{}`, 400, nil},
+		{"distribution", v2, `[]`, 400, nil},
+		{"distribution", v2, `{`, 400, nil},
+		{"distribution", "text/plain", `{"events":[]}`, 400, nil},
+		{"distribution", v2, strings.Repeat(" ", 4<<20) + `{"events":[]}`, 413, nil},
+		{"harbor", "application/json", `{"type":"PUSH_ARTIFACT","occur_at":1,"operator":"admin","event_data":{"resources":[{"digest":"sha256:12","tag":"1"}],"repository":{"name":"app","namespace":"team","repo_full_name":"team/app","repo_type":"private"}}}`, 202, []string{"team/app"}},
+		{"harbor", "application/json", `{"type":"PULL_ARTIFACT","event_data":{"repository":{"repo_full_name":"team/app"}}}`, 202, nil},
+		{"harbor", "application/json", `{"type":"QUOTA_EXCEED"}`, 202, nil},
+		{"harbor", "application/json", `{"type":"PUSH_ARTIFACT","event_data":{"repository":{"repo_full_name":"/etc"}}}`, 400, nil},
+		{"harbor", "application/json", `{}`, 400, nil},
+		{"harbor", "application/json", `null`, 400, nil},
+	} {
+		looked = nil
+		a := w.call("POST", pathAPI+"/events/"+c.registry, []byte(c.body), "Authorization", "Bearer a token for the registry", "Content-Type", c.contentType)
+		if a.want(t, c.status); !slices.Equal(looked, c.looked) {
+			t.Errorf("%s %.200s: looked at %v, want %v", c.registry, c.body, looked, c.looked)
+		}
+		if c.status != 413 { // else the connection is closed on it
+			w.call("POST", pathAPI+"/events/"+c.registry, []byte(c.body), "Content-Type", c.contentType).want(t, 401)
+		}
+	}
 }
