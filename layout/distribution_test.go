@@ -284,7 +284,7 @@ func TestDistributionStamp(t *testing.T) {
 		return Stamp{}
 	}
 	last := settled()
-	if settled() != settled() {
+	if again := settled(); again != last {
 		t.Error("the stamp of what is unchanged changes")
 	}
 	for _, step := range []struct {

@@ -72,7 +72,7 @@ func readZotEvent(body []byte, h http.Header) ([]string, error) {
 		return nil, notAnEvent("a CloudEvent", err)
 	}
 	if !strings.HasPrefix(kind, "zotregistry.") {
-		return nil, notAnEvent("an event of zot's", errors.New("its type does not begin with zotregistry."))
+		return nil, notAnEvent("an event of zot's", errors.New("its type does not begin with zotregistry"))
 	}
 	return []string{name}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trust-worker/cache"
+	"trust-worker/internal/phrase"
 	"trust-worker/trust"
 )
 
@@ -208,7 +209,11 @@ func (a *statusAnswer) text(t *table) {
 	t.row("first pass", map[bool]string{true: "over", false: "running"}[d.FirstPass])
 	pass := "none yet"
 	if !d.LastPass.IsZero() {
-		pass = fmt.Sprintf("%s, %d repositories in %s", t.when(d.LastPass), d.Repositories, d.PassTook.Round(time.Millisecond))
+		looked := ""
+		if d.Links > 0 {
+			looked = ", " + phrase.Count(int(d.Links), "link", "links") + " looked at,"
+		}
+		pass = fmt.Sprintf("%s: %s, %s%s in %s", t.when(d.LastPass), d.Layout, phrase.Count(d.Repositories, "repository", "repositories"), looked, d.PassTook.Round(time.Millisecond))
 	}
 	t.row("last pass", pass)
 	t.row("queue", fmt.Sprint(d.Queue))
