@@ -18,6 +18,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/cache/store"
 	"trust-worker/verifier/truststore"
+	"trust-worker/watcher"
 )
 
 // Scheduler keeps a cache in step with storage and trust directories.
@@ -59,6 +60,7 @@ type Scheduler struct {
 	// rootsListed is set when the last walk could list every root.
 	rootsListed atomic.Bool
 	listed      atomic.Pointer[listing] // the last walk's, if it could
+	watching    map[string]watcher.Dir  // the walk's: what the watcher was last told
 	firstPass   chan struct{}           // closed once the first pass over storage is queued and worked off
 	passOnce    sync.Once
 

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
+	"trust-worker/internal/fair"
 	"trust-worker/layout"
 	"trust-worker/watcher"
 )
@@ -49,12 +51,10 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	for name := range l.found {
 		p := known[name]
 		same := p != nil && !p.Unlisted && p.Stamp != "" && s.unchanged(p)
-		if s.cfg.Repositories != nil {
-			s.watchInside(l, last, name, same)
-		}
+		l.found[name] = same
 		if force || !same {
 			level := bulk
-			if last != nil && !last.found[name] {
+			if last != nil && !last.has(name) {
 				level = fresh // it has just been made
 			}
 			s.oweScanAs(level, name, force)
@@ -70,7 +70,11 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 		s.listed.Store(l)
 	}
 	if s.cfg.Repositories != nil {
-		s.cfg.Repositories.Set(l.dirs)
+		s.watchInside(l, last)
+		if !maps.Equal(l.dirs, s.watching) { // else the watcher looks after its watches by itself
+			s.watching = l.dirs
+			s.cfg.Repositories.Set(l.dirs)
+		}
 	}
 	l.links = s.lookedAt() - looked
 	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
@@ -103,30 +107,44 @@ func (s *Scheduler) lookedAt() (n int64) {
 	return n
 }
 
-// watchInside adds what is to be watched inside of a repository: as at the last walk if it is
-// unchanged.
-func (s *Scheduler) watchInside(l, last *listing, name string, same bool) {
-	var dirs []string
-	if known := last != nil && last.inside != nil; known && same {
-		dirs = last.inside[name]
-	}
-	i := slices.IndexFunc(s.cfg.Storage, func(st Storage) bool { return st.Root == s.serving(name) })
-	if dirs == nil {
-		if dirs = s.cfg.Storage[i].Root.Watched(name, tagsWatched); dirs == nil {
-			return
-		}
-	}
-	if len(l.dirs)+len(dirs) > insideWatched {
+// watchInside adds what is to be watched inside of repositories, of each top-level name in
+// turn: what there was at the last walk, of those that are unchanged.
+func (s *Scheduler) watchInside(l, last *listing) {
+	if !slices.ContainsFunc(s.cfg.Storage, func(st Storage) bool { return st.Root.Layout() == layout.Distribution }) {
 		return
 	}
-	if l.inside == nil {
-		l.inside = map[string][]string{}
+	l.inside = map[string][]string{}
+	for _, name := range fair.Order(slices.Sorted(maps.Keys(l.found)), fair.TopLevel) {
+		if len(l.dirs) >= insideWatched {
+			return
+		}
+		var dirs []string
+		if last != nil && l.found[name] && last.found[name] {
+			dirs = last.inside[name]
+		}
+		if dirs == nil {
+			dirs = s.inside(name)
+		}
+		l.inside[name] = dirs
+		for n, dir := range dirs {
+			// The first leads to the others, whose coming is worth a walk.
+			l.dirs[dir] = watcher.Dir{Repository: name, Inside: n > 0}
+		}
 	}
-	l.inside[name] = dirs
-	for n, dir := range dirs {
-		// The first leads to the others, whose coming is worth a walk.
-		l.dirs[filepath.Join(s.cfg.Storage[i].Dir, dir)] = watcher.Dir{Repository: name, Inside: n > 0}
+}
+
+// inside are the directories inside of a repository that tell of changes.
+func (s *Scheduler) inside(name string) []string {
+	for i := range s.cfg.Storage {
+		if st := &s.cfg.Storage[i]; st.Root == s.serving(name) {
+			dirs := st.Root.Watched(name, tagsWatched)
+			for n := range dirs {
+				dirs[n] = filepath.Join(st.Dir, dirs[n])
+			}
+			return dirs
+		}
 	}
+	return nil
 }
 
 // setWhole notes whether all of storage could be listed. Answers are not the whole
@@ -151,7 +169,7 @@ func (s *Scheduler) setWhole(l *listing) error {
 
 // listing is what one walk found.
 type listing struct {
-	found    map[string]bool        // repository names
+	found    map[string]bool        // repository names; whether they list what they did before
 	dirs     map[string]watcher.Dir // by absolute directory
 	inside   map[string][]string    // of those that are inside, by repository
 	links    int64                  // looked at
@@ -166,6 +184,11 @@ type unlisted struct {
 	err  error
 }
 
+func (l *listing) has(name string) bool {
+	_, ok := l.found[name]
+	return ok
+}
+
 func (l *listing) visit(root string, v layout.Visit) error {
 	switch {
 	case v.Refused != "":
@@ -177,7 +200,7 @@ func (l *listing) visit(root string, v layout.Visit) error {
 	case v.Err != nil:
 		l.unlisted = append(l.unlisted, unlisted{v.Name, v.Err})
 	case v.IsRepository:
-		l.found[v.Name] = true
+		l.found[v.Name] = false
 	}
 	if v.Refused == "" {
 		name := ""
@@ -206,7 +229,7 @@ func (l *listing) hidden(name string) error {
 // is known.
 func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place, l *listing) error {
 	for _, p := range places {
-		if l.found[p.Name] {
+		if l.has(p.Name) {
 			continue
 		}
 		i := item{repository: p.Name}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,6 +33,7 @@ type generator struct {
 	n, keys              int
 	perRepo              int // images in each repository
 	signers              int // of each image; with one, it is the same for the whole repository
+	distribution         bool
 	images, repositories int
 	priv                 []*ecdsa.PrivateKey
 	late                 *ecdsa.PrivateKey
@@ -115,9 +117,8 @@ type object = map[string]any
 // repository writes one repository and returns the images that the late key
 // signed.
 func (g *generator) repository(r int) ([]place, error) {
-	dir := filepath.Join(g.dir, repoName(r))
-	w := &writer{blobs: filepath.Join(dir, "blobs", "sha256")}
-	if err := os.MkdirAll(w.blobs, 0o755); err != nil {
+	w, err := g.writer(repoName(r))
+	if err != nil {
 		return nil, err
 	}
 	config := w.blob("application/vnd.oci.image.config.v1+json", []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
@@ -127,6 +128,7 @@ func (g *generator) repository(r int) ([]place, error) {
 		img := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
 			"config": config, "layers": []object{}, "annotations": object{"n": fmt.Sprint(i)}})
 		manifests = append(manifests, tagged(img, fmt.Sprintf("v%d", i)))
+		w.link(img, fmt.Sprintf("v%d", i))
 		digest := img["digest"].(string)
 		payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example/%s"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, repoName(r), digest)
 		layer := w.blob("application/vnd.dev.cosign.simplesigning.v1+json", payload)
@@ -158,7 +160,12 @@ func (g *generator) repository(r int) ([]place, error) {
 		m := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
 			"config": config, "layers": layers})
 		manifests = append(manifests, tagged(m, "sha256-"+digest[len("sha256:"):]+".sig"))
+		w.link(m, "sha256-"+digest[len("sha256:"):]+".sig")
 	}
+	if g.distribution {
+		return late, w.err
+	}
+	dir := filepath.Join(g.dir, repoName(r))
 	w.file(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`))
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": manifests})
 	if err != nil {
@@ -179,7 +186,36 @@ func tagged(d object, tag string) object {
 // writer writes blobs and keeps the first error.
 type writer struct {
 	blobs string
+	links string // distribution's repository, or ""
 	err   error
+}
+
+func (g *generator) writer(repo string) (*writer, error) {
+	w := &writer{blobs: filepath.Join(g.dir, repo, "blobs", "sha256")}
+	if g.distribution {
+		base := filepath.Join(g.dir, "docker/registry/v2")
+		w.blobs, w.links = filepath.Join(base, "blobs", "sha256"), filepath.Join(base, "repositories", repo)
+	}
+	return w, os.MkdirAll(w.blobs, 0o755)
+}
+
+// link puts a manifest into distribution's repository, with its tag.
+func (w *writer) link(manifest object, tag string) {
+	digest := manifest["digest"].(string)
+	if w.links == "" {
+		return
+	}
+	for _, dir := range []string{"revisions/sha256/" + digest[len("sha256:"):], "tags/" + tag + "/current", "tags/" + tag + "/index/sha256/" + digest[len("sha256:"):]} {
+		w.make(filepath.Join(w.links, "_manifests", dir, "link"), []byte(digest))
+	}
+}
+
+// make writes a file in a directory of its own.
+func (w *writer) make(path string, b []byte) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil && w.err == nil {
+		w.err = err
+	}
+	w.file(path, b)
 }
 
 func (w *writer) file(path string, b []byte) {
@@ -190,7 +226,14 @@ func (w *writer) file(path string, b []byte) {
 
 func (w *writer) blob(mediaType string, b []byte) object {
 	d := trust.SumOf(b)
-	w.file(filepath.Join(w.blobs, d.Hex()), b)
+	if w.links == "" {
+		w.file(filepath.Join(w.blobs, d.Hex()), b)
+	} else {
+		w.make(filepath.Join(w.blobs, d.Hex()[:2], d.Hex(), "data"), b)
+		if !strings.Contains(mediaType, "manifest") {
+			w.make(filepath.Join(w.links, "_layers", "sha256", d.Hex(), "link"), []byte(d.String()))
+		}
+	}
 	return object{"mediaType": mediaType, "digest": d.String(), "size": len(b)}
 }
 

@@ -29,9 +29,9 @@ func (d *driver) readAll() (time.Duration, int64, error) {
 	var g errgroup.Group
 	g.SetLimit(numCPU())
 	start := time.Now()
-	for r := range d.g.repositories {
+	for _, part := range d.parts() {
 		g.Go(func() error {
-			return filepath.WalkDir(filepath.Join(d.root, repoName(r)), func(path string, e fs.DirEntry, err error) error {
+			return filepath.WalkDir(filepath.Join(d.root, part), func(path string, e fs.DirEntry, err error) error {
 				if err != nil || e.IsDir() {
 					return err
 				}
@@ -43,6 +43,60 @@ func (d *driver) readAll() (time.Duration, int64, error) {
 	}
 	err := g.Wait()
 	return time.Since(start), files.Load(), err
+}
+
+// storage pushes into what was made.
+func (d *driver) storage() *signtest.Storage {
+	st := signtest.NewStorage(d.root)
+	st.Distribution = d.g.distribution
+	return st
+}
+
+// parts are directories below the root that hold all of storage.
+func (d *driver) parts() (parts []string) {
+	if d.g.distribution {
+		for n := range 256 {
+			parts = append(parts, fmt.Sprintf("docker/registry/v2/blobs/sha256/%02x", n))
+		}
+	}
+	for r := range d.g.repositories {
+		if d.g.distribution {
+			parts = append(parts, "docker/registry/v2/repositories/"+repoName(r))
+			continue
+		}
+		parts = append(parts, repoName(r))
+	}
+	return parts
+}
+
+// bareWalk is the floor of a pass with nothing changed: where repositories are, and a stat of
+// each file by which a change shows.
+func (d *driver) bareWalk() error {
+	return filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.Name() == "index.json":
+			_, err = os.Stat(path)
+			return err
+		case e.Name() == "_manifests":
+			for in, link := range map[string]string{"/tags": "current/link", "/revisions/sha256": "link"} {
+				list, err := os.ReadDir(path + in)
+				if err != nil {
+					return err
+				}
+				for _, e := range list {
+					if _, err := os.Stat(filepath.Join(path+in, e.Name(), link)); err != nil {
+						return err
+					}
+				}
+			}
+			return fs.SkipDir
+		case e.IsDir() && (e.Name() == "blobs" || e.Name() == "_layers" || e.Name() == "_uploads"):
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
 
 // benchVerify is the floor of one verification, with all processors at work.
@@ -77,7 +131,7 @@ func benchVerify() time.Duration {
 // own, while something is published ten times a second.
 func (d *driver) lookUps() error {
 	const perSecond = 10_000
-	st := signtest.NewStorage(d.root)
+	st := d.storage()
 	k := &signtest.Key{Private: d.g.priv[1]}
 	stop := make(chan struct{})
 	var pushes errgroup.Group

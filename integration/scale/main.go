@@ -49,6 +49,7 @@ func main() {
 	perRepo := flag.Int("per-repository", 10, "images in each repository")
 	signers := flag.Int("signers", 5, "signers of each image; 1: one for each repository")
 	last := flag.String("until", "", `end after this step, for example "first pass"`)
+	form := flag.String("layout", "oci", "layout of the storage: oci or distribution")
 	bench := flag.String("benchmarks", "", "print this file of go test -bench as a Markdown table, and do nothing else")
 	bin := flag.String("bin", "bin/trust-worker", "the built program")
 	dir := flag.String("dir", "", "where to make the storage (default: a temporary directory, removed at the end)")
@@ -61,6 +62,9 @@ func main() {
 	facts := flag.Int("facts", 1_000_000, "with -keyless: further signatures that are put into a store as facts")
 	flag.Parse()
 	err := func() error {
+		if *form != "oci" && *form != "distribution" {
+			return fmt.Errorf("-layout %s: choose oci or distribution", *form)
+		}
 		switch {
 		case *plot != "":
 			return draw(*plot, flag.Args())
@@ -74,7 +78,7 @@ func main() {
 		if *keyless > 0 {
 			return measureKeyless(*keyless, *facts, *bin, *dir, *out)
 		}
-		return measure(*n, *keys, *perRepo, *signers, *bin, *dir, *out, *last, *lookups)
+		return measure(*n, *keys, *perRepo, *signers, *form == "distribution", *bin, *dir, *out, *last, *lookups)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -82,7 +86,7 @@ func main() {
 	}
 }
 
-func measure(n, keys, perRepo, signers int, bin, dir, out, last string, lookups time.Duration) (err error) {
+func measure(n, keys, perRepo, signers int, distribution bool, bin, dir, out, last string, lookups time.Duration) (err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "trust-worker-scale-"); err != nil {
 			return err
@@ -98,6 +102,7 @@ func measure(n, keys, perRepo, signers int, bin, dir, out, last string, lookups 
 		r.Command += fmt.Sprintf(" ARGS=%q", args)
 	}
 	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo, signers)
+	g.distribution = distribution
 	start := time.Now()
 	if err := g.run(); err != nil {
 		return fmt.Errorf("make storage: %w", err)
