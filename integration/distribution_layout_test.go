@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"trust-worker/cache"
+	"trust-worker/trust"
 )
 
 // TestBothLayoutsAnswerAlike holds what the signing tools made, in zot's layout, against the
@@ -46,6 +47,44 @@ func TestBothLayoutsAnswerAlike(t *testing.T) {
 			}
 			if len(got) != len(want) || len(want) < 20 {
 				t.Errorf("%d images, beside zot %d", len(got), len(want))
+			}
+		})
+	}
+}
+
+// TestDistributionFixtures reads what distribution itself, cosign 2, cosign 3 and notation have
+// stored: each image is as its list says, and there are no others.
+func TestDistributionFixtures(t *testing.T) {
+	for _, root := range []string{"distribution-2", "distribution-3"} {
+		t.Run(root, func(t *testing.T) {
+			t.Parallel()
+			raw, err := os.ReadFile(filepath.Join(testdata, root+".images"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{}
+			for line := range strings.Lines(string(raw)) {
+				field := strings.Split(line, "\t")
+				want[field[0]] = field[1]
+			}
+			_, images := scanAndList(t, copyRoot(t, root))
+			for _, img := range images {
+				at := img.RepoName + ":" + img.Tag
+				if img.Tag == "" {
+					at = img.RepoName + "@" + img.Digest.String()
+				}
+				if img.State() != want[at] {
+					t.Errorf("%s is %s, want %q: %+v", at, img.State(), want[at], img.SignatureInfo)
+				}
+				delete(want, at)
+				if at == "team/app:1.0" && (len(img.SignatureInfo) != 2 || len(img.Attestations) != 1 || img.Attestations[0].Status != trust.Trusted) {
+					t.Errorf("%s: %+v, %+v", at, img.SignatureInfo, img.Attestations)
+				}
+			}
+			for at, state := range want {
+				if state != "absent" {
+					t.Errorf("%s is not there, want %s", at, state)
+				}
 			}
 		})
 	}
