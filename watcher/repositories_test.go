@@ -330,3 +330,51 @@ func TestRepositoriesRefused(t *testing.T) {
 		t.Error("a negative poll is accepted")
 	}
 }
+
+// What is inside of a repository says to look at the repository, and never to walk; what leads
+// to it does where something comes.
+func TestInsideOfRepositories(t *testing.T) {
+	s := newStorage(t, Options{}, "app")
+	for _, dir := range []string{"_manifests/tags/1/current", "_manifests/revisions/sha256/aa", "bare"} {
+		if err := os.MkdirAll(s.root+"/app/"+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.bubble(func() {
+		want := s.walk()
+		inside := Dir{Repository: "app", Inside: true}
+		want[s.root+"/app/_manifests"] = Dir{Repository: "app"}
+		for _, dir := range []string{"tags", "tags/1/current", "revisions/sha256"} {
+			want[s.root+"/app/_manifests/"+dir] = inside
+		}
+		s.repos.Set(want)
+		s.expect(10*ms, Hint{Watched: []string{"app"}})
+		for i, c := range []struct {
+			path string
+			op   fsnotify.Op
+			want Hint
+		}{
+			{"tags/2", fsnotify.Create, Hint{Names: []string{"app"}}},
+			{"tags/1/current/link", fsnotify.Write, Hint{Names: []string{"app"}}},
+			{"tags/1/current", fsnotify.Remove, Hint{Names: []string{"app"}}},
+			{"revisions/sha256/aa", fsnotify.Create, Hint{Names: []string{"app"}}},
+			{"revisions/sha256", fsnotify.Remove, Hint{Names: []string{"app"}}},
+			{"revisions/sha256/aa/link", fsnotify.Create, Hint{}},
+			{"revisions", fsnotify.Create, Hint{Walk: true, Names: []string{"app"}}},
+			{"", fsnotify.Remove, Hint{Walk: true, Names: []string{"app"}}},
+		} {
+			at := time.Duration(i+1) * time.Second
+			time.Sleep(at - time.Since(s.start))
+			s.p.say(s.root+"/app/_manifests/"+c.path, c.op)
+			if reflect.DeepEqual(c.want, Hint{}) {
+				s.silent(at + 500*ms)
+			} else {
+				s.expect(at+10*ms, c.want)
+			}
+		}
+		// The first push into a namespace makes it a repository.
+		time.Sleep(9*time.Second - time.Since(s.start))
+		s.p.say(s.root+"/app/bare/_manifests", fsnotify.Create)
+		s.expect(9*time.Second+10*ms, Hint{Walk: true})
+	})
+}

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image": cmdImage, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "attest": cmdAttest, "keyless": cmdKeyless, "root": cmdRoot, "public": cmdPublic, "damage": cmdDamage,
+			"image": cmdImage, "distribution": cmdDistribution, "index": cmdIndex, "sign": cmdSign, "notarize": cmdNotarize, "attest": cmdAttest, "keyless": cmdKeyless, "root": cmdRoot, "public": cmdPublic, "damage": cmdDamage,
 			"trust": cmdTrust, "untrust": cmdUntrust, "sample": cmdSample, "digest": cmdDigest,
 			"exit": cmdExit, "until": cmdUntil, "notified": cmdNotified,
 		},
@@ -114,6 +114,12 @@ func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
 		s.content[args[1]] = args[3]
 	}
 	s.image(ts, args[0], args[1])
+}
+
+// distribution DIR: storage of CNCF distribution's from here on.
+func cmdDistribution(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1, "distribution DIR")
+	shopOf(ts).dir(ts, args[0]).Distribution = true
 }
 
 // index DIR REPO:TAG CHILD-TAG...: an index over images of the repository.
