@@ -149,6 +149,9 @@ func (i *counted) addTo(c *Counts) {
 		c.Images[i.state]++
 	}
 	for _, o := range i.layers {
+		if o.n == 0 { // an image that cannot be read, and nobody signed
+			continue
+		}
 		c.Signatures[o.status] += int64(o.n)
 		if o.reason != "" {
 			c.Reasons[o.reason] += int64(o.n)

@@ -105,7 +105,7 @@ func (r distribution) watched(name string, most int) (dirs []string) {
 		return dirs
 	}
 	defer dir.Close()
-	names, err := namesIn(dir, most)
+	names, err := namesIn(dir, most, never)
 	if err != nil {
 		return dirs
 	}

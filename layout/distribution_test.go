@@ -2,6 +2,7 @@ package layout
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -477,6 +478,8 @@ func TestRecognition(t *testing.T) {
 	for _, name := range []string{distributionRepositories + "/app", distributionBase, distributionBase + "/blobs/sha256"} {
 		newRepo(t, s.root, name).push(image("a"), "1")
 	}
+	// Of an image layout's own directories none is looked into, whatever they are called.
+	must(t, os.MkdirAll(filepath.Join(s.root, distributionRepositories, "app/blobs/_manifests"), 0o755))
 	if names, err := walk(); err != nil || r.Layout() != OCI || !slices.Contains(names, distributionBase) {
 		t.Errorf("pushes into an image layout: %s, %v, %v", r.Layout(), names, err)
 	}
@@ -497,5 +500,81 @@ func TestRecognition(t *testing.T) {
 		if got := is(s.root, o); got != o {
 			t.Errorf("both, told to be %s: %s", o, got)
 		}
+	}
+}
+
+// What is written once a link is being read shows: the time that counts is that before.
+func TestDistributionChangeDuringReading(t *testing.T) {
+	s := newDistribution(t)
+	a, b := s.push("app", image("a"), "1"), s.push("app", image("b"))
+	time.Sleep(3 * settle)
+	root := s.open()
+	asked := 0
+	root.now = func() time.Time {
+		if asked++; asked == 4 { // once before all, once for each link of a manifest, and then for the tag's
+			s.file(tagLinkOf("app", "1"), b.String())
+		}
+		return time.Now()
+	}
+	p, err := root.Repository("app")
+	must(t, err)
+	defer p.Close()
+	c, err := p.Contents(t.Context(), nil)
+	must(t, err)
+	if c.Tags["1"] != b {
+		t.Errorf("the tag names %s, which is what was there before (%s)", c.Tags["1"], a)
+	}
+}
+
+// What tags have named before is bounded, and listed once.
+func TestDistributionFormerNames(t *testing.T) {
+	s := newDistribution(t)
+	var all []trust.Digest
+	for n := range 6 {
+		all = append(all, s.push("app", with(image("x"), object{"annotations": object{"n": string(rune('a' + n))}})))
+	}
+	for n := range 5 {
+		for _, d := range all {
+			s.tag("app", "sha256-"+trust.SumOf([]byte{byte(n)}).Hex(), d)
+		}
+	}
+	open := func(descriptors int) (*Contents, error) {
+		root, err := Open(s.root, Options{Limits: Limits{Descriptors: descriptors}})
+		must(t, err)
+		defer root.Close()
+		p, err := root.Repository("app")
+		must(t, err)
+		defer p.Close()
+		return p.Contents(t.Context(), nil)
+	}
+	if _, err := open(20); err == nil || reasonIn(t, err) != trust.LimitExceeded {
+		t.Errorf("30 names, 20 allowed: %v", err)
+	}
+	if _, err := open(30); err != nil {
+		t.Errorf("30 names, 30 allowed: %v", err)
+	}
+}
+
+// Where it cannot be found out what a root is, nothing is known of it, and nothing gone.
+func TestUnrecognised(t *testing.T) {
+	r := newRepo(t, t.TempDir(), "app")
+	r.push(image("a"), "1")
+	root, err := Open(r.root, Options{})
+	must(t, err)
+	defer root.Close()
+	root.is.Store(&recognised{layout: OCI, err: os.ErrPermission})
+	if _, err := root.Repository("app"); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("open: %v", err)
+	}
+	var seen []Visit
+	if err := root.form().walk(t.Context(), func(v Visit) error { seen = append(seen, v); return nil }); err == nil || len(seen) != 1 || seen[0].Err == nil {
+		t.Errorf("walk: %v, %+v", err, seen)
+	}
+	if _, err := root.Stamp("app", time.Time{}); err == nil || root.Gone("app") || root.form().holds("app") {
+		t.Errorf("stamp %v, gone %t, there %t", err, root.Gone("app"), root.form().holds("app"))
+	}
+	must(t, root.Walk(t.Context(), func(Visit) error { return nil })) // finds out
+	if !root.IsRepository("app") {
+		t.Error("it is not there again")
 	}
 }

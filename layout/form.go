@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"trust-worker/trust"
 )
 
@@ -69,41 +71,70 @@ type listed struct {
 	recent bool
 }
 
+// recognised is what is known of a root's layout.
+type recognised struct {
+	layout Layout
+	err    error // why it is not known
+}
+
 func (r *Root) form() form {
-	if r.distribution.Load() {
+	switch is := r.is.Load(); {
+	case is.err != nil:
+		return unrecognised{is.err}
+	case is.layout == Distribution:
 		return distribution{r}
 	}
 	return imageLayouts{r}
 }
 
 // Layout returns the layout that is read at present: OCI or Distribution.
-func (r *Root) Layout() Layout {
-	if r.distribution.Load() {
-		return Distribution
-	}
-	return OCI
-}
+func (r *Root) Layout() Layout { return r.is.Load().layout }
 
 // recognise settles the layout. A root may be empty when it is opened: the first push into
 // it shows what it is. No push makes one of the other: no name in an image layout's storage
 // begins with '_', as those do by which distribution's is recognised, and distribution
-// writes below docker/registry/v2 alone.
+// writes below docker/registry/v2 alone. What was recognised as distribution's stays so.
 func (r *Root) recognise(ctx context.Context) error {
-	if r.layout != Auto {
-		r.distribution.Store(r.layout == Distribution)
+	if r.layout != Auto || r.Layout() == Distribution {
 		return nil
 	}
+	r.recognising.Lock()
+	defer r.recognising.Unlock()
+	layout, err := r.look(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.is.Store(&recognised{layout, err})
+	return err
+}
+
+// recogniseFirst is recognise for whoever asks for a repository that is not there: it may be
+// the first that was pushed. That is found out once a second.
+func (r *Root) recogniseFirst() bool {
+	const pause = time.Second
+	if r.layout != Auto || r.Layout() == Distribution || !r.recognising.TryLock() {
+		return false
+	}
+	late := r.now().Sub(r.asked) >= pause
+	if late {
+		r.asked = r.now()
+	}
+	r.recognising.Unlock()
+	return late && r.recognise(context.Background()) == nil && r.Layout() == Distribution
+}
+
+// look finds out what there is.
+func (r *Root) look(ctx context.Context) (Layout, error) {
 	base, err := r.list(distributionRepositories)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && r.distribution.Load() {
-		r.distribution.Store(err == nil)
-		return nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errIrregular) {
+		return OCI, nil
 	}
 	if err != nil {
-		return err
+		return OCI, err
 	}
 	is, err := r.isDistribution(ctx, distributionRepositories+"/", base)
 	if err != nil || !is {
-		return err
+		return OCI, err
 	}
 	found := errors.New("an image layout")
 	err = imageLayouts{r}.walk(ctx, func(v Visit) error {
@@ -114,12 +145,11 @@ func (r *Root) recognise(ctx context.Context) error {
 	})
 	switch {
 	case errors.Is(err, found):
-		return fmt.Errorf("%s: %w", r.dir, ErrTwoLayouts)
+		return OCI, fmt.Errorf("%s: %w", r.dir, ErrTwoLayouts)
 	case err != nil:
-		return err
+		return OCI, err
 	}
-	r.distribution.Store(true)
-	return nil
+	return Distribution, nil
 }
 
 // isDistribution looks for a directory that only distribution makes.
@@ -128,6 +158,9 @@ func (r *Root) isDistribution(ctx context.Context, dir string, list []fs.DirEntr
 		return e.IsDir() && slices.Contains([]string{"_layers", "_manifests", "_uploads"}, e.Name())
 	}) {
 		return true, nil
+	}
+	if isLayout(list) {
+		return false, nil // what is below it is zot's
 	}
 	for _, e := range list {
 		if err := ctx.Err(); err != nil {
@@ -146,3 +179,17 @@ func (r *Root) isDistribution(ctx context.Context, dir string, list []fs.DirEntr
 	}
 	return false, nil
 }
+
+// unrecognised is the form of a root whose layout could not be found out: nothing is known of
+// what it holds, and nothing is gone.
+type unrecognised struct{ err error }
+
+func (u unrecognised) walk(_ context.Context, visit func(Visit) error) error {
+	return unlisted(u.err, visit)
+}
+func (u unrecognised) stamp(string, time.Time) (Stamp, error) { return Stamp{}, u.err }
+func (u unrecognised) whole(string) int64                     { return 0 }
+func (u unrecognised) holds(string) bool                      { return false }
+func (u unrecognised) gone(string) bool                       { return false }
+func (u unrecognised) watched(string, int) []string           { return nil }
+func (u unrecognised) open(string) (content, error)           { return nil, u.err }

@@ -54,10 +54,14 @@ func (h *stampSum) add(kind byte, name string, s Stamp) {
 
 func (h *stampSum) stamp() Stamp { return Stamp{Links: trust.Digest(h.Sum(nil))} }
 
-// namesIn returns the names in an open directory, sorted. More than most is errTooLarge.
-func namesIn(dir *os.File, most int) (names []string, err error) {
+// namesIn returns the names in an open directory, sorted. More than most is errTooLarge. late
+// says whether there is no more time: then the error is ErrLate.
+func namesIn(dir *os.File, most int, late func() bool) (names []string, err error) {
 	const atOnce = 4096
 	for {
+		if late() {
+			return nil, ErrLate
+		}
 		some, err := dir.Readdirnames(min(atOnce, most+1))
 		if names = append(names, some...); len(names) > most {
 			return nil, fmt.Errorf("more than %d files: %w", most, errTooLarge)
@@ -72,6 +76,8 @@ func namesIn(dir *os.File, most int) (names []string, err error) {
 	}
 }
 
+func never() bool { return false }
+
 // linkDir is a directory of links.
 type linkDir struct {
 	dir   *os.File
@@ -84,7 +90,7 @@ type linkDir struct {
 
 // linkDirs opens and lists what holds the links of a repository: revisions by algorithm, and
 // tags. What is not there yet is left out.
-func (r *Root) linkDirs(in *os.File, at string) (dirs []linkDir, err error) {
+func (r *Root) linkDirs(in *os.File, at string, late func() bool) (dirs []linkDir, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(dirs)
@@ -98,7 +104,7 @@ func (r *Root) linkDirs(in *os.File, at string) (dirs []linkDir, err error) {
 			return err
 		}
 		dirs = append(dirs, d)
-		dirs[len(dirs)-1].names, err = namesIn(d.dir, most)
+		dirs[len(dirs)-1].names, err = namesIn(d.dir, most, late)
 		return err
 	}
 	manifests, err := openDirBelow(in, at+manifestsDir)
@@ -108,7 +114,7 @@ func (r *Root) linkDirs(in *os.File, at string) (dirs []linkDir, err error) {
 	manifests.Close() // read-only
 	var algorithms []string
 	if all, err := openDirBelow(in, at+revisionsDir); err == nil {
-		algorithms, err = namesIn(all, 100)
+		algorithms, err = namesIn(all, 100, late)
 		all.Close() // read-only
 		if err != nil {
 			return nil, err
@@ -133,7 +139,8 @@ func closeAll(dirs []linkDir) {
 
 // stamp hashes the stamps of all links, in order.
 func (r distribution) stamp(name string, until time.Time) (Stamp, error) {
-	dirs, err := r.linkDirs(r.file, r.path(name, "")+"/")
+	late := func() bool { return !until.IsZero() && time.Now().After(until) }
+	dirs, err := r.linkDirs(r.file, r.path(name, "")+"/", late)
 	if err != nil {
 		return Stamp{}, err
 	}
@@ -143,7 +150,7 @@ func (r distribution) stamp(name string, until time.Time) (Stamp, error) {
 	for i := range dirs {
 		d := &dirs[i]
 		for _, name := range d.names {
-			if n++; n%looksAtOnce == 0 && !until.IsZero() && time.Now().After(until) {
+			if n++; n%looksAtOnce == 0 && late() {
 				return Stamp{}, ErrLate
 			}
 			s, err := statAt(d.dir, name+d.link)
@@ -166,10 +173,19 @@ type links struct {
 	tags      []tagLink
 	flaws     []flaw
 	here      map[trust.Digest]bool // manifests with a link; false where it cannot be read
+	former    map[formerly]bool
+	named     int // names that were read of what tags named before
+	late      func() bool
 	sum       *stampSum
 	wait      time.Duration // until a change would show in the stamp
 	torn      bool          // something is wrong that may be about to be whole
 	recent    bool
+}
+
+// formerly is a manifest that a tag of that use has named before.
+type formerly struct {
+	digest trust.Digest
+	use    tagUse
 }
 
 type tagLink struct {
@@ -207,6 +223,11 @@ func (p *distributed) list(ctx context.Context, found func(entry) error, bad fun
 			return listed{}, err
 		}
 	}
+	for f := range l.former { // the tag may have been of any subject
+		if err := found(entry{bare: true, digest: f.digest, use: f.use}); err != nil {
+			return listed{}, err
+		}
+	}
 	for _, f := range l.flaws {
 		bad(f.digest, f.reason, f.text)
 	}
@@ -235,12 +256,13 @@ func (p *distributed) readSettled(ctx context.Context) (*links, error) {
 
 // readLinks reads every link once.
 func (p *distributed) readLinks(ctx context.Context) (*links, error) {
-	dirs, err := p.root.linkDirs(p.dir, "")
+	late := func() bool { return ctx.Err() != nil }
+	dirs, err := p.root.linkDirs(p.dir, "", late)
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(dirs)
-	l := &links{root: p.root, sum: newStampSum(), here: map[trust.Digest]bool{}}
+	l := &links{root: p.root, sum: newStampSum(), here: map[trust.Digest]bool{}, former: map[formerly]bool{}, late: late}
 	n := 0
 	for i := range dirs { // the tags' comes last
 		d := &dirs[i]
@@ -253,15 +275,19 @@ func (p *distributed) readLinks(ctx context.Context) (*links, error) {
 				return nil, ctx.Err()
 			}
 			read(d, name)
+			if l.named > p.root.limits.Descriptors {
+				return nil, fmt.Errorf("tags of referrers and SBOMs have named more than %d manifests: %w", p.root.limits.Descriptors, errTooLarge)
+			}
 		}
 	}
 	return l, nil
 }
 
-// took notes the stamp of a link that has been read just now.
-func (l *links) took(d *linkDir, name string, s Stamp) {
+// took notes the stamp of a link whose reading has begun at start: what was written after it
+// has to show in the stamp.
+func (l *links) took(d *linkDir, name string, s Stamp, start time.Time) {
 	// One of the future is that of a clock set back since: waiting for it would be for ever.
-	if age := l.root.now().Sub(time.Unix(0, s.Ctime)); age >= -settle {
+	if age := start.Sub(time.Unix(0, s.Ctime)); age >= -settle {
 		l.wait = max(l.wait, settle-age)
 		l.recent = l.recent || age < apart
 	}
@@ -293,13 +319,14 @@ func (l *links) revision(d *linkDir, name string) {
 		l.flaw(trust.Digest{}, trust.Malformed, "manifest %.140q: its name is no digest", text)
 		return
 	}
+	start := l.root.now()
 	s, err := checkLink(d.dir, name+d.link, text)
 	switch {
 	case errors.Is(err, errNotLinked):
 		l.missing(d, name)
 		return
 	case err == nil:
-		l.took(d, name, s)
+		l.took(d, name, s, start)
 	default:
 		e.unread, l.torn = trust.IOError, true
 		l.flaw(e.digest, e.unread, "link to the manifest: %v", err)
@@ -325,6 +352,7 @@ func (l *links) tag(d *linkDir, name string) {
 		l.flaw(trust.Digest{}, trust.Malformed, "tag %.128q", name)
 		return
 	}
+	start := l.root.now()
 	b, s, err := readFile(d.dir, name+d.link, -1, maxLink)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.missing(d, name)
@@ -340,34 +368,35 @@ func (l *links) tag(d *linkDir, name string) {
 		l.flaw(trust.Digest{}, trust.IOError, "tag %s: %v", name, err)
 		return
 	}
-	l.took(d, name, s)
+	l.took(d, name, s, start)
 	if _, ok := l.here[e.digest]; !ok {
 		l.flaw(e.digest, trust.BlobMissing, "tag %s names a manifest that the repository does not have", name)
 		return
 	}
 	e.use, e.subject = parseTag(name)
 	if e.use == tagReferrers || e.use == tagSBOM {
-		l.former(d, name, &e, s.Mtime)
+		l.before(d, name, &e)
 	}
 	l.tags = append(l.tags, tagLink{e, s.Mtime})
 }
 
-// former takes what a tag of referrers or of an SBOM has named before: it is a manifest
+// before takes what a tag of referrers or of an SBOM has named before: it is a manifest
 // without a tag now, and no image. (What was a signature or an attestation shows it.)
-func (l *links) former(d *linkDir, name string, of *entry, written int64) {
+func (l *links) before(d *linkDir, name string, of *entry) {
 	dir, err := openDirBelow(d.dir, name+"/index/"+sha256Dir)
 	if err != nil {
 		return // it named nothing before
 	}
 	defer dir.Close()
-	names, err := namesIn(dir, maxChildren)
+	names, err := namesIn(dir, maxChildren, l.late)
 	if err != nil {
 		l.flaw(of.digest, trust.IOError, "what tag %s named before: %v", name, err)
 		return
 	}
+	l.named += len(names)
 	for _, hex := range names {
 		if d, err := trust.ParseHex(hex); err == nil && d != of.digest && l.here[d] {
-			l.tags = append(l.tags, tagLink{entry{bare: true, digest: d, use: of.use, subject: of.subject}, written})
+			l.former[formerly{d, of.use}] = true
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,9 +77,11 @@ type Root struct {
 	file   *os.File // the same directory, for fstatat
 	now    func() time.Time
 
-	layout       Layout      // as it was asked for
-	distribution atomic.Bool // what it is, or was recognised as
-	looked       atomic.Int64
+	layout      Layout // as it was asked for
+	is          atomic.Pointer[recognised]
+	recognising sync.Mutex
+	asked       time.Time // recogniseFirst; under recognising
+	looked      atomic.Int64
 }
 
 // Open opens the storage root; dir itself may be a symlink. The error wraps [ErrTwoLayouts]
@@ -97,6 +100,10 @@ func Open(dir string, o Options) (*Root, error) {
 	}
 	if r.file, err = r.root.Open("."); err != nil {
 		return nil, errors.Join(fmt.Errorf("open storage root: %w", err), r.root.Close())
+	}
+	r.is.Store(&recognised{layout: OCI})
+	if r.layout != Auto {
+		r.is.Store(&recognised{layout: r.layout})
 	}
 	// What cannot be read yet is told by Walk, which recognises again.
 	if err := r.recognise(context.Background()); errors.Is(err, ErrTwoLayouts) {
@@ -170,11 +177,7 @@ func (r *Root) IsRepository(name string) bool {
 	if !r.serves(name) {
 		return false
 	}
-	if r.form().holds(name) {
-		return true
-	}
-	// It may be the first that was pushed.
-	return r.layout == Auto && !r.distribution.Load() && r.recognise(context.Background()) == nil && r.distribution.Load() && r.form().holds(name)
+	return r.form().holds(name) || r.recogniseFirst() && r.form().holds(name)
 }
 
 // Gone reports whether there is nothing that could be read of a repository, as opposed to

@@ -30,13 +30,13 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 	}
 	defer slowly.timer.Stop()
 	for {
-		force, walk := false, true
+		how, walk := changedOnes, true
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		case <-s.rescan:
-			force = true
+			how = everyOne
 		case <-slowly.timer.C:
 			if err := slowly.next(ctx); errors.Is(err, cache.ErrDamaged) {
 				return err
@@ -46,19 +46,13 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 			}
 			continue
 		case <-hints:
-			h := s.cfg.Repositories.Take()
-			walk = h.All || h.Walk
-			for _, name := range h.Names {
-				s.oweScan(name, false)
-			}
-			for _, name := range h.Watched {
-				s.oweScanAs(bulk, name, false)
-			}
+			how, walk = s.takeHints()
 		}
 		if !walk {
 			continue
 		}
-		if err := s.walk(ctx, force); errors.Is(err, cache.ErrDamaged) {
+		again, err := s.walkAs(ctx, how)
+		if errors.Is(err, cache.ErrDamaged) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			s.counters.errors.Add(1)
@@ -66,7 +60,7 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 		}
 		s.stored.flush()
 		s.tampered.flush()
-		if force {
+		if how == everyOne {
 			// Nothing that is remembered of storage is believed, stored bytes
 			// included.
 			if err := s.oweRehash(); errors.Is(err, cache.ErrDamaged) {
@@ -76,8 +70,43 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 				s.log.Error("cannot look at stored bytes again", "error", err)
 			}
 		}
-		timer.Reset(s.cfg.ScanInterval)
+		switch {
+		case again:
+			timer.Reset(0)
+		case how != listRepositories: // or a storm of hints would put the passes off
+			timer.Reset(s.cfg.ScanInterval)
+		}
 	}
+}
+
+// takeHints owes what the watcher hints at, and reports whether that is a walk, and how much it
+// looks at.
+func (s *Scheduler) takeHints() (how extent, walk bool) {
+	h := s.cfg.Repositories.Take()
+	for _, name := range h.Names {
+		s.oweScan(name, false)
+	}
+	for _, name := range h.Watched {
+		s.oweScanAs(bulk, name, false)
+	}
+	if h.All {
+		return changedOnes, true
+	}
+	return listRepositories, h.Walk
+}
+
+// hintsMeanwhile takes hints that come during a walk, which may take seconds, and reports
+// whether they ask for another.
+func (s *Scheduler) hintsMeanwhile() (walk bool) {
+	if s.cfg.Repositories == nil {
+		return false
+	}
+	select {
+	case <-s.cfg.Repositories.C():
+		_, walk = s.takeHints()
+	default:
+	}
+	return walk
 }
 
 // slowPass says when stored bytes are read again. When it was last done outlives the
@@ -330,7 +359,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			if unsettled || outdated || s.trust.Load() != plan.under {
 				s.oweSettle(name, level)
 			}
-			s.lookAgain(name, stamp == "" || c.Recent)
+			s.lookAgain(name, stamp == "" || c.Recent && !s.impatient) // after a single pass nobody is there
 		},
 	}
 }

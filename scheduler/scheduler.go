@@ -60,6 +60,7 @@ type Scheduler struct {
 	// rootsListed is set when the last walk could list every root.
 	rootsListed atomic.Bool
 	listed      atomic.Pointer[listing] // the last walk's, if it could
+	walking     sync.Mutex              // one walk at a time
 	watching    map[string]watcher.Dir  // the walk's: what the watcher was last told
 	firstPass   chan struct{}           // closed once the first pass over storage is queued and worked off
 	passOnce    sync.Once

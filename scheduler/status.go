@@ -137,7 +137,14 @@ func (st *stateOfScan) setTrust(t *truststore.TrustStore, now time.Time) {
 	st.st.Ignored, st.st.Policy = t.Ignored(), t.Policy().String()
 }
 
-func (st *stateOfScan) setWalk(l *listing, places []store.Place, now time.Time, took time.Duration) {
+// setPass notes a pass over storage that has ended.
+func (st *stateOfScan) setPass(now time.Time, took time.Duration, links int64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.st.LastPass, st.st.PassTook, st.st.Links = now, took, links
+}
+
+func (st *stateOfScan) setListed(l *listing, places []store.Place) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	const enough = 100
@@ -147,7 +154,7 @@ func (st *stateOfScan) setWalk(l *listing, places []store.Place, now time.Time, 
 			st.st.Overflowing = append(st.st.Overflowing, p.Name)
 		}
 	}
-	st.st.LastPass, st.st.PassTook, st.st.Repositories, st.st.Links = now, took, len(l.found), l.links
+	st.st.Repositories = len(l.found)
 	refused := fair.Order(l.refused, fair.TopLevel)
 	st.st.RefusedDirs = refused[:min(len(refused), enough)]
 	st.st.Unlisted = nil

@@ -18,14 +18,38 @@ import (
 
 // Walks: which repositories there are, and what could not be listed.
 
-// walk lists the repositories, owes a scan of each that is new or whose
-// index.json has changed, and takes those that are gone out of the answers.
-// With force every repository is read.
+// extent is how much a walk looks at.
+type extent int
+
+const (
+	// listRepositories looks at none that was listed before: directories have
+	// come or gone. What is in the others, the passes and hints find out.
+	listRepositories extent = iota
+	// changedOnes looks at whether each repository has changed.
+	changedOnes
+	// everyOne believes nothing that is remembered.
+	everyOne
+)
+
+// walk lists the repositories, owes a scan of each that is new or has changed,
+// and takes those that are gone out of the answers. With force every repository is read.
 func (s *Scheduler) walk(ctx context.Context, force bool) error {
+	how := changedOnes
+	if force {
+		how = everyOne
+	}
+	_, err := s.walkAs(ctx, how)
+	return err
+}
+
+// walkAs is walk of any kind. again is set if a hint that came meanwhile asks for another.
+func (s *Scheduler) walkAs(ctx context.Context, how extent) (again bool, err error) {
+	s.walking.Lock()
+	defer s.walking.Unlock()
 	start := s.now()
 	places, err := s.cfg.Store.Places()
 	if err != nil {
-		return err
+		return false, err
 	}
 	known := make(map[string]*store.Place, len(places))
 	for i := range places {
@@ -40,7 +64,7 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 			return l.visit(storage.Dir, v)
 		})
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		if err != nil {
 			s.log.Error("storage cannot be listed; its answers read unknown", "error", err)
@@ -49,37 +73,40 @@ func (s *Scheduler) walk(ctx context.Context, force bool) error {
 	last := s.listed.Swap(nil)
 	looked := s.lookedAt()
 	for name := range l.found {
+		again = s.hintsMeanwhile() || again
 		p := known[name]
-		same := p != nil && !p.Unlisted && p.Stamp != "" && s.unchanged(p)
+		same := p != nil && !p.Unlisted && p.Stamp != "" && (how == listRepositories && last.has(name) || s.unchanged(p))
 		l.found[name] = same
-		if force || !same {
+		if how == everyOne || !same {
 			level := bulk
 			if last != nil && !last.has(name) {
 				level = fresh // it has just been made
 			}
-			s.oweScanAs(level, name, force)
+			s.oweScanAs(level, name, how == everyOne)
 		}
 	}
 	if err := s.missing(places, known, l); err != nil {
-		return err
+		return again, err
 	}
 	if err := s.setWhole(l); err != nil {
-		return err
+		return again, err
 	}
 	if s.rootsListed.Load() {
 		s.listed.Store(l)
 	}
 	if s.cfg.Repositories != nil {
-		s.watchInside(l, last)
+		s.watchInside(l, last, known)
 		if !maps.Equal(l.dirs, s.watching) { // else the watcher looks after its watches by itself
 			s.watching = l.dirs
 			s.cfg.Repositories.Set(l.dirs)
 		}
 	}
-	l.links = s.lookedAt() - looked
-	s.state.setWalk(l, places, s.now(), s.now().Sub(start))
+	s.state.setListed(l, places)
+	if how != listRepositories {
+		s.state.setPass(s.now(), s.now().Sub(start), s.lookedAt()-looked)
+	}
 	s.counters.walks.Add(1)
-	return nil
+	return again, nil
 }
 
 const (
@@ -108,25 +135,28 @@ func (s *Scheduler) lookedAt() (n int64) {
 }
 
 // watchInside adds what is to be watched inside of repositories, of each top-level name in
-// turn: what there was at the last walk, of those that are unchanged.
-func (s *Scheduler) watchInside(l, last *listing) {
+// turn: what there was at the last walk, of those that have not changed since.
+func (s *Scheduler) watchInside(l, last *listing, known map[string]*store.Place) {
 	if !slices.ContainsFunc(s.cfg.Storage, func(st Storage) bool { return st.Root.Layout() == layout.Distribution }) {
 		return
 	}
-	l.inside = map[string][]string{}
+	l.inside = map[string]insideDirs{}
+	left := insideWatched
 	for _, name := range fair.Order(slices.Sorted(maps.Keys(l.found)), fair.TopLevel) {
-		if len(l.dirs) >= insideWatched {
+		var in insideDirs
+		if l.found[name] {
+			in.stamp = known[name].Stamp
+		}
+		if was := last.insideOf(name); in.stamp != "" && was.stamp == in.stamp {
+			in = was
+		} else {
+			in.dirs = s.inside(name)
+		}
+		if left -= len(in.dirs); left < 0 {
 			return
 		}
-		var dirs []string
-		if last != nil && l.found[name] && last.found[name] {
-			dirs = last.inside[name]
-		}
-		if dirs == nil {
-			dirs = s.inside(name)
-		}
-		l.inside[name] = dirs
-		for n, dir := range dirs {
+		l.inside[name] = in
+		for n, dir := range in.dirs {
 			// The first leads to the others, whose coming is worth a walk.
 			l.dirs[dir] = watcher.Dir{Repository: name, Inside: n > 0}
 		}
@@ -171,8 +201,7 @@ func (s *Scheduler) setWhole(l *listing) error {
 type listing struct {
 	found    map[string]bool        // repository names; whether they list what they did before
 	dirs     map[string]watcher.Dir // by absolute directory
-	inside   map[string][]string    // of those that are inside, by repository
-	links    int64                  // looked at
+	inside   map[string]insideDirs  // of those that are inside, by repository
 	unlisted []unlisted
 	refused  []string
 }
@@ -184,9 +213,26 @@ type unlisted struct {
 	err  error
 }
 
+// insideDirs are directories inside of a repository, and what it listed then, if that is known.
+type insideDirs struct {
+	stamp string
+	dirs  []string
+}
+
+// has reports whether a repository was found; nothing was by no listing.
 func (l *listing) has(name string) bool {
+	if l == nil {
+		return false
+	}
 	_, ok := l.found[name]
 	return ok
+}
+
+func (l *listing) insideOf(name string) insideDirs {
+	if l == nil {
+		return insideDirs{}
+	}
+	return l.inside[name]
 }
 
 func (l *listing) visit(root string, v layout.Visit) error {
@@ -207,7 +253,7 @@ func (l *listing) visit(root string, v layout.Visit) error {
 		if v.IsRepository {
 			name = v.Name
 		}
-		l.dirs[filepath.Join(root, v.Dir)] = watcher.Dir{Repository: name}
+		l.dirs[filepath.Join(root, v.Dir)] = watcher.Dir{Repository: name, Above: v.Name == ""}
 	}
 	return nil
 }

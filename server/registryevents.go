@@ -21,19 +21,28 @@ var registryEvents = []struct {
 	name string
 	max  int64 // bytes of one request
 	read func(body []byte, h http.Header) (names []string, err error)
+	// patient registries send an event again until it is taken, and those of all others wait
+	// behind it: what a pusher can make of an event never lets it be refused.
+	patient bool
 }{
-	{"zot", 10 << 20, readZotEvent}, // an event brings the image's manifest along, quoted
-	{"distribution", 4 << 20, readDistributionEvents},
-	{"harbor", 1 << 20, readHarborEvent},
+	{"zot", 10 << 20, readZotEvent, false}, // an event brings the image's manifest along, quoted
+	{"distribution", 8 << 20, readDistributionEvents, true},
+	{"harbor", 1 << 20, readHarborEvent, true},
 }
 
 // maxNamed bounds the repositories of one request: distribution sends what has come together
-// while nobody answered.
+// while nobody answered. The passes find the others.
 const maxNamed = 1000
 
-func (s *Server) registryEvent(max int64, read func(body []byte, h http.Header) ([]string, error)) handlerFunc {
+func (s *Server) registryEvent(max int64, read func(body []byte, h http.Header) ([]string, error), patient bool) handlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, _ identity) error {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
+		var large *http.MaxBytesError
+		if errors.As(err, &large) && patient {
+			s.cfg.Log.Warn("a registry's event is too large and was not read; the next pass finds what it told of", "bytes", max)
+			w.WriteHeader(http.StatusAccepted)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -43,13 +52,15 @@ func (s *Server) registryEvent(max int64, read func(body []byte, h http.Header) 
 		}
 		slices.Sort(names)
 		names = slices.Compact(names)
-		if len(names) > maxNamed {
-			return refuse(http.StatusBadRequest, codeInvalid, "the events are of too many repositories", fmt.Sprintf("at most %d", maxNamed))
-		}
 		for _, name := range names {
-			if !layout.ValidName(name) {
+			if !layout.ValidName(name) && !patient {
 				return refuse(http.StatusBadRequest, codeNameInvalid, "the event names no repository", "")
 			}
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return !layout.ValidName(name) })
+		names = names[:min(len(names), maxNamed)]
+		if len(names) > 0 && !s.hints.allow(clientOf(r), s.cfg.Now()) {
+			return tooMany("events")
 		}
 		for _, name := range names {
 			s.cfg.LookAt(name)
@@ -160,15 +171,4 @@ func readHarborEvent(body []byte, _ http.Header) ([]string, error) {
 		}
 	}
 	return nil, nil // Harbor's other events change nothing here
-}
-
-// limitedHints bounds how often one client may give a hint: a registry under
-// load sends one for each push, and the passes find what is left out.
-func (s *Server) limitedHints(h handlerFunc) handlerFunc {
-	return func(w http.ResponseWriter, r *http.Request, id identity) error {
-		if !s.hints.allow(clientOf(r), s.cfg.Now()) {
-			return tooMany("events")
-		}
-		return h(w, r, id)
-	}
 }

@@ -47,7 +47,7 @@ func (s *Server) restRoutes(t router) {
 	}
 	if s.cfg.LookAt != nil {
 		for _, e := range registryEvents {
-			t.handle("POST "+pathAPI+"/events/"+e.name, toHint, s.limitedHints(s.registryEvent(e.max, e.read)))
+			t.handle("POST "+pathAPI+"/events/"+e.name, toHint, s.registryEvent(e.max, e.read, e.patient))
 		}
 	}
 }

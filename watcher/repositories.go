@@ -21,6 +21,8 @@ type Dir struct {
 	// Repository is the name of the repository that it is, or is in; "" for a directory that
 	// only leads to some.
 	Repository string
+	// Above: it leads to all repositories of a root, as the root does.
+	Above bool
 	// Inside: it is in a repository, and leads to no other. An event in it says to look at
 	// the repository, and never to list repositories anew.
 	Inside bool

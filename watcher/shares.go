@@ -21,7 +21,7 @@ func shares(want map[string]Dir) []string {
 	var roots, others []string
 	found := tops{want: want, known: make(map[string]string, len(want))}
 	for dir, is := range want {
-		if is.Inside || reached(want, dir) {
+		if is.Inside || reached(want, dir) && !is.Above {
 			others = append(others, dir)
 		} else {
 			roots = append(roots, dir)
@@ -50,7 +50,7 @@ func rank(d Dir) int {
 }
 
 // tops finds for a directory the highest one above it that is wanted, but for
-// the root: that of its top-level name.
+// a root and what is above all of its repositories: that of its top-level name.
 type tops struct {
 	want  map[string]Dir
 	known map[string]string
@@ -67,7 +67,7 @@ func (t *tops) of(dir string) string {
 				parent = filepath.Dir(parent)
 			}
 			top = t.of(parent)
-		case reached(t.want, dir) && reached(t.want, parent):
+		case reached(t.want, dir) && reached(t.want, parent) && !t.want[parent].Above:
 			top = t.of(parent)
 		}
 		t.known[dir] = top

@@ -45,12 +45,12 @@ func TestShares(t *testing.T) {
 // its top-level name.
 func TestSharesInside(t *testing.T) {
 	inside := func(name string) Dir { return Dir{Repository: name, Inside: true} }
-	want := map[string]Dir{"/r": {}, "/r/evil": {Repository: "evil"}, "/r/team": {}, "/r/team/app": {Repository: "team/app"},
+	want := map[string]Dir{"/": {Above: true}, "/r": {Above: true}, "/r/evil": {Repository: "evil"}, "/r/team": {}, "/r/team/app": {Repository: "team/app"},
 		"/r/team/app/_m/tags": inside("team/app"), "/r/team/app/_m/revisions/sha256": inside("team/app"), "/r/team/app/_m/tags/1/current": inside("team/app")}
 	for i := range 20 {
 		want[fmt.Sprintf("/r/evil/_m/tags/%02d/current", i)] = inside("evil")
 	}
-	first := []string{"/r", "/r/evil", "/r/team/app", "/r/evil/_m/tags/00/current", "/r/team", "/r/evil/_m/tags/01/current", "/r/team/app/_m/tags",
+	first := []string{"/", "/r", "/r/evil", "/r/team/app", "/r/evil/_m/tags/00/current", "/r/team", "/r/evil/_m/tags/01/current", "/r/team/app/_m/tags",
 		"/r/evil/_m/tags/02/current", "/r/team/app/_m/revisions/sha256", "/r/evil/_m/tags/03/current", "/r/team/app/_m/tags/1/current", "/r/evil/_m/tags/04/current"}
 	order := shares(want)
 	if len(order) != len(want) || !slices.Equal(order[:len(first)], first) {
