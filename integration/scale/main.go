@@ -17,6 +17,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Row is one line of the result.
@@ -107,6 +109,7 @@ func measure(n, keys, perRepo, signers int, distribution bool, bin, dir, out, la
 	if err := g.run(); err != nil {
 		return fmt.Errorf("make storage: %w", err)
 	}
+	unix.Sync() // or what the daemon writes would wait for the storage that was made
 	r.Images, r.Repositories = g.images, g.repositories
 	r.add("storage made", time.Since(start).Seconds(), "s", "", fmt.Sprintf("%d repositories, %d images, %d signatures by %d keys", g.repositories, g.images, n, keys))
 	d := &driver{g: g, r: r, bin: bin, root: g.dir, state: filepath.Join(dir, "state"), lookups: lookups}
