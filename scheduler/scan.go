@@ -315,8 +315,11 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 		s.stored.over(name, notSHA256)
 	}
 	if n, example := contents.Unread(); n > 0 {
-		s.stored.standing(name, fmt.Sprint(n, example), partsUnread, "manifests", n,
-			"digest", example.Digest.String(), "reason", string(example.Reason), "error", inert.Text(example.Detail))
+		attrs := []any{"number", n}
+		if example.Digest != (trust.Digest{}) { // else it is a tag, which the error names
+			attrs = append(attrs, "digest", example.Digest.String())
+		}
+		s.stored.standing(name, fmt.Sprint(n, example), partsUnread, append(attrs, "reason", string(example.Reason), "error", inert.Text(example.Detail))...)
 	} else {
 		s.stored.over(name, partsUnread)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
+	"trust-worker/layout"
 	"trust-worker/verifier/truststore"
 	"trust-worker/watcher"
 )
@@ -62,6 +63,7 @@ type Scheduler struct {
 	listed      atomic.Pointer[listing] // the last walk's, if it could
 	walking     sync.Mutex              // one walk at a time
 	watching    map[string]watcher.Dir  // the walk's: what the watcher was last told
+	layoutSaid  layout.Layout           // the walk's, in the log
 	firstPass   chan struct{}           // closed once the first pass over storage is queued and worked off
 	passOnce    sync.Once
 

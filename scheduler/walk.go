@@ -101,6 +101,7 @@ func (s *Scheduler) walkAs(ctx context.Context, how extent) (again bool, err err
 			s.cfg.Repositories.Set(l.dirs)
 		}
 	}
+	s.sayLayout(l)
 	s.state.setListed(l, places)
 	if how != listRepositories {
 		s.state.setPass(s.now(), s.now().Sub(start), s.lookedAt()-looked)
@@ -132,6 +133,14 @@ func (s *Scheduler) lookedAt() (n int64) {
 		n += storage.Root.Looked()
 	}
 	return n
+}
+
+// sayLayout logs what the storage root was recognised as, once something is there.
+func (s *Scheduler) sayLayout(l *listing) {
+	if is := s.cfg.Storage[0].Root.Layout(); len(l.found) > 0 && is != s.layoutSaid {
+		s.layoutSaid = is
+		s.log.Info("storage recognised", "layout", is, "repositories", len(l.found))
+	}
 }
 
 // watchInside adds what is to be watched inside of repositories, of each top-level name in

@@ -136,7 +136,10 @@ func (s *Server) authorize(r *http.Request, need right) (identity, error) {
 	}
 	if id.anonymous {
 		reason := "give a token: Authorization: Bearer …"
-		if need != toRead {
+		switch need {
+		case toHint:
+			reason += " (one of the files that --http-hint-token-file names)"
+		case toWrite:
 			reason += " (the file upload.token in the state directory holds one)"
 		}
 		return id, refuse(http.StatusUnauthorized, codeUnauthorized, "a credential is needed", reason)

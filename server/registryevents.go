@@ -124,7 +124,7 @@ func isMediaType(h http.Header, want ...string) bool {
 // 2.8.2 and 3.1.1 alike but for the media type). Pulls are of no interest.
 func readDistributionEvents(body []byte, h http.Header) (names []string, err error) {
 	if !isMediaType(h, "application/vnd.docker.distribution.events.v1+json", "application/vnd.docker.distribution.events.v2+json", "application/json") {
-		return nil, notAnEvent("an envelope of distribution's events", fmt.Errorf("its content type is %.100q", h.Get("Content-Type")))
+		return nil, notAnEvent("an envelope of distribution's events", fmt.Errorf("its content type is %.100q, and not application/vnd.docker.distribution.events.v2+json or application/json", h.Get("Content-Type")))
 	}
 	var envelope struct {
 		Events []struct {

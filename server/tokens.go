@@ -46,7 +46,7 @@ func (f *tokenFile) load() error {
 	f.sums = nil
 	b, err := os.ReadFile(f.path)
 	if err != nil {
-		return fmt.Errorf("read tokens: %w", err)
+		return fmt.Errorf("token file: %w", err)
 	}
 	var sums [][sha256.Size]byte
 	for n, line := range bytes.Split(b, []byte("\n")) {
@@ -55,7 +55,7 @@ func (f *tokenFile) load() error {
 			continue
 		}
 		if len(line) < minToken {
-			return fmt.Errorf("read tokens: %s: line %d: a token has at least %d characters", f.path, n+1, minToken)
+			return fmt.Errorf("token file %s: line %d: a token has at least %d characters", f.path, n+1, minToken)
 		}
 		sums = append(sums, sha256.Sum256(line))
 	}

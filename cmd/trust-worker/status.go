@@ -213,7 +213,11 @@ func (a *statusAnswer) text(t *table) {
 		if d.Links > 0 {
 			looked = ", " + phrase.Count(int(d.Links), "link", "links") + " looked at,"
 		}
-		pass = fmt.Sprintf("%s: %s, %s%s in %s", t.when(d.LastPass), d.Layout, phrase.Count(d.Repositories, "repository", "repositories"), looked, d.PassTook.Round(time.Millisecond))
+		found := fmt.Sprintf("%s, %s", d.Layout, phrase.Count(d.Repositories, "repository", "repositories"))
+		if d.Repositories == 0 {
+			found = "no repository yet"
+		}
+		pass = fmt.Sprintf("%s: %s%s in %s", t.when(d.LastPass), found, looked, d.PassTook.Round(time.Millisecond))
 	}
 	t.row("last pass", pass)
 	t.row("queue", fmt.Sprint(d.Queue))
