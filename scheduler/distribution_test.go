@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -84,4 +85,24 @@ func TestANewTagIsWatched(t *testing.T) {
 	becomes("1")
 	w.st.Tag(img, "prod")
 	becomes("prod")
+}
+
+// Directories that only lead somewhere, which anybody can make by the ten thousand, use up
+// nothing of what is watched inside of repositories.
+func TestNamespacesTakeNoInsideWatches(t *testing.T) {
+	w, s, _ := distributed(t)
+	w.st.Image("team/app", "1")
+	if err := s.walk(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	l := &listing{found: map[string]bool{"team/app": false}, dirs: map[string]watcher.Dir{}}
+	for n := range insideWatched + 1 {
+		l.dirs[fmt.Sprintf("/evil/%d", n)] = watcher.Dir{}
+	}
+	s.watchInside(l, nil, nil)
+	for _, dir := range []string{"_manifests/tags", "_manifests/revisions/sha256", "_manifests/tags/1/current"} {
+		if d, ok := l.dirs[filepath.Join(w.st.Repository("team/app"), dir)]; !ok || !d.Inside {
+			t.Errorf("%s is not watched", dir)
+		}
+	}
 }
