@@ -51,7 +51,7 @@ func (r distribution) path(name, below string) string {
 // there, and their coming is how it is seen.
 func (r distribution) walk(ctx context.Context, visit func(Visit) error) error {
 	var list []fs.DirEntry
-	for dir := "."; ; {
+	for _, dir := range []string{".", "docker", "docker/registry", distributionBase, distributionRepositories} {
 		var err error
 		if list, err = r.list(dir); errors.Is(err, fs.ErrNotExist) && dir != "." {
 			return nil
@@ -61,12 +61,6 @@ func (r distribution) walk(ctx context.Context, visit func(Visit) error) error {
 		if err := visit(Visit{Dir: dir}); err != nil {
 			return err
 		}
-		if dir == distributionRepositories {
-			break
-		}
-		rest := strings.TrimPrefix(distributionRepositories, strings.TrimPrefix(dir+"/", "./"))
-		next, _, _ := strings.Cut(rest, "/")
-		dir = path.Join(dir, next)
 	}
 	w := &walker{root: r.Root, base: distributionRepositories + "/", visit: visit,
 		is:   func(list []fs.DirEntry) bool { return has(list, manifestsDir) },

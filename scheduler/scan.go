@@ -79,36 +79,6 @@ func (s *Scheduler) scanLoop(ctx context.Context) error {
 	}
 }
 
-// takeHints owes what the watcher hints at, and reports whether that is a walk, and how much it
-// looks at.
-func (s *Scheduler) takeHints() (how extent, walk bool) {
-	h := s.cfg.Repositories.Take()
-	for _, name := range h.Names {
-		s.oweScan(name, false)
-	}
-	for _, name := range h.Watched {
-		s.oweScanAs(bulk, name, false)
-	}
-	if h.All {
-		return changedOnes, true
-	}
-	return listRepositories, h.Walk
-}
-
-// hintsMeanwhile takes hints that come during a walk, which may take seconds, and reports
-// whether they ask for another.
-func (s *Scheduler) hintsMeanwhile() (walk bool) {
-	if s.cfg.Repositories == nil {
-		return false
-	}
-	select {
-	case <-s.cfg.Repositories.C():
-		_, walk = s.takeHints()
-	default:
-	}
-	return walk
-}
-
 // slowPass says when stored bytes are read again. When it was last done outlives the
 // process: one that is restarted often makes its slow passes all the same.
 type slowPass struct {

@@ -75,8 +75,8 @@ func (r *Repositories) Take() Hint { return r.hints.take() }
 func (r *Repositories) Status() Status { return r.intake.get() }
 
 // Set replaces what is watched, by absolute directory; the root is one of those that only
-// lead to repositories. Call it after each
-// walk. A directory that was not watched before, is another one than before, or
+// lead to repositories. Call it after a walk that found other directories than the one before:
+// the watcher looks after its watches by itself. A directory that was not watched before, is another one than before, or
 // has another name now, is hinted as soon as its watch is in place: so what
 // happened there between the walk and the watch, or was taken for something
 // else, is not missed.
