@@ -20,9 +20,10 @@ import (
 	"trust-worker/trust"
 )
 
-// recountAll counts what readers see at a time, image by image. published are the
-// records.
-func recountAll(snap *cache.Snapshot, at time.Time, published map[string]string) (*cache.Counts, error) {
+// recountAll counts what readers see at a time, which is the snapshot's, image by image.
+// published are the records.
+func recountAll(snap *cache.Snapshot, published map[string]string) (*cache.Counts, error) {
+	at := snap.Now()
 	c := cache.NewCounts()
 	return c, snap.Compare(nil, at, at, true, func(d *cache.Difference) error {
 		for _, sig := range d.After {
@@ -105,6 +106,7 @@ type publishedWorld struct {
 	now     time.Time
 	s       *Store
 	r       *cache.Reader
+	atRead  *cache.Reader // its clock is at
 	signers []trust.Signer
 	terms   trust.Terms
 	held    map[trust.Signer]bool
@@ -141,10 +143,13 @@ func (w *publishedWorld) play(above string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }, fewBytes: 1}); err != nil {
+	if w.s, err = Open(dir, Options{Now: func() time.Time { return w.now }, Lease: -1, fewBytes: 1}); err != nil {
 		w.Fatal(err)
 	}
 	if w.r, err = cache.OpenReader(dir, cache.WithClock(func() time.Time { return w.now })); err != nil {
+		w.Fatal(err)
+	}
+	if w.atRead, err = cache.OpenReader(dir, cache.WithClock(func() time.Time { return w.at })); err != nil {
 		w.Fatal(err)
 	}
 	w.trust()
@@ -167,6 +172,7 @@ func (w *publishedWorld) play(above string) {
 	w.seen.Close()
 	w.s.Close()
 	w.r.Close()
+	w.atRead.Close()
 }
 
 func (w *publishedWorld) repository() string {
@@ -323,7 +329,12 @@ func (w *publishedWorld) check() {
 		w.Fatalf("published %q, stored %q", published, rendered)
 	}
 	w.follow(snap)
-	if want, err := recountAll(snap, w.at, published); err != nil || !reflect.DeepEqual(w.counts, want) {
+	all, err := w.atRead.Snapshot()
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer all.Close()
+	if want, err := recountAll(all, published); err != nil || !reflect.DeepEqual(w.counts, want) {
 		w.Fatalf("counted %v, a recount finds %v: %v", w.counts, want, err)
 	}
 }
