@@ -182,6 +182,11 @@ func (r *Reader) open(target string) (*generation, error) {
 	if err := r.openFiles(g, old); err != nil {
 		return nil, errors.Join(err, g.trustOpen.Close())
 	}
+	if !r.stillThere(g) {
+		r.release(g)
+		r.release(g)
+		return nil, fs.ErrNotExist
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -197,6 +202,14 @@ func (r *Reader) open(target string) (*generation, error) {
 		r.releaseLocked(old)
 	}
 	return g, nil
+}
+
+// stillThere reports whether nothing has taken the place of what g is of, but for later
+// generations, while its files were opened: a replica that has another cache's may have
+// files of the same names. It removes CURRENT before it replaces any.
+func (r *Reader) stillThere(g *generation) bool {
+	_, now, err := format.ReadCurrent(r.dir)
+	return err == nil && now.ID == g.ID && now.Generation >= g.Generation
 }
 
 func (r *Reader) close(f *format.File) {
@@ -216,7 +229,8 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old = r.cur
-	if old == nil || old.ID != g.ID || old.Generation <= g.Generation || old.trust.Published < g.trust.Published {
+	later := old != nil && (old.Generation > g.Generation || old.Generation == g.Generation && old.Data > g.Data)
+	if !later || old.ID != g.ID || old.trust.Published < g.trust.Published {
 		return old, false
 	}
 	old.refs++

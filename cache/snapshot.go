@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type Snapshot struct {
 	layers format.Layers
 	now    time.Time
 	asOf   time.Time
+	age    time.Duration
 	stale  bool
 	// lastAuthor is the text that was read last.
 	lastAuthor struct {
@@ -50,6 +52,9 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 type Generation struct {
 	CacheID string
 	Number  uint64
+	// Data is the generation that the data are of: less than Number where a replica
+	// already has the trust of a later generation than its data.
+	Data uint64
 }
 
 func (g Generation) String() string { return fmt.Sprintf("%s-%d", g.CacheID, g.Number) }
@@ -77,7 +82,7 @@ func (s *Snapshot) begin() error {
 	confirmed, age, err := s.r.confirmation(s.g)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Superseded for longer than its retention: CURRENT has moved on.
-		confirmed = time.Unix(0, s.g.trust.Published)
+		confirmed, age = time.Unix(0, s.g.trust.Published), math.MaxInt64
 		s.stale = true
 	} else if err != nil {
 		return err
@@ -88,9 +93,11 @@ func (s *Snapshot) begin() error {
 			s.now = t
 		}
 	}
-	age = max(age, s.now.Sub(confirmed))
-	s.stale = s.stale || s.g.trust.Lease > 0 && age > time.Duration(s.g.trust.Lease) ||
-		s.r.maxAge > 0 && age > s.r.maxAge
+	// By the reader's clock alone: a replica's source may have published by a clock that
+	// is ahead of it.
+	s.age = max(age, s.r.now().Sub(confirmed))
+	s.stale = s.stale || s.g.trust.Lease > 0 && s.age > time.Duration(s.g.trust.Lease) ||
+		s.r.maxAge > 0 && s.age > s.r.maxAge
 	return nil
 }
 
@@ -109,12 +116,18 @@ func (s *Snapshot) Close() {
 
 // Generation returns which publication this is.
 func (s *Snapshot) Generation() Generation {
-	return Generation{CacheID: fmt.Sprintf("%016x", s.g.ID), Number: s.g.Generation}
+	return Generation{CacheID: fmt.Sprintf("%016x", s.g.ID), Number: s.g.Generation, Data: s.g.Data}
 }
 
 // AsOf is when the daemon last confirmed that the trust in force was that of
 // the trust directories.
 func (s *Snapshot) AsOf() time.Time { return s.asOf }
+
+// Age is how long ago that was at least, by the clock of this machine.
+func (s *Snapshot) Age() time.Duration { return s.age }
+
+// Current is what CURRENT says: it names the files of the publication.
+func (s *Snapshot) Current() string { return s.g.target }
 
 // Stale reports whether that was too long ago: every answer reads
 // unknown/stale.

@@ -120,6 +120,10 @@ func (o *Observer) Look(ctx context.Context) error {
 	return o.clock(ctx)
 }
 
+// wholly is the generation that everything in a snapshot is of: a replica's data may be
+// behind its trust. Who goes on from there begins with a reset.
+func wholly(s *cache.Snapshot) uint64 { return s.Generation().Data }
+
 func at(s *cache.Snapshot) Position { return Position{Generation: s.Generation().Number} }
 
 // unreadable tells that there are no answers, once.
@@ -184,7 +188,7 @@ func (o *Observer) publication(ctx context.Context, snap *cache.Snapshot) (err e
 	}
 	o.close()
 	o.seen = snap
-	o.journal.tell(snap.Generation().Number, o.at)
+	o.journal.tell(wholly(snap), o.at)
 	return nil
 }
 
@@ -286,7 +290,7 @@ func (o *Observer) clock(ctx context.Context) error {
 	}
 	o.addAt(o.seen, t.changes())
 	o.at = now
-	o.journal.tell(o.seen.Generation().Number, now)
+	o.journal.tell(wholly(o.seen), now)
 	return nil
 }
 

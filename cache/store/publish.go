@@ -70,30 +70,17 @@ func (p *publisher) wake() {
 
 func (s *Store) publishedPath() string { return filepath.Join(s.dir, format.PublishedDir) }
 
-// setCurrent replaces CURRENT by rename and lets the superseded files go
-// later. pub.mu is held.
-//
-//	unlinkat(CURRENT.new) symlinkat(target, CURRENT.new) renameat(CURRENT.new, CURRENT) fsync(dir)
+// setCurrent replaces CURRENT and lets the superseded files go later. pub.mu is held.
 func (s *Store) setCurrent(next format.Current) error {
 	if err := s.owned(); err != nil {
 		return err
 	}
 	dir := s.publishedPath()
-	tmp := filepath.Join(dir, format.CurrentName+".new")
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(next.String(), tmp); err != nil {
-		return err
-	}
 	superseded := s.pub.cur.Files()
 	if _, named, err := format.ReadCurrent(dir); err == nil && named.ID == next.ID && named != s.pub.cur {
 		superseded = append(superseded, named.Files()...) // by a publication that failed after it was replaced
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, format.CurrentName)); err != nil {
-		return err
-	}
-	if err := format.SyncDir(dir); err != nil {
+	if err := format.SetCurrent(dir, next); err != nil {
 		return err
 	}
 	s.pub.cur, s.pub.withdrawn = next, false
@@ -265,6 +252,7 @@ func (s *Store) next() (format.Current, error) {
 		return format.Current{}, err
 	}
 	s.pub.cur.Generation++
+	s.pub.cur.Data = s.pub.cur.Generation
 	return s.pub.cur, nil
 }
 

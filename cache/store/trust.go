@@ -155,19 +155,13 @@ func (s *Store) withdraw(cause error) error {
 	return errors.Join(fmt.Errorf("publish trust (withdrawn until it can be): %w", cause), s.removeCurrent())
 }
 
-// removeCurrent removes CURRENT, durably: a power cut must not bring back what
-// was trusted. One that is not there may not be removed durably yet; one that is
-// another's stays.
+// removeCurrent removes CURRENT, durably; one that is another's stays.
 func (s *Store) removeCurrent() error {
 	err := s.owned()
 	if errors.Is(err, ErrStateGone) {
 		return err
 	}
-	err = os.Remove(filepath.Join(s.publishedPath(), format.CurrentName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return format.SyncDir(s.publishedPath())
+	return format.RemoveCurrent(s.publishedPath())
 }
 
 func compareTrust(old, f *trust.InForce) TrustChange {
@@ -342,6 +336,7 @@ func (s *Store) Confirm(at time.Time) error {
 func (s *Store) outdated(at time.Time) bool {
 	dir, cur := s.publishedPath(), s.pub.cur
 	cur.Generation = s.pub.named.Load() // others may be used up
+	cur.Data = cur.Generation
 	gone := func(name string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
 		return errors.Is(err, fs.ErrNotExist)

@@ -14,7 +14,7 @@ import (
 // The published form: immutable files beside a symbolic link CURRENT whose
 // target names them, so that one readlink tells a reader what is in force:
 //
-//	published/CURRENT → 6.<cache id>.<generation>.<base>.<deltas>.<trust>
+//	published/CURRENT → 7.<cache id>.<generation>.<data>.<base>.<deltas>.<trust>
 //	published/base-<generation>.db    bbolt, compacted
 //	published/delta-<generation>.db   bbolt, what changed since the layer below
 //	published/trust-<generation>.pb   signers and statements in force
@@ -22,12 +22,15 @@ import (
 // Each file is named by the generation that made it. The base and the deltas are
 // layers: where several have a key, the newest wins. Deltas are the oldest first,
 // with a hyphen between them; "0" means none.
+// The trust is that of the generation. The data are as well, where a daemon publishes;
+// a replica may have the trust of a later generation than its data: <data> is the
+// generation that those are of.
 // Generations never go backwards within a cache id; a new id is always
 // accepted. A trust file's modification time is the confirmation: when the daemon last
 // found that the trust directories are what the file says.
 const (
 	// FormatVersion is the published format. Readers refuse another.
-	FormatVersion = 6
+	FormatVersion = 7
 
 	// MaxDeltas is how many deltas CURRENT names at most.
 	MaxDeltas = 16
@@ -36,6 +39,8 @@ const (
 	PrivateDir   = "private"
 	CurrentName  = "CURRENT"
 	LockName     = "lock"
+	// ReplicaName is the file of a state directory that says whose replica it is.
+	ReplicaName = "replica.json"
 )
 
 // Buckets of base and delta files. Keys:
@@ -78,9 +83,10 @@ var ErrFormat = errors.New("the published cache has a format of another version 
 
 // Current is what CURRENT says.
 type Current struct {
-	ID                       uint64
-	Generation, Base, Trusts uint64
-	Deltas                   [MaxDeltas]uint64 // oldest first; 0: no more
+	ID               uint64
+	Generation, Data uint64
+	Base, Trusts     uint64
+	Deltas           [MaxDeltas]uint64 // oldest first; 0: no more
 }
 
 func (c Current) String() string {
@@ -92,7 +98,7 @@ func (c Current) String() string {
 			deltas += "-" + strconv.FormatUint(d, 10)
 		}
 	}
-	return fmt.Sprintf("%d.%016x.%d.%d.%s.%d", FormatVersion, c.ID, c.Generation, c.Base, deltas, c.Trusts)
+	return fmt.Sprintf("%d.%016x.%d.%d.%d.%s.%d", FormatVersion, c.ID, c.Generation, c.Data, c.Base, deltas, c.Trusts)
 }
 
 // Layers are the deltas, oldest first.
@@ -157,12 +163,12 @@ func ParseCurrent(s string) (Current, error) {
 	if version := parts[0]; version != strconv.Itoa(FormatVersion) {
 		return Current{}, fmt.Errorf("%w: %.20q, this program reads %d", ErrFormat, version, FormatVersion)
 	}
-	if len(parts) != 6 || len(parts[1]) != 16 {
+	if len(parts) != 7 || len(parts[1]) != 16 {
 		return Current{}, fmt.Errorf("%w: CURRENT is %.80q", ErrDamaged, s)
 	}
 	var c Current
-	deltas := strings.Split(parts[4], "-")
-	fields := []*uint64{&c.ID, &c.Generation, &c.Base, nil, &c.Trusts}
+	deltas := strings.Split(parts[5], "-")
+	fields := []*uint64{&c.ID, &c.Generation, &c.Data, &c.Base, nil, &c.Trusts}
 	for i, field := range fields {
 		base := 10
 		if i == 0 {
@@ -180,11 +186,11 @@ func ParseCurrent(s string) (Current, error) {
 	for i, d := range deltas[:min(len(deltas), MaxDeltas)] {
 		c.Deltas[i], _ = strconv.ParseUint(d, 10, 64) // what is no number is not written so
 	}
-	newest := max(c.Base, c.Trusts)
+	newest := c.Base
 	for _, d := range c.Layers() {
 		newest = max(newest, d)
 	}
-	if c.String() != s || newest > c.Generation || c.Base == 0 || c.Trusts == 0 {
+	if c.String() != s || newest > c.Data || max(c.Data, c.Trusts) > c.Generation || c.Base == 0 || c.Trusts == 0 {
 		return Current{}, fmt.Errorf("%w: CURRENT is %.80q", ErrDamaged, s)
 	}
 	return c, nil
@@ -201,6 +207,32 @@ func ReadCurrent(dir string) (string, Current, error) {
 	}
 	c, err := ParseCurrent(target)
 	return target, c, err
+}
+
+// SetCurrent replaces CURRENT. After an error it may say either.
+//
+//	unlinkat(CURRENT.new) symlinkat(target, CURRENT.new) renameat(CURRENT.new, CURRENT) fsync(dir)
+func SetCurrent(dir string, c Current) error {
+	tmp := filepath.Join(dir, CurrentName+".new")
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(c.String(), tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, CurrentName)); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// RemoveCurrent withdraws what is published, durably: a power cut must not bring back
+// what was trusted. One that is not there may not be removed durably yet.
+func RemoveCurrent(dir string) error {
+	if err := os.Remove(filepath.Join(dir, CurrentName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return SyncDir(dir)
 }
 
 // Keys of the published buckets.
