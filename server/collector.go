@@ -8,6 +8,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster/replica"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
 	"trust-worker/watcher"
@@ -41,7 +42,11 @@ func (c *daemonCollector) Collect(ch chan<- prometheus.Metric) {
 	b := c.s.cfg.Build
 	e.value("build_info", 1, b.Version, b.Go, b.Cosign, b.Notation)
 	e.cache()
-	e.daemon(c.s.cfg.Status())
+	if c.s.cfg.Replica != nil {
+		e.replica(c.s.cfg.Replica())
+	} else {
+		e.daemon(c.s.cfg.Status())
+	}
 	e.trust()
 	e.changes()
 }
@@ -145,6 +150,18 @@ func (e *emitter) daemon(st scheduler.Status) {
 	e.histogram("publication_lag_seconds", m.Lag)
 }
 
+// replica: what a replica knows of itself, in place of a daemon's work.
+func (e *emitter) replica(st replica.Status) {
+	e.value("problem", truth(st.Problem != "" || st.DataProblem != ""))
+	e.value("first_pass_done", truth(st.Published))
+	e.value("replica_connected", truth(st.Connected))
+	e.value("replica_generation", float64(st.Generation), "trust")
+	e.value("replica_generation", float64(st.Data), "data")
+	e.value("replica_behind_seconds", st.Behind.Seconds())
+	e.value("replica_bytes_total", float64(st.Bytes))
+	e.value("replica_publications_total", float64(st.Publications))
+}
+
 // trust: the operator's directories bound the number of series.
 func (e *emitter) trust() {
 	store := e.s.cfg.Trust.TrustStore()
@@ -176,6 +193,7 @@ func (e *emitter) trust() {
 func (e *emitter) changes() {
 	e.value("changes_total", float64(e.s.cfg.Changes.Last().Number))
 	e.value("change_streams", float64(len(e.s.streams.all)))
+	e.value("replicas", float64(len(e.s.replicas.all)))
 	if e.s.cfg.Webhooks == nil {
 		return
 	}

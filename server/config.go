@@ -14,6 +14,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster/replica"
 	"trust-worker/layout"
 	"trust-worker/preview"
 	"trust-worker/scheduler"
@@ -81,6 +82,10 @@ type Config struct {
 	// besides localhost and addresses. Without them a page in a browser could
 	// reach it under a name of its own (DNS rebinding).
 	HostNames []string
+
+	// Replica tells how a replica follows its source; nil: what is published is made here.
+	// A replica has no trust directories and no storage.
+	Replica func() replica.Status
 
 	// Build is what trust_worker_build_info shows.
 	Build Build
@@ -163,6 +168,9 @@ type Limits struct {
 	MaxConns          int           // 1024 on all listeners together
 	MaxQueryBytes     int64         // 64 KiB of GraphQL
 	MaxReads          int           // 16 searches at once
+	MaxReplicas       int           // 256 requests of replicas at once,
+	MaxLayers         int           // and 16 large files sent at once,
+	StallTimeout      time.Duration // of which 256 KiB are taken within 10 s
 	MaxStreams        int           // 64 streams of changes at once,
 	StreamLife        time.Duration // each for 1 h at most,
 	Heartbeat         time.Duration // with a sign of life every 15 s
@@ -195,6 +203,9 @@ func (l *Limits) complete() {
 	orDefault(&l.MaxConns, 1024)
 	orDefault(&l.MaxQueryBytes, 64<<10)
 	orDefault(&l.MaxReads, 16)
+	orDefault(&l.MaxReplicas, 256)
+	orDefault(&l.MaxLayers, 16)
+	orDefault(&l.StallTimeout, 10*time.Second)
 	orDefault(&l.MaxStreams, 64)
 	orDefault(&l.StreamLife, time.Hour)
 	orDefault(&l.Heartbeat, 15*time.Second)
@@ -276,7 +287,7 @@ func (c *Config) check() error {
 	if err := c.Gate.Check(); err != nil {
 		return err
 	}
-	if c.Gate.Mode != "" && c.Gate.Open == nil {
+	if c.Gate.Mode != "" && c.Gate.Open == nil && c.Replica == nil {
 		return errors.New("server: a gate needs storage")
 	}
 	c.Limits.complete()

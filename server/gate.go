@@ -142,6 +142,10 @@ func (s *Server) passage(w http.ResponseWriter, r *http.Request) (decision, erro
 	return s.pull(w, r, &p)
 }
 
+// noEvidence is why a replica lets no signature through: it has no storage to tell one
+// from an image.
+const noEvidence = "a replica cannot tell signatures and attestations from images: ask the gate beside the storage for them"
+
 // mayPush reports whether the proxy vouches that its client may push: such a client may
 // read images that nobody has signed yet, and write.
 func (s *Server) mayPush(r *http.Request) bool {
@@ -162,6 +166,8 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request, p *passage) (decis
 				return denied(reasonPath, "%s is no digest", p.reference), nil
 			}
 		}
+	case companion && s.evidence == nil:
+		return denied(reasonUnknown, "%s", noEvidence), nil
 	case companion:
 		if d, referrers, err = s.evidence.resolve(r.Context(), p.repository, p.reference); err != nil || d == (trust.Digest{}) {
 			return p.unread(d, err), nil
@@ -193,7 +199,10 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request, p *passage) (decis
 			return decision{}, err
 		}
 	}
-	if why == "" && !foreign && d != (trust.Digest{}) {
+	if why == "" && s.evidence == nil && c.status == http.StatusNotFound && d != (trust.Digest{}) {
+		return denied(reasonUnknown, "%s@%s is not among the images that are known here; %s", p.repository, d, noEvidence), nil
+	}
+	if why == "" && !foreign && d != (trust.Digest{}) && s.evidence != nil {
 		is, err := s.evidence.is(r.Context(), p.repository, d, referrers)
 		switch {
 		case is && err == nil:

@@ -112,6 +112,12 @@ var daemonMetrics = []metric{
 
 	{"changes_total", counter, "Number of the last change of trust that was told; it goes on over restarts.", nil},
 	{"change_streams", gauge, "Clients that follow the stream of changes.", nil},
+	{"replicas", gauge, "Requests of replicas that wait for news: one each.", nil},
+	{"replica_connected", gauge, "On a replica: 1 while the source answers.", nil},
+	{"replica_generation", gauge, "On a replica: the source's generation of the trust, and of the data, that are here.", []string{"part"}},
+	{"replica_behind_seconds", gauge, "On a replica: how long there have been newer data at the source; 0 if there are none.", nil},
+	{"replica_bytes_total", counter, "On a replica: bytes of published files fetched since the start.", nil},
+	{"replica_publications_total", counter, "On a replica: publications whose data were taken over since the start.", nil},
 	{"webhook_delivered_total", counter, "Changes delivered to a webhook since the start.", []string{"target"}},
 	{"webhook_retries_total", counter, "Attempts that failed and were or will be repeated.", []string{"target"}},
 	{"webhook_refused_total", counter, "Changes that a webhook did not want, given up.", []string{"target"}},

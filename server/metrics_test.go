@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"trust-worker/cache/mirror"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster/replica"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -46,6 +48,14 @@ func full(t *testing.T) *world {
 	return w
 }
 
+// aReplica is a server of what is published elsewhere.
+func aReplica(c *Config) {
+	c.Cosign, c.Notation = false, false
+	c.Replica = func() replica.Status {
+		return replica.Status{Source: "https://worker.example", Connected: true, Bytes: 7, State: mirror.State{CacheID: "1", Generation: 9, Data: 8, Published: true}}
+	}
+}
+
 var family = regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`)
 
 // The page of metrics is what the registry has, kind and labels included, and
@@ -53,7 +63,7 @@ var family = regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`)
 func TestMetricsPage(t *testing.T) {
 	w := full(t)
 	w.get("/metrics").want(t, 200) // so that the route has been answered once
-	body := w.get("/metrics").body
+	body := w.get("/metrics").body + start(t, aReplica).get("/metrics").body
 	rows := append(slices.Clone(daemonMetrics),
 		metric{"http_requests_total", counter, "Requests by route.", []string{"route"}},
 		metric{"http_request_seconds", histogram, "Time to answer a request, by route; streams of changes count when they end.", []string{"route"}},

@@ -33,8 +33,11 @@ func (s *Server) restRoutes(t router) {
 	t.handle("GET "+pathAPI+"/images", toRead, s.restImages)
 	t.handle("GET "+pathAPI+"/images/{name...}", toRead, s.restImage)
 	t.handle("GET "+pathAPI+"/signatures/{name...}", toRead, s.restSignature)
-	t.handle("GET "+pathAPI+"/signers", toRead, s.restSigners)
-	t.handle("GET "+pathAPI+"/refused", toRead, s.restRefused)
+	if s.cfg.Replica == nil { // the trust directories are the source's
+		t.handle("GET "+pathAPI+"/signers", toRead, s.restSigners)
+		t.handle("GET "+pathAPI+"/refused", toRead, s.restRefused)
+	}
+	s.publicationRoutes(t)
 	t.handle("GET "+pathAPI+"/summary", toRead, s.restSummary)
 	t.handle("GET "+pathAPI+"/check/{name...}", toRead, s.restCheck)
 	t.handle("POST "+pathAPI+"/gatekeeper", toRead, s.gatekeeper)

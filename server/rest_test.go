@@ -97,7 +97,7 @@ func TestOpenAPI(t *testing.T) {
 	app, unsigned := digestOf("team/app:latest"), digestOf("library/unsigned:dev")
 	sig := digestOf("signature 1 of team/app:latest")
 	attested := w.image("attested", "1", claim{tool: trust.Cosign, reason: trust.NoTrustedKey, predicate: "https://spdx.dev/Document"})
-	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/events/distribution": true, pathAPI + "/events/harbor": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true} // TestEvents, TestZotEvents, TestOtherRegistriesEvents, TestGatekeeper, TestPreview
+	seen := map[string]bool{pathAPI + "/events": true, pathAPI + "/events/zot": true, pathAPI + "/events/distribution": true, pathAPI + "/events/harbor": true, pathAPI + "/gatekeeper": true, pathAPI + "/preview": true, pathAPI + "/publication/{file}": true} // TestEvents, TestPublishedFiles, TestZotEvents, TestOtherRegistriesEvents, TestGatekeeper, TestPreview
 	gone := w.d.TrustStore().InForce().Terms().Materials[0].Signer
 	w.call("DELETE", pathCosign+"/"+gone.Fingerprint.String(), nil, "Authorization", "Bearer "+w.token()).want(t, 200)
 	check(t, w.o.Look(t.Context()))
@@ -114,6 +114,7 @@ func TestOpenAPI(t *testing.T) {
 		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + sig.String(), 200},
 		{"/signatures/{name}", "/signatures/team/app@" + app.String() + "/" + app.String(), 404}, {"/signatures/{name}", "/signatures/x", 400},
 		{"/images", "/images?reason=signer-removed", 200}, {"/images", "/images?signer=1", 400},
+		{"/publication", "/publication", 200}, {"/publication", "/publication?wait=soon", 400}, {"/publication", "/publication?nonce=%22", 400},
 		{"/changes", "/changes", 200}, {"/changes", "/changes?limit=1", 200}, {"/changes", "/changes?after=" + w.generation(), 200},
 		{"/changes", "/changes?after=0123456789abcdef-1", 200}, {"/changes", "/changes?after=x", 400},
 		{"/history", "/history", 200}, {"/history", "/history?limit=1", 200}, {"/history", "/history?image=team/app:latest&since=24h", 200}, {"/history", "/history?signer=new.pub", 200},

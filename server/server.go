@@ -34,11 +34,15 @@ type Server struct {
 	changes          chan struct{} // held over a change to the trust directories
 	writes, fails    *clients
 	hints            *clients
-	pool             *pool         // of connections
-	requests         *shares       // but for health
-	reads            *shares       // what is done under a snapshot
-	checks           *shares       // for /api/v1/check, which waits for no search
-	streams          *shares       // of changes
+	pool             *pool   // of connections
+	requests         *shares // but for health
+	reads            *shares // what is done under a snapshot
+	checks           *shares // for /api/v1/check, which waits for no search
+	streams          *shares // of changes
+	replicas         *shares // of what asks for publications
+	layers           *shares // of what fetches large files
+	smallLayers      *shares // and of what fetches small ones
+	publications     *publications
 	stopping         chan struct{} // closed when streams have to end
 	stopOnce         sync.Once
 	handler          http.Handler
@@ -49,9 +53,9 @@ type Server struct {
 	metrics          *metrics
 	gateToken        *tokenFile // nil: nobody may push through the gate
 	gateLog          *rate.Limiter
-	evidence         *evidence
-	gates            *shares // of what the gate reads, by repository
-	previews         *shares // of which each may read everything that is published
+	evidence         *evidence // nil: there is no storage
+	gates            *shares   // of what the gate reads, by repository
+	previews         *shares   // of which each may read everything that is published
 	graph            *graph.Engine
 	pages            *page.Pages
 }
@@ -68,7 +72,9 @@ func New(cfg Config) (*Server, error) {
 		checks:   newShares(cfg.Limits.MaxReads, cfg.Limits.MaxReads),
 		streams:  newShares(cfg.Limits.MaxStreams, cfg.Limits.MaxStreams/2),
 		requests: newShares(cfg.Limits.MaxConns, cfg.Limits.MaxConns/2),
-		pool:     newPool(cfg.Limits.MaxConns), stopping: make(chan struct{}),
+		replicas: newShares(cfg.Limits.MaxReplicas, cfg.Limits.MaxReplicas/2), smallLayers: newShares(cfg.Limits.MaxReplicas, cfg.Limits.MaxReplicas/2),
+		layers: newShares(cfg.Limits.MaxLayers, cfg.Limits.MaxLayers/2), publications: newPublications(cfg.StateDir, cfg.Reader),
+		pool: newPool(cfg.Limits.MaxConns), stopping: make(chan struct{}),
 		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
 		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),
 		hints:  newClients(cfg.Limits.HintRate, cfg.Limits.HintBurst),
@@ -78,7 +84,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.gates = newShares(cfg.Limits.MaxReads, max(2, cfg.Limits.MaxReads/4))
 	s.previews = newShares(maxPreviews, maxPreviews)
-	s.evidence, s.gateLog = newEvidence(cfg.Gate.Open), rate.NewLimiter(gateLogRate, 20)
+	s.gateLog = rate.NewLimiter(gateLogRate, 20)
+	if cfg.Gate.Open != nil {
+		s.evidence = newEvidence(cfg.Gate.Open)
+	}
 	if cfg.TLS.CertFile != "" {
 		var err error
 		if s.tls, err = newCertificates(cfg.TLS, s.log); err != nil {
@@ -95,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 
 func (s *Server) credentials() error {
 	write := s.cfg.Auth.WriteTokens
-	if !s.cfg.Auth.InsecureUploads {
+	if !s.cfg.Auth.InsecureUploads && s.cfg.Replica == nil {
 		path := filepath.Join(s.cfg.StateDir, uploadToken)
 		if err := makeToken(path); err != nil {
 			return err
@@ -148,6 +157,8 @@ func (s *Server) Listen() error {
 
 func (s *Server) uploadsNeed(e *endpoint) string {
 	switch {
+	case s.cfg.Replica != nil:
+		return "none here"
 	case e.socket != "":
 		return "socket mode"
 	case s.cfg.Auth.InsecureUploads:

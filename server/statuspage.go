@@ -72,6 +72,15 @@ func (s *Server) freshPage(w http.ResponseWriter, r *http.Request, fn func(*cach
 	return s.freshBytes(w, r, mediaHTML, fn)
 }
 
+// replicaOf is whose replica this is, nil if it is none.
+func (s *Server) replicaOf() *page.Replica {
+	if s.cfg.Replica == nil {
+		return nil
+	}
+	st := s.cfg.Replica()
+	return &page.Replica{Source: st.Source, Generation: st.Generation, Data: st.Data, Behind: st.Behind}
+}
+
 func answersOf(snap *cache.Snapshot) page.Answers {
 	return page.Answers{AsOf: snap.AsOf(), Lease: snap.Lease(), Stale: snap.Stale()}
 }
@@ -89,7 +98,7 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 	if err != nil {
 		return err
 	}
-	o := page.Overview{Now: s.cfg.Now(), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Filter: filter, After: after.String(),
+	o := page.Overview{Now: s.cfg.Now(), Daemon: s.cfg.Status(), Replica: s.replicaOf(), Store: s.cfg.Trust.TrustStore(), Filter: filter, After: after.String(),
 		Changes: s.cfg.Changes.Newest(changesRead)}
 	err = s.freshPage(w, r, func(snap *cache.Snapshot) ([]byte, error) {
 		o.Answers = answersOf(snap)
@@ -125,7 +134,7 @@ func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, _ identity) e
 		} else if err != nil {
 			return nil, err
 		}
-		return s.pages.Image(&page.Image{Now: s.cfg.Now(), Answers: answersOf(snap), Daemon: s.cfg.Status(), Store: s.cfg.Trust.TrustStore(), Image: img, StateDir: shellQuote(s.cfg.StateDir)})
+		return s.pages.Image(&page.Image{Now: s.cfg.Now(), Answers: answersOf(snap), Daemon: s.cfg.Status(), Replica: s.replicaOf(), Store: s.cfg.Trust.TrustStore(), Image: img, StateDir: shellQuote(s.cfg.StateDir)})
 	})
 }
 
@@ -134,7 +143,7 @@ func (s *Server) trustPage(w http.ResponseWriter, r *http.Request, _ identity) e
 	if err != nil {
 		after = 0
 	}
-	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), After: after, Asks: s.cfg.Previewed.Loader != nil})
+	b, err := s.pages.Trust(page.Trust{Now: s.cfg.Now(), Store: s.cfg.Trust.TrustStore(), Replica: s.replicaOf(), After: after, Asks: s.cfg.Previewed.Loader != nil})
 	if err != nil {
 		return err
 	}

@@ -161,6 +161,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts.Now = time.Now
 	}
 	s := &Store{dir: dir, opts: opts}
+	if _, err := os.Lstat(filepath.Join(dir, format.ReplicaName)); err == nil {
+		return nil, fmt.Errorf("state directory %s is a replica's (it has %s): give a worker another", dir, format.ReplicaName)
+	}
 	for _, d := range []string{dir, filepath.Join(dir, format.PublishedDir)} {
 		if err := makeDir(d, 0o750); err != nil {
 			return nil, err

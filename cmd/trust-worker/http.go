@@ -40,20 +40,25 @@ type httpSettings struct {
 
 // register declares the flags of `serve`.
 func (h *httpSettings) register(f *pflag.FlagSet) {
-	f.StringSliceVar(&h.listen, "listen", nil, "serve HTTP on host:port or unix:/path (repeatable; default off)")
-	f.StringVar(&h.reads, "http-reads", "", "who may read over TCP: open or credential (default open on loopback, credential elsewhere)")
+	h.registerReading(f)
 	f.BoolVar(&h.insecureUploads, "insecure-uploads", false, "let anyone who can connect change what is trusted")
-	f.StringSliceVar(&h.readTokens, "http-read-token-file", nil, "file of bearer tokens that may read, one a line (repeatable)")
 	f.StringSliceVar(&h.writeTokens, "http-write-token-file", nil, "file of bearer tokens that may also upload and delete (repeatable)")
 	f.StringSliceVar(&h.hintTokens, "http-hint-token-file", nil, "file of bearer tokens for a registry that tells of its events, good for nothing else (repeatable)")
+	f.StringSliceVar(&h.admins, "http-admin", nil, "user, or common name of a client certificate, that may also upload and delete (repeatable)")
+	f.StringVar(&h.defaultStore, "truststore-name", "", "trust store of certificate uploads that name none (default: such uploads are refused)")
+}
+
+// registerReading declares those of whatever serves HTTP.
+func (h *httpSettings) registerReading(f *pflag.FlagSet) {
+	f.StringSliceVar(&h.listen, "listen", nil, "serve HTTP on host:port or unix:/path (repeatable; default off)")
+	f.StringVar(&h.reads, "http-reads", "", "who may read over TCP: open or credential (default open on loopback, credential elsewhere)")
+	f.StringSliceVar(&h.readTokens, "http-read-token-file", nil, "file of bearer tokens that may read, one a line (repeatable)")
 	f.StringSliceVar(&h.corsOrigins, "http-cors-origin", nil, "origin whose pages in a browser may read, as https://host[:port] (repeatable; default none)")
 	f.StringVar(&h.htpasswd, "http-htpasswd", "", "file of users with bcrypt hashes, who may read")
-	f.StringSliceVar(&h.admins, "http-admin", nil, "user, or common name of a client certificate, that may also upload and delete (repeatable)")
 	f.StringVar(&h.tlsCert, "tls-cert", "", "TLS certificate file; renewed files are picked up")
 	f.StringVar(&h.tlsKey, "tls-key", "", "TLS key file")
 	f.StringVar(&h.clientCA, "tls-client-ca", "", "CA certificates of clients, who may read")
 	f.StringSliceVar(&h.hostNames, "http-host-name", nil, "name by which clients call a loopback listener, besides localhost (repeatable)")
-	f.StringVar(&h.defaultStore, "truststore-name", "", "trust store of certificate uploads that name none (default: such uploads are refused)")
 	f.StringVar(&h.gate.Mode, "gate", "", "let reverse proxies ask which requests to let through: enforce or report (default off)")
 	f.StringVar(&h.gate.TokenFile, "gate-token-file", "", "file of tokens by which a proxy vouches that its client may push (default nobody may)")
 	f.StringVar(&h.profiles, "pprof", "", "serve profiles on this loopback address (default off)")

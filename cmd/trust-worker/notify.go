@@ -28,7 +28,7 @@ func watchdogTimeout(log *slog.Logger) time.Duration {
 // they are, a sentence as STATUS, STOPPING when ctx ends, and WATCHDOG each time
 // the loop that confirms the published trust has come round. It is nothing
 // without a service manager.
-func (s *settings) notifySystemd(ctx, work context.Context, status func() scheduler.Status, watchdog time.Duration, log *slog.Logger) error {
+func (s *settings) notifySystemd(ctx, work context.Context, now func() condition, watchdog time.Duration, log *slog.Logger) error {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (s *settings) notifySystemd(ctx, work context.Context, status func() schedu
 	defer tick.Stop()
 	var n notifier
 	for {
-		for _, state := range n.next(status(), s.readable) {
+		for _, state := range n.next(now(), s.readable) {
 			send(state)
 		}
 		select {
@@ -77,6 +77,17 @@ func (s *settings) readable() bool {
 	return !snap.Stale()
 }
 
+// condition is what the service manager is told.
+type condition struct {
+	ready  bool      // answers are kept by this process
+	looked time.Time // when the loop came round that keeps them confirmed
+	line   string
+}
+
+func conditionOf(st scheduler.Status) condition {
+	return condition{ready: !st.Confirmed.IsZero(), looked: st.Looked, line: statusLine(st)}
+}
+
 // notifier knows what the service manager was told.
 type notifier struct {
 	ready  bool
@@ -86,16 +97,16 @@ type notifier struct {
 
 // next is what there is to tell now. The answers are readable only under the
 // trust of an earlier run until the first confirmation, so both are asked for.
-func (n *notifier) next(st scheduler.Status, readable func() bool) (tell []string) {
-	if !n.ready && !st.Confirmed.IsZero() && readable() {
+func (n *notifier) next(c condition, readable func() bool) (tell []string) {
+	if !n.ready && c.ready && readable() {
 		n.ready = true
 		tell = append(tell, daemon.SdNotifyReady)
 	}
-	if !st.Looked.Equal(n.looked) {
-		n.looked = st.Looked
+	if !c.looked.Equal(n.looked) {
+		n.looked = c.looked
 		tell = append(tell, daemon.SdNotifyWatchdog)
 	}
-	if line := "STATUS=" + statusLine(st); line != n.status {
+	if line := "STATUS=" + c.line; line != n.status {
 		n.status = line
 		tell = append(tell, line)
 	}

@@ -63,7 +63,7 @@ func TestWhatTheServiceManagerIsTold(t *testing.T) {
 		{scheduler.Status{Confirmed: at(3), Looked: at(1), FirstPass: true, Repositories: 4, Loaded: loaded}, true, // the clock was set back
 			[]string{"WATCHDOG=1", "STATUS=4 repositories, 2 trust files"}},
 	} {
-		if got := n.next(step.status, func() bool { return step.readable }); !reflect.DeepEqual(got, step.want) {
+		if got := n.next(conditionOf(step.status), func() bool { return step.readable }); !reflect.DeepEqual(got, step.want) {
 			t.Errorf("step %d: told %q, want %q", i, got, step.want)
 		}
 	}

@@ -31,7 +31,7 @@ _notation, and keeps the answers in a cache that other processes read.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newServeCommand(s), newScanCommand(s), newGetCommand(s), newListCommand(s), newKeysCommand(s),
+	root.AddCommand(newServeCommand(s), newFollowCommand(s), newScanCommand(s), newGetCommand(s), newListCommand(s), newKeysCommand(s),
 		newVerifyCommand(s), newStatusCommand(s), newWatchCommand(s), newHistoryCommand(s), newExpiringCommand(s), newCacheCommand(s), newConfigCommand(s), newPolicyCommand(s), newDemoCommand(s), newImageVerifierCommand(), newVersionCommand(), newManCommand())
 	root.InitDefaultCompletionCmd()
 	wrapArgs(root)

@@ -18,6 +18,7 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster/replica"
 	"trust-worker/scheduler"
 	"trust-worker/server"
 	"trust-worker/trust"
@@ -146,7 +147,9 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 	})
 	p.start("webhooks", hooks.Run)
 	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
-	p.start("systemd", func(parts context.Context) error { return s.notifySystemd(ctx, parts, sched.Status, watchdog, log) })
+	p.start("systemd", func(parts context.Context) error {
+		return s.notifySystemd(ctx, parts, func() condition { return conditionOf(sched.Status()) }, watchdog, log)
+	})
 	p.start("changes", told.observer.Run)
 	p.start("HTTP", func(ctx context.Context) error { return s.serveHTTP(ctx, &s.http, roots, sched, told, hooks, log) })
 	p.start("first pass", func(ctx context.Context) error {
@@ -209,6 +212,9 @@ type statusFile struct {
 	Webhooks         []webhook.Status `json:",omitempty"`
 	// Counts is absent while the daemon counts, after its start.
 	Counts *statusCounts `json:",omitempty"`
+	// Replica says how a replica follows its source; what else is about storage and the
+	// trust directories is then not known.
+	Replica *replica.Status `json:",omitempty"`
 	scheduler.Status
 }
 
@@ -241,14 +247,7 @@ func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *s
 		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
 		st.PrivateBytes, st.Status, st.Webhooks = store.PrivateSize(), sched.Status(), hooks.Status()
 		st.Counts = countsOf(told.observer.Totals())
-		b, err := json.MarshalIndent(st, "", "  ")
-		if err == nil {
-			err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640, renameio.WithTempDir(s.state))
-		}
-		if err != nil && !failed {
-			log.Warn("cannot write the status file", "error", err)
-		}
-		failed = err != nil
+		failed = s.leaveStatus(&st, failed, log)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -257,4 +256,16 @@ func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *s
 		case <-time.After(2 * time.Second):
 		}
 	}
+}
+
+// leaveStatus writes the status file. It says once that it cannot.
+func (s *settings) leaveStatus(st *statusFile, failed bool, log *slog.Logger) (fails bool) {
+	b, err := json.MarshalIndent(st, "", "  ")
+	if err == nil {
+		err = renameio.WriteFile(statusPath(s.state), append(b, '\n'), 0o640, renameio.WithTempDir(s.state))
+	}
+	if err != nil && !failed {
+		log.Warn("cannot write the status file", "error", err)
+	}
+	return err != nil
 }

@@ -203,6 +203,10 @@ func (a *statusAnswer) text(t *table) {
 	if d.Rebuilt != "" {
 		t.row("rebuilt", d.Rebuilt)
 	}
+	if d.Replica != nil {
+		replicaText(t, d.Replica)
+		return
+	}
 	for _, tool := range d.Off {
 		t.row("off", string(tool)+": images with its signatures alone read unsigned")
 	}

@@ -35,10 +35,15 @@ type fact struct {
 	Time  Moment
 }
 
-func newHealth(now time.Time, a Answers, st scheduler.Status) health {
-	h := judge(now, a, st)
+func newHealth(now time.Time, a Answers, st scheduler.Status, r *Replica) health {
+	h := judge(now, a, st, r)
 	if a.Problem == "" {
 		h.Facts = append(h.Facts, fact{Label: "Confirmed", Time: moment(a.AsOf, now)})
+	}
+	if r != nil {
+		h.Facts = append(h.Facts, fact{Label: "Replica of", Value: Text(r.Source)},
+			fact{Label: "Generation", Value: Text(fmt.Sprintf("trust %d, data %d", r.Generation, r.Data))})
+		return h
 	}
 	queue := "empty"
 	if st.Queue > 0 {
@@ -54,8 +59,18 @@ func newHealth(now time.Time, a Answers, st scheduler.Status) health {
 	return h
 }
 
+// Replica says whose replica a daemon keeps, and how far it is behind.
+type Replica struct {
+	Source           string
+	Generation, Data uint64        // of the trust and of the data
+	Behind           time.Duration // there have been newer data for so long
+}
+
+// slow is how long a replica may be behind before the page says so.
+const slow = 2 * time.Second
+
 // judge says the worst that is the case.
-func judge(now time.Time, a Answers, st scheduler.Status) health {
+func judge(now time.Time, a Answers, st scheduler.Status, r *Replica) health {
 	switch {
 	case a.Problem != "":
 		return health{Class: "unsigned", Title: "No answers", Sentence: Text(a.Problem)}
@@ -64,6 +79,10 @@ func judge(now time.Time, a Answers, st scheduler.Status) health {
 			"The answers were last confirmed %s, which is longer than the lease of %s: every one reads unknown.", phrase.Distance(a.AsOf, now), roughly(a.Lease)))}
 	case st.Problem != "":
 		return health{Class: "untrusted", Title: "Not up to date", Sentence: Text(st.Problem)}
+	case r != nil && r.Behind > slow:
+		return health{Class: "pending", Title: "Behind", Sentence: Text(fmt.Sprintf("The source has had newer data for %s. Who may sign is known here already.", roughly(r.Behind)))}
+	case r != nil:
+		return health{Class: "trusted", Title: "Up to date", Sentence: "What the source publishes is in the answers."}
 	case !st.FirstPass:
 		return health{Class: "pending", Title: "Starting", Sentence: "The first pass over storage is running; answers are those of before, or come as it goes on."}
 	case st.Queue > 0:

@@ -19,6 +19,7 @@ type Image struct {
 	Now     time.Time
 	Answers Answers
 	Daemon  scheduler.Status
+	Replica *Replica               // nil: what is published is made here
 	Store   *truststore.TrustStore // nil: not loaded yet
 	Image   cache.Image
 	// StateDir is the state directory as a shell takes it.
@@ -92,7 +93,7 @@ var formats = map[trust.Format]string{trust.SimpleSigning: "simple signing", tru
 // Image renders the page of one image.
 func (p *Pages) Image(i *Image) ([]byte, error) {
 	img := &i.Image
-	v := image{Health: newHealth(i.Now, i.Answers, i.Daemon), Repo: Text(img.RepoName), Tag: Text(img.Tag), RepoURL: Filter{Repo: img.RepoName}.url(""),
+	v := image{Health: newHealth(i.Now, i.Answers, i.Daemon, i.Replica), Repo: Text(img.RepoName), Tag: Text(img.Tag), RepoURL: Filter{Repo: img.RepoName}.url(""),
 		Digest: Text(img.DigestText()), MediaType: Text(img.MediaType), State: stateOfImage(img), AsOf: moment(img.AsOf, i.Now),
 		JSON:    (&url.URL{Path: "/api/v1/images/" + img.RepoName + "@" + img.DigestText()}).String(),
 		Command: Text("trust-worker get " + img.RepoName + "@" + img.DigestText() + " --state " + i.StateDir)}

@@ -14,7 +14,9 @@ import (
 // Trust is the page of the trust material.
 type Trust struct {
 	Now   time.Time
-	Store *truststore.TrustStore // nil: not loaded yet
+	Store *truststore.TrustStore // nil: not loaded yet, or elsewhere
+	// Replica is set where the trust directories are elsewhere.
+	Replica *Replica
 	// After is how many files are on the pages before this one.
 	After int
 	// Asks: what a removal would cost can be asked.
@@ -27,6 +29,7 @@ const filesPerPage = 500
 // material is what is in force, and what was refused.
 type material struct {
 	Loaded       bool
+	Source       Text // whose replica this is; empty: none
 	Keys         int
 	Certificates int
 	Identities   int
@@ -87,7 +90,10 @@ func fileOf(f truststore.File, now time.Time) file {
 	return v
 }
 
-func newMaterial(now time.Time, store *truststore.TrustStore) material {
+func newMaterial(now time.Time, store *truststore.TrustStore, r *Replica) material {
+	if r != nil {
+		return material{Source: Text(r.Source)}
+	}
 	if store == nil {
 		return material{}
 	}
@@ -132,7 +138,7 @@ func (m material) brief() material {
 
 // Trust renders the page of the trust material.
 func (p *Pages) Trust(t Trust) ([]byte, error) {
-	m := newMaterial(t.Now, t.Store)
+	m := newMaterial(t.Now, t.Store, t.Replica)
 	m.From = min(max(t.After, 0), m.Of)
 	to := min(m.From+filesPerPage, m.Of)
 	if to < m.Of {

@@ -18,7 +18,8 @@ type Overview struct {
 	Now     time.Time
 	Answers Answers
 	Daemon  scheduler.Status
-	Store   *truststore.TrustStore // nil: not loaded yet
+	Store   *truststore.TrustStore // nil: not loaded yet, or elsewhere
+	Replica *Replica               // nil: what is published is made here
 	// Counts are the images of the whole registry by state; nil: not counted.
 	Counts map[string]int64
 	// Expiring is how many trusted signatures dates will end within ExpiringWithin.
@@ -90,10 +91,10 @@ type row struct {
 
 // Overview renders the first page.
 func (p *Pages) Overview(o *Overview) ([]byte, error) {
-	v := overview{Health: newHealth(o.Now, o.Answers, o.Daemon), Filter: o.Filter, Clear: Filter{}.url(""), Looked: o.Looked,
+	v := overview{Health: newHealth(o.Now, o.Answers, o.Daemon, o.Replica), Filter: o.Filter, Clear: Filter{}.url(""), Looked: o.Looked,
 		AllRepos: Filter{Query: o.Filter.Query, State: o.Filter.State}.url(""), Answered: o.Answers.Problem == "",
 		Plain: !o.Filter.Any() && o.After == ""}
-	all := newMaterial(o.Now, o.Store)
+	all := newMaterial(o.Now, o.Store, o.Replica)
 	v.Trust, v.Calendar = all.brief(), calendar(o.Endings, all.Files, o.Now)
 	v.count(o)
 	files := filesOf(o.Store)

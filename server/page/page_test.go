@@ -156,18 +156,22 @@ func TestHealth(t *testing.T) {
 	busy, broken := good, good
 	busy.Queue, broken.Problem = 7, "the disk is full"
 	for _, c := range []struct {
-		st    scheduler.Status
-		a     Answers
-		class string
-		title string
-		part  string
+		st      scheduler.Status
+		a       Answers
+		class   string
+		title   string
+		part    string
+		replica *Replica
 	}{
-		{good, fine, "trusted", "Up to date", ""}, {busy, fine, "pending", "Working", "7 repositories and signers have work owed"},
-		{scheduler.Status{}, fine, "pending", "Starting", "first pass"}, {broken, fine, "untrusted", "Not up to date", "the disk is full"},
-		{broken, Answers{AsOf: now.Add(-time.Hour), Lease: 5 * time.Minute, Stale: true}, "untrusted", "Stale", "1 hour ago, which is longer than the lease of 5m"},
-		{good, Answers{Problem: "Nothing is published."}, "unsigned", "No answers", "Nothing is published."},
+		{good, fine, "trusted", "Up to date", "", nil}, {busy, fine, "pending", "Working", "7 repositories and signers have work owed", nil},
+		{scheduler.Status{}, fine, "pending", "Starting", "first pass", nil}, {broken, fine, "untrusted", "Not up to date", "the disk is full", nil},
+		{good, fine, "trusted", "Up to date", "What the source publishes", &Replica{Behind: time.Second}},
+		{good, fine, "pending", "Behind", "newer data for 9s", &Replica{Behind: 9 * time.Second}},
+		{broken, fine, "untrusted", "Not up to date", "the disk is full", &Replica{}},
+		{broken, Answers{AsOf: now.Add(-time.Hour), Lease: 5 * time.Minute, Stale: true}, "untrusted", "Stale", "1 hour ago, which is longer than the lease of 5m", nil},
+		{good, Answers{Problem: "Nothing is published."}, "unsigned", "No answers", "Nothing is published.", nil},
 	} {
-		if h := newHealth(now, c.a, c.st); h.Class != c.class || h.Title != c.title || !strings.Contains(h.Sentence.String(), c.part) {
+		if h := newHealth(now, c.a, c.st, c.replica); h.Class != c.class || h.Title != c.title || !strings.Contains(h.Sentence.String(), c.part) {
 			t.Errorf("%s %q: %s", h.Class, h.Title, h.Sentence)
 		}
 	}

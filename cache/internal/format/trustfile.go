@@ -95,15 +95,20 @@ func OpenTrust(path string) (*TrustFile, *os.File, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	var p cachepb.Trust
-	if ok, err := UnsealMessage([]byte(filepath.Base(path)), b, &p); err != nil || !ok {
-		return nil, nil, errors.Join(fmt.Errorf("%w: %s", ErrDamaged, path), f.Close())
-	}
-	t, err := DecodeTrust(&p)
+	t, err := ReadTrust(filepath.Base(path), b)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return t, f, nil
+}
+
+// ReadTrust decodes the trust file of a name.
+func ReadTrust(name string, b []byte) (*TrustFile, error) {
+	var p cachepb.Trust
+	if ok, err := UnsealMessage([]byte(name), b, &p); err != nil || !ok {
+		return nil, fmt.Errorf("%w: %s", ErrDamaged, name)
+	}
+	return DecodeTrust(&p)
 }
 
 // Informs is the first number of fields that decide nothing about trust; see

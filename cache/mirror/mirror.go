@@ -1,0 +1,359 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"trust-worker/cache/internal/format"
+	"trust-worker/trust"
+)
+
+// Mirror is the state directory of a replica. Its methods are safe for concurrent use.
+type Mirror struct {
+	dir  string // of what is published
+	lock *os.File
+	log  *slog.Logger
+
+	mu sync.Mutex
+	// cur is what CURRENT says, zero if nothing is published; files is what it said last,
+	// whose files are kept.
+	cur, files format.Current
+	// trust is the trust that was taken over last, which CURRENT names if there are data.
+	trust taken
+	// sums are what files of these names hold.
+	sums map[string]File
+	// wanted are the layers that are being fetched.
+	wanted []File
+	// superseded is since when a file is not named any more.
+	superseded map[string]time.Time
+	heard      Heard
+}
+
+// taken is trust that was taken over.
+type taken struct {
+	id, generation uint64 // of the publication; no id: none was
+	file           File
+	number         uint64 // the generation that made the file
+	published      int64  // by the source's clock, Unix nanoseconds
+	lease          time.Duration
+}
+
+// retention is how long superseded files stay: readers may be about to open them.
+const retention = 30 * time.Second
+
+// ErrOlder is returned for a publication that comes before one that was taken over: the
+// source is slower than the one that was asked before it. It is no confirmation.
+var ErrOlder = errors.New("the source publishes what comes before that which this replica has: one replica has one source")
+
+// NeedsTrust reports whether the publication's trust is another than was taken over last.
+func (m *Mirror) NeedsTrust(p *Publication) (bool, error) {
+	c, err := p.parse()
+	if err != nil {
+		return false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trust.id != c.ID || m.trust.file != p.Trust, nil
+}
+
+// TakeTrust takes over a publication's trust, as it was confirmed: it rules over the data
+// that are here. b is the trust file; nil if that was not needed. If it cannot be
+// published, nothing is.
+func (m *Mirror) TakeTrust(p *Publication, b []byte, heard Heard) error {
+	c, err := p.parse()
+	if err != nil {
+		return err
+	}
+	var t *format.TrustFile
+	if b != nil {
+		if int64(len(b)) != p.Trust.Size || trust.SumOf(b) != p.Trust.SHA256 {
+			return fmt.Errorf("%s: %w", p.Trust.Name, errContent)
+		}
+		if t, err = format.ReadTrust(p.Trust.Name, b); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t == nil && (m.trust.id != c.ID || m.trust.file != p.Trust) {
+		return fmt.Errorf("%w: without its trust file", errPublication)
+	}
+	if err := m.follows(c, p, t); err != nil {
+		return err
+	}
+	if t == nil {
+		m.trust.generation = c.Generation
+		return m.confirm(heard)
+	}
+	if err := m.publishTrust(c, p, b, heard); err != nil {
+		return m.withdraw(fmt.Errorf("publish trust: %w", err))
+	}
+	if was := m.trust.file.Name; was != "" && was != p.Trust.Name && m.cur.Base == 0 {
+		m.superseded[was] = time.Now()
+	}
+	m.trust = taken{c.ID, c.Generation, p.Trust, c.Trusts, t.Published, time.Duration(t.Lease)}
+	m.heard = heard
+	return nil
+}
+
+// follows checks that a publication goes on from what was taken over. If it does not
+// because it is another cache's, or because the source's comes from a backup, all that is
+// here is given up.
+func (m *Mirror) follows(c format.Current, p *Publication, t *format.TrustFile) error {
+	was := &m.trust
+	why := ""
+	switch {
+	case was.id == 0:
+	case was.id != c.ID:
+		why = "the source has another cache"
+	case c.Generation < was.generation && (t == nil || t.Published <= was.published):
+		return ErrOlder
+	case c.Generation < was.generation, was.file.Name == p.Trust.Name && was.file != p.Trust:
+		why = "the source's cache comes from a backup"
+	}
+	if why == "" {
+		return nil
+	}
+	m.log.Warn("everything is fetched anew", "reason", why)
+	return m.giveUp()
+}
+
+// giveUp forgets everything that is here: nothing of it may be published together with
+// what comes.
+func (m *Mirror) giveUp() error {
+	if err := format.RemoveCurrent(m.dir); err != nil {
+		return fmt.Errorf("withdraw what is published: %w", err)
+	}
+	for name := range m.sums {
+		m.superseded[name] = time.Now()
+	}
+	m.supersede(format.Current{})
+	m.want(nil)
+	m.cur, m.trust, m.sums = format.Current{}, taken{}, map[string]File{}
+	return nil
+}
+
+// publishTrust writes a trust file and has CURRENT name it, if there are data.
+func (m *Mirror) publishTrust(c format.Current, p *Publication, b []byte, heard Heard) error {
+	path := filepath.Join(m.dir, p.Trust.Name)
+	err := format.WriteFile(path, b, heard.at(Now()))
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		m.dropParts() // data wait for trust
+		err = format.WriteFile(path, b, heard.at(Now()))
+	}
+	if err != nil || m.cur.Base == 0 {
+		return err
+	}
+	next := m.cur
+	next.Generation, next.Trusts = c.Generation, c.Trusts
+	return m.setCurrent(next)
+}
+
+// setCurrent is format.SetCurrent, and notes what is superseded.
+func (m *Mirror) setCurrent(next format.Current) error {
+	if err := format.SetCurrent(m.dir, next); err != nil {
+		return err
+	}
+	m.supersede(next)
+	m.cur = next
+	return nil
+}
+
+// supersede has the files of one publication take the place of those before.
+func (m *Mirror) supersede(by format.Current) {
+	for _, name := range filesOf(m.files) {
+		m.superseded[name] = time.Now()
+	}
+	for _, name := range filesOf(by) {
+		delete(m.superseded, name)
+	}
+	m.files = by
+}
+
+func filesOf(c format.Current) []string {
+	if c.Base == 0 {
+		return nil
+	}
+	return c.Files()
+}
+
+// want notes which layers are being fetched: parts of others are of no use any more.
+func (m *Mirror) want(files []File) {
+	for _, f := range m.wanted {
+		m.superseded[partName(f)] = time.Now()
+	}
+	for _, f := range files {
+		delete(m.superseded, partName(f))
+	}
+	m.wanted = files
+}
+
+// Withdraw removes CURRENT: the source publishes nothing. The files stay for when it does
+// again.
+func (m *Mirror) Withdraw() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.withdraw(nil)
+}
+
+func (m *Mirror) withdraw(cause error) error {
+	m.cur, m.trust.file = format.Current{}, File{} // the trust is fetched again
+	return errors.Join(cause, format.RemoveCurrent(m.dir))
+}
+
+// Confirm notes that the publication is still what the source publishes. It is no
+// confirmation of any other trust than that which was taken over.
+func (m *Mirror) Confirm(p *Publication, heard Heard) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, err := p.parse(); err != nil || m.trust.id != c.ID || m.trust.file != p.Trust {
+		return errors.Join(err, fmt.Errorf("%w that was taken over", errPublication))
+	}
+	return m.confirm(heard)
+}
+
+// confirm notes a confirmation of the trust that was taken over. It may be older than
+// one that was heard before: then it says nothing new.
+func (m *Mirror) confirm(heard Heard) error {
+	if now := Now(); heard.age(now) > m.heard.age(now) {
+		return nil
+	}
+	m.heard = heard
+	return m.stamp(Now())
+}
+
+// stamp sets the time of the trust file to that of the confirmation.
+func (m *Mirror) stamp(now Instant) error {
+	if m.trust.file.Name == "" {
+		return nil
+	}
+	return os.Chtimes(filepath.Join(m.dir, m.trust.file.Name), time.Time{}, m.heard.at(now))
+}
+
+// Missing returns the layers of a publication that have to be fetched, and what is
+// fetched for anything else is of no use any more. It reads files that it does not know
+// to the end.
+func (m *Mirror) Missing(p *Publication) (missing []File, err error) {
+	if _, err := p.parse(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	m.want(p.Layers)
+	m.mu.Unlock()
+	for _, f := range p.Layers {
+		m.mu.Lock()
+		known, ok := m.sums[f.Name]
+		m.mu.Unlock()
+		if !ok {
+			known, _, err = sumFile(filepath.Join(m.dir, f.Name))
+			if errors.Is(err, fs.ErrNotExist) {
+				known, err = File{}, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			m.mu.Lock()
+			if known.Name != "" {
+				m.sums[f.Name] = known
+			}
+			m.mu.Unlock()
+		}
+		if known != f {
+			missing = append(missing, f)
+		}
+	}
+	return missing, nil
+}
+
+// TakeData publishes the data of a publication, none of whose layers is missing, below
+// the trust that was taken over last.
+func (m *Mirror) TakeData(p *Publication) error {
+	c, err := p.parse()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case len(p.Layers) == 0:
+		return fmt.Errorf("%w with data", errPublication)
+	case m.trust.id != c.ID || m.trust.file.Name == "" || m.trust.generation < c.Generation:
+		return fmt.Errorf("the data of generation %d have no trust yet", c.Generation)
+	case m.cur.Base != 0 && c.Data < m.cur.Data:
+		return ErrOlder
+	}
+	for _, f := range p.Layers {
+		if m.sums[f.Name] != f {
+			return fmt.Errorf("%s: %w", f.Name, fs.ErrNotExist)
+		}
+		if _, err := os.Lstat(filepath.Join(m.dir, f.Name)); err != nil {
+			delete(m.sums, f.Name)
+			return err
+		}
+	}
+	next := c
+	next.Generation, next.Trusts = m.trust.generation, m.trust.number
+	if next == m.cur {
+		m.want(nil)
+		return nil
+	}
+	if err := m.setCurrent(next); err != nil {
+		// CURRENT may say either, and both are true. What is superseded by the one and
+		// named by the other must stay.
+		if _, named, readErr := format.ReadCurrent(m.dir); readErr == nil {
+			m.cur = named
+		}
+		return fmt.Errorf("publish data: %w", err)
+	}
+	m.want(nil)
+	return nil
+}
+
+// dropParts removes what has been fetched of files that are not whole.
+func (m *Mirror) dropParts() {
+	entries, _ := os.ReadDir(m.dir) // then there is nothing to remove
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partPrefix) {
+			_ = os.Remove(filepath.Join(m.dir, e.Name())) // or the disk stays full, which is told
+		}
+	}
+}
+
+// State says what a Mirror has.
+type State struct {
+	CacheID          string // empty: nothing was taken over yet
+	Generation, Data uint64 // of the trust and of the data; 0: none
+	Lease            time.Duration
+	// Age is how old the last confirmation is, at most.
+	Age time.Duration
+	// Published is set while there are answers.
+	Published bool
+}
+
+// State says what the mirror has now.
+func (m *Mirror) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.trust.id == 0 {
+		return State{}
+	}
+	return State{CacheID: fmt.Sprintf("%016x", m.trust.id), Generation: m.trust.generation, Data: m.cur.Data, Lease: m.trust.lease,
+		Age: m.heard.age(Now()), Published: m.cur.Base != 0}
+}
+
+// Has reports whether a publication's trust and data, or later ones, are published here.
+func (m *Mirror) Has(p *Publication) bool {
+	c, err := p.parse()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return err == nil && m.cur.Base != 0 && m.cur.ID == c.ID && m.cur.Generation >= c.Generation && m.cur.Data >= c.Data
+}

@@ -1,0 +1,159 @@
+package mirror
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"trust-worker/cache/internal/format"
+)
+
+// Whose a replica's state directory is, and where a new process goes on.
+
+// replicaFile is what ReplicaName holds.
+type replicaFile struct{ Source string }
+
+// Open takes the lock of a state directory, which it makes if there is none, for a
+// replica of source, and goes on from what is there. A worker's own is refused.
+func Open(state, source string, log *slog.Logger) (*Mirror, error) {
+	m := &Mirror{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]File{}, superseded: map[string]time.Time{}}
+	if _, err := os.Lstat(filepath.Join(state, format.PrivateDir)); err == nil {
+		return nil, fmt.Errorf("state directory %s is a worker's own (it has %s): give a replica another", state, format.PrivateDir)
+	}
+	for _, d := range []string{state, m.dir} {
+		if err := os.Mkdir(d, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("make state directory: %w", err)
+		}
+	}
+	if err := m.takeLock(state); err != nil {
+		return nil, err
+	}
+	err := m.note(state, source)
+	if err == nil {
+		err = errors.Join(format.SyncDir(state), m.load())
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.lock.Close())
+	}
+	return m, nil
+}
+
+// Replica returns the source of the replica that a state directory is, "" if it is none.
+func Replica(state string) string {
+	var f replicaFile
+	b, err := os.ReadFile(filepath.Join(state, format.ReplicaName))
+	if err != nil || json.Unmarshal(b, &f) != nil {
+		return ""
+	}
+	return f.Source
+}
+
+func (m *Mirror) takeLock(state string) error {
+	f, err := os.OpenFile(filepath.Join(state, format.LockName), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return fmt.Errorf("open lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for try := 0; err != nil && try < 5; try++ {
+		time.Sleep(20 * time.Millisecond) // those who only look hold it for a moment, too
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("state directory %s is in use by another trust-worker", state), f.Close())
+	}
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		m.log.Warn("cannot write pid to lock file", "error", err)
+	}
+	m.lock = f
+	return nil
+}
+
+// note writes whose replica this is.
+func (m *Mirror) note(state, source string) error {
+	was := Replica(state)
+	if was == source {
+		return nil
+	}
+	if was != "" {
+		m.log.Info("the replica has another source from now on", "was", was, "is", source)
+	}
+	b, err := json.Marshal(replicaFile{source})
+	if err != nil {
+		return err
+	}
+	if err := format.WriteFile(filepath.Join(state, format.ReplicaName), append(b, '\n'), time.Now()); err != nil {
+		return fmt.Errorf("note the source: %w", err)
+	}
+	return nil
+}
+
+// load goes on from what is published, and has everything else swept soon. What cannot
+// be read is removed: it is fetched again.
+func (m *Mirror) load() error {
+	_, cur, err := format.ReadCurrent(m.dir)
+	if err == nil {
+		err = m.loadTrust(cur)
+	}
+	switch {
+	case err == nil:
+		m.cur, m.files = cur, cur
+	case errors.Is(err, format.ErrNoCache):
+	default:
+		m.log.Warn("what the replica has cannot be used; it is fetched anew", "error", err)
+		if err := format.RemoveCurrent(m.dir); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return fmt.Errorf("read published files: %w", err)
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != format.CurrentName && !slices.Contains(filesOf(m.cur), name) {
+			m.superseded[name] = time.Now()
+		}
+	}
+	return nil
+}
+
+func (m *Mirror) loadTrust(cur format.Current) error {
+	path := cur.TrustPath(m.dir)
+	f, _, err := sumFile(path)
+	if err != nil {
+		return err
+	}
+	t, open, err := format.OpenTrust(path)
+	if err != nil {
+		return err
+	}
+	defer open.Close()
+	info, err := open.Stat()
+	if err != nil {
+		return err
+	}
+	m.trust = taken{cur.ID, cur.Generation, f, cur.Trusts, t.Published, time.Duration(t.Lease)}
+	// What was confirmed by a clock that has been set back since may be of any age.
+	now := Now()
+	m.heard = Heard{Sent: now, Age: now.Wall.Sub(info.ModTime())}
+	if m.heard.Age < 0 {
+		m.heard.Age = now.Wall.Sub(time.Unix(0, 0))
+		return os.Chtimes(path, time.Time{}, m.heard.at(now))
+	}
+	return nil
+}
+
+// Close gives the state directory up. What is published stays and is believed until its
+// lease ends.
+func (m *Mirror) Close() error { return m.lock.Close() }
