@@ -266,7 +266,7 @@ func (c *client) ask(ctx context.Context, tag string, wait time.Duration) (*told
 	}
 	defer resp.Body.Close()
 	age, err := strconv.ParseFloat(resp.Header.Get("Trust-Age"), 64)
-	if err != nil || age < 0 {
+	if err != nil || !(age >= 0) { // nor what is no number
 		return nil, errors.New("the source does not say how old its confirmation is")
 	}
 	t.heard.Age = time.Duration(min(age, 1e9) * float64(time.Second))

@@ -195,10 +195,13 @@ func (f *Follower) fetchData(ctx context.Context) {
 			if len(pub.Layers) == 0 || f.mirror.Has(pub) {
 				break // more is told when there is more
 			}
+			before := f.Status().Bytes
 			err := f.fetch(ctx, pub)
 			f.progress(nil, 0, err)
+			if f.Status().Bytes > before {
+				pause = pauses{} // what is cut off is fetched on at once
+			}
 			if err == nil {
-				pause = pauses{}
 				f.taken(pub)
 				f.published()
 				continue
