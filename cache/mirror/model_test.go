@@ -37,7 +37,9 @@ type content struct {
 	trust        int
 }
 
-func digestFor(repository, n int) trust.Digest { return trust.SumOf(fmt.Appendf(nil, "%d/%d", repository, n)) }
+func digestFor(repository, n int) trust.Digest {
+	return trust.SumOf(fmt.Appendf(nil, "%d/%d", repository, n))
+}
 
 // read is what a state directory's readers see.
 func read(state string) (c content, g cache.Generation, err error) {
