@@ -221,7 +221,6 @@ type replicaWorld struct {
 	rapid.TB
 	draw   *rapid.T // nil where nothing is left to chance
 	src    *source
-	tells  *mirror.Source
 	state  string
 	m      *mirror.Mirror
 	offers []*offer

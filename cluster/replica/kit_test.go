@@ -59,10 +59,10 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func (l *logBuffer) contains(s string) bool {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
+	return l.b.String()
 }
 
 // noTrust stands for the trust directories, about which a replica asks nothing.
@@ -198,7 +198,7 @@ func (f *follower) eventually(what string, holds func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("waited for: %s; status %+v, log:\n%s", what, f.Status(), f.log.b.String())
+			f.t.Fatalf("waited for: %s; status %+v, log:\n%s", what, f.Status(), f.log)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (s *settings) writeReplicaStatus(ctx context.Context, f *replica.Follower, 
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(2 * time.Second):
+		case <-time.After(time.Second):
 		}
 	}
 }

@@ -32,7 +32,11 @@ func parses(t *testing.T, where string, args []string) {
 	if err == nil {
 		err = c.ParseFlags(rest)
 	}
-	if err != nil || c.Name() != args[0] || c.Flags().NArg() > 0 {
+	most := 0
+	if args[0] == "follow" {
+		most = 1 // the source
+	}
+	if err != nil || c.Name() != args[0] || c.Flags().NArg() != most {
 		t.Errorf("%s: trust-worker %s: %v", where, strings.Join(args, " "), err)
 	}
 }
@@ -50,15 +54,19 @@ type container struct {
 	VolumeMounts                                []struct{ Name, MountPath string }
 }
 
+var units = []string{"systemd/trust-worker.service", "systemd/trust-worker-follow.service"}
+
 // What the packages start are commands that the program has.
 func TestPackagedCommands(t *testing.T) {
-	exec := regexp.MustCompile(`(?m)^ExecStart=/usr/bin/trust-worker (.*)$`).FindStringSubmatch(packaged(t, "systemd/trust-worker.service"))
-	if exec == nil {
-		t.Fatal("the unit starts nothing")
-	}
-	parses(t, "unit", strings.Fields(exec[1]))
-	if strings.Contains(packaged(t, "systemd/trust-worker.service"), "\nRestartPreventExitStatus=") {
-		t.Error("a daemon that the watchdog aborts ends with the code of wrong usage, and has to be started again")
+	for _, unit := range units {
+		exec := regexp.MustCompile(`(?m)^ExecStart=/usr/bin/trust-worker (.*)$`).FindStringSubmatch(packaged(t, unit))
+		if exec == nil {
+			t.Fatalf("%s starts nothing", unit)
+		}
+		parses(t, unit, strings.Fields(exec[1]))
+		if strings.Contains(packaged(t, unit), "\nRestartPreventExitStatus=") {
+			t.Errorf("%s: a daemon that the watchdog aborts ends with the code of wrong usage, and has to be started again", unit)
+		}
 	}
 
 	lists := regexp.MustCompile(`(?m)(?:^CMD|  *CMD|^ENTRYPOINT) (\[.*\])$`).FindAllStringSubmatch(packaged(t, "docker/Dockerfile"), -1)
@@ -132,7 +140,7 @@ func TestKubernetesManifests(t *testing.T) {
 	check("zot-values", values.ExtraContainers[0], append(names(values.ExtraVolumes), "data"))
 
 	var kinds []string
-	for _, doc := range strings.Split(packaged(t, "kubernetes/standalone.yaml"), "\n---\n") {
+	for _, doc := range append(strings.Split(packaged(t, "kubernetes/standalone.yaml"), "\n---\n"), packaged(t, "kubernetes/follow-sidecar.yaml")) {
 		var o struct {
 			Kind string
 			Spec struct {
@@ -154,11 +162,13 @@ func TestKubernetesManifests(t *testing.T) {
 			declared = append(declared, c.Metadata.Name)
 		}
 		for _, c := range o.Spec.Template.Spec.Containers {
-			check("standalone", c, declared)
+			if c.Name != "search" { // the reader's own
+				check(o.Kind, c, declared)
+			}
 		}
 	}
-	if !slices.Equal(kinds, []string{"Service", "StatefulSet"}) {
-		t.Errorf("standalone has %v", kinds)
+	if !slices.Equal(kinds, []string{"Service", "StatefulSet", "Deployment"}) {
+		t.Errorf("there are %v", kinds)
 	}
 }
 

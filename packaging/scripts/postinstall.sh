@@ -9,7 +9,7 @@ if command -v systemd-sysusers >/dev/null 2>&1; then
 fi
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
-  systemctl try-restart trust-worker.service
+  systemctl try-restart trust-worker.service trust-worker-follow.service
 fi
 # deb: "configure" without an old version; rpm: 1 package installed.
 case "$1:$2" in

@@ -6,5 +6,5 @@ if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
 fi
 if [ "$1" = purge ]; then
-  rm -rf /var/lib/trust-worker
+  rm -rf /var/lib/trust-worker /var/lib/trust-replica
 fi

@@ -5,7 +5,7 @@ set -e
 case "$1" in
   remove | 0)
     if [ -d /run/systemd/system ]; then
-      systemctl disable --now trust-worker.service
+      systemctl disable --now trust-worker.service trust-worker-follow.service
     fi
     ;;
 esac
