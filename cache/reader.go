@@ -57,7 +57,7 @@ type generation struct {
 	files     []*format.File // newest first, the base last
 	trust     *format.TrustFile
 	trustPath string
-	trustOpen *os.File // while it is, no other file is taken for it
+	trustOpen *trustFile
 	refs      int
 
 	// The lease, guarded by Reader.mu: the last confirmation known, since when
@@ -65,6 +65,12 @@ type generation struct {
 	confirmed time.Time
 	since     time.Time
 	looked    time.Time
+}
+
+// trustFile is a trust file that is open: while it is, no other file is taken for it.
+type trustFile struct {
+	*os.File
+	refs int // generations that it is the trust of, guarded by Reader.mu
 }
 
 // confirmEvery is how often a reader looks at the confirmation: the daemon
@@ -171,16 +177,17 @@ func (r *Reader) open(target string) (*generation, error) {
 		return nil, err
 	}
 	g := &generation{target: target, Current: c, trustPath: c.TrustPath(r.dir), refs: 2} // the reader's and the caller's
-	if g.trust, g.trustOpen, err = format.OpenTrust(g.trustPath); err != nil {
+	if err := r.openTrust(g); err != nil {
 		return nil, err
 	}
 	old, keep := r.newer(g)
 	if keep {
-		_ = g.trustOpen.Close() // it was read only
+		r.closeTrust(g)
 		return old, nil
 	}
 	if err := r.openFiles(g, old); err != nil {
-		return nil, errors.Join(err, g.trustOpen.Close())
+		r.closeTrust(g)
+		return nil, err
 	}
 	if !r.stillThere(g) {
 		r.release(g)
@@ -235,6 +242,38 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 	}
 	old.refs++
 	return old, true
+}
+
+// openTrust reads the trust file, unless it is that of the generation in force: most
+// publications are of data alone.
+func (r *Reader) openTrust(g *generation) error {
+	r.mu.Lock()
+	if old := r.cur; old != nil && old.ID == g.ID && old.trustPath == g.trustPath {
+		if info, err := old.trustOpen.Stat(); err == nil && isFile(g.trustPath, info) {
+			g.trust, g.trustOpen = old.trust, old.trustOpen
+			g.trustOpen.refs++
+			r.mu.Unlock()
+			return nil
+		}
+	}
+	r.mu.Unlock()
+	t, f, err := format.OpenTrust(g.trustPath)
+	if err == nil {
+		g.trust, g.trustOpen = t, &trustFile{f, 1}
+	}
+	return err
+}
+
+func (r *Reader) closeTrust(g *generation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropTrustLocked(g)
+}
+
+func (r *Reader) dropTrustLocked(g *generation) {
+	if g.trustOpen.refs--; g.trustOpen.refs == 0 {
+		_ = g.trustOpen.Close() // it was read only
+	}
 }
 
 // openFiles opens the layers, sharing those of the old generation.
@@ -293,7 +332,7 @@ func (r *Reader) releaseLocked(g *generation) {
 	if g.refs--; g.refs > 0 {
 		return
 	}
-	_ = g.trustOpen.Close() // it was read only
+	r.dropTrustLocked(g)
 	r.dropFilesLocked(g)
 }
 
