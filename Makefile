@@ -119,6 +119,11 @@ bench-scale: build ## measure the daemon on N signatures; writes bin/bench-scale
 	SCALE_ARGS='$(ARGS)' ./bin/scale -n $(N) -out bin/bench-scale-$(N).json $(ARGS)
 	./bin/scale -table bin/bench-scale-$(N).json | tee bin/bench-scale-$(N).md
 
+.PHONY: bench-follow
+bench-follow: build ## measure replicas of N signatures: first copy, how far behind, what many cost (N=10000)
+	$(GO) build -o bin/follow ./integration/follow
+	./bin/follow -n $(N) $(ARGS) | tee bin/bench-follow-$(N).md
+
 .PHONY: bench-noisy
 bench-noisy: build ## measure how long a push waits beside repositories full of each costly kind (10 minutes)
 	$(GO) run ./integration/noisy $(ARGS)

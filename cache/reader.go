@@ -212,11 +212,24 @@ func (r *Reader) open(target string) (*generation, error) {
 }
 
 // stillThere reports whether nothing has taken the place of what g is of, but for later
-// generations, while its files were opened: a replica that has another cache's may have
-// files of the same names. It removes CURRENT before it replaces any.
+// generations, while its files were opened: a replica that has another cache's, or its
+// source's from a backup, may have files of the same names. It removes CURRENT before it
+// replaces any.
 func (r *Reader) stillThere(g *generation) bool {
 	_, now, err := format.ReadCurrent(r.dir)
-	return err == nil && now.ID == g.ID && now.Generation >= g.Generation
+	if err != nil || now.ID != g.ID || now.Generation < g.Generation {
+		return false
+	}
+	if info, err := g.trustOpen.Stat(); err != nil || replaced(g.trustPath, info) {
+		return false
+	}
+	return !slices.ContainsFunc(g.files, func(f *format.File) bool { return replaced(f.Name, f.Info) })
+}
+
+// replaced reports whether there is another file under a name.
+func replaced(path string, info fs.FileInfo) bool {
+	now, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist) && (err != nil || !os.SameFile(now, info))
 }
 
 func (r *Reader) close(f *format.File) {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,6 +129,27 @@ func (s *Snapshot) Age() time.Duration { return s.age }
 
 // Current is what CURRENT says: it names the files of the publication.
 func (s *Snapshot) Current() string { return s.g.target }
+
+// Files are the files that the snapshot reads, the trust file last: what lies under their
+// names may have been replaced since.
+func (s *Snapshot) Files() ([]fs.FileInfo, error) {
+	var all []fs.FileInfo
+	for _, f := range slices.Backward(s.g.files) {
+		all = append(all, f.Info)
+	}
+	info, err := s.g.trustOpen.Stat()
+	return append(all, info), err
+}
+
+// SamePublication reports whether two snapshots read the same files, not only files of the
+// same names.
+func (s *Snapshot) SamePublication(as *Publication) bool { return as != nil && as.g == s.g }
+
+// Publication identifies what a snapshot reads. It keeps nothing open.
+type Publication struct{ g *generation }
+
+// Publication returns what SamePublication compares with.
+func (s *Snapshot) Publication() *Publication { return &Publication{s.g} }
 
 // Stale reports whether that was too long ago: every answer reads
 // unknown/stale.

@@ -169,7 +169,7 @@ type Limits struct {
 	MaxQueryBytes     int64         // 64 KiB of GraphQL
 	MaxReads          int           // 16 searches at once
 	MaxReplicas       int           // 256 requests of replicas at once,
-	MaxLayers         int           // and 16 large files sent at once,
+	MaxLayers         int           // and 64 large files sent at once,
 	StallTimeout      time.Duration // of which 256 KiB are taken within 10 s
 	MaxStreams        int           // 64 streams of changes at once,
 	StreamLife        time.Duration // each for 1 h at most,
@@ -204,7 +204,7 @@ func (l *Limits) complete() {
 	orDefault(&l.MaxQueryBytes, 64<<10)
 	orDefault(&l.MaxReads, 16)
 	orDefault(&l.MaxReplicas, 256)
-	orDefault(&l.MaxLayers, 16)
+	orDefault(&l.MaxLayers, 64)
 	orDefault(&l.StallTimeout, 10*time.Second)
 	orDefault(&l.MaxStreams, 64)
 	orDefault(&l.StreamLife, time.Hour)

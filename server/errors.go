@@ -27,6 +27,7 @@ const (
 	codeStillInForce = "STILL_IN_FORCE"
 	codeNoCache      = "NO_CACHE"
 	codeUnlisted     = "UNLISTED"
+	codeWithdrawn    = "WITHDRAWN"
 	codeInvalid      = "INVALID"
 	codeInternal     = "INTERNAL"
 )

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,10 @@ const (
 
 	// layerChunk is what a client has to take within Limits.StallTimeout.
 	layerChunk = 256 << 10
+	// A file has layerGrace and one second for each layerRate bytes: who is slower goes on
+	// from where it was, after others.
+	layerGrace = time.Minute
+	layerRate  = 128 << 10
 	// layerWait is how long a request for a layer waits for its turn.
 	layerWait = 10 * time.Second
 	// smallLayer does not wait for large ones.
@@ -56,19 +62,21 @@ type publications struct {
 	mu      sync.Mutex
 	last    offer
 	waiting int
+	looking bool
 	moved   chan struct{} // closed when last is of no use any more
 }
 
 // offer is an answer to "what is published".
 type offer struct {
+	of      *cache.Publication // the files that it tells of
 	current string
 	whole   bool // the layers are told, too
 	tag     string
 	body    []byte
 }
 
-func newPublications(state string, reader *cache.Reader) *publications {
-	return &publications{source: mirror.NewSource(state), reader: reader, moved: make(chan struct{})}
+func newPublications(state string, reader *cache.Reader, log *slog.Logger) *publications {
+	return &publications{source: mirror.NewSource(state, log), reader: reader, moved: make(chan struct{})}
 }
 
 // now returns what is published, and how long ago that was confirmed at least. moved is
@@ -84,10 +92,11 @@ func (p *publications) now() (o offer, age time.Duration, moved <-chan struct{},
 	defer snap.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last.current == snap.Current() && p.last.whole {
+	// What CURRENT says is not enough: files from a backup may have the same names.
+	if snap.SamePublication(p.last.of) && (p.last.whole || !p.source.Ready(p.last.current)) {
 		return p.last, snap.Age(), p.moved, nil
 	}
-	told, err := p.source.Publication(snap.Current())
+	told, err := p.source.Publication(snap)
 	if err != nil {
 		return offer{}, 0, p.moved, err
 	}
@@ -96,7 +105,7 @@ func (p *publications) now() (o offer, age time.Duration, moved <-chan struct{},
 		return offer{}, 0, p.moved, err
 	}
 	sum := trust.SumOf(body)
-	p.last = offer{current: snap.Current(), whole: len(told.Layers) > 0, tag: fmt.Sprintf(`"%x"`, sum[:16]), body: body}
+	p.last = offer{of: snap.Publication(), current: snap.Current(), whole: len(told.Layers) > 0, tag: fmt.Sprintf(`"%x"`, sum[:16]), body: body}
 	return p.last, snap.Age(), p.moved, nil
 }
 
@@ -104,7 +113,8 @@ func (p *publications) now() (o offer, age time.Duration, moved <-chan struct{},
 func (p *publications) wait() (done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting++; p.waiting == 1 {
+	if p.waiting++; !p.looking {
+		p.looking = true
 		go p.look()
 	}
 	return func() {
@@ -121,21 +131,16 @@ func (p *publications) look() {
 		current := p.source.Current()
 		p.mu.Lock()
 		if p.waiting == 0 {
+			p.looking = false
 			p.mu.Unlock()
 			return
 		}
-		if current != p.last.current || current != "" && !p.last.whole && p.hashed(current) {
+		if current != p.last.current || current != "" && !p.last.whole && p.source.Ready(current) {
 			close(p.moved)
 			p.moved = make(chan struct{})
 		}
 		p.mu.Unlock()
 	}
-}
-
-// hashed reports whether all layers can be told.
-func (p *publications) hashed(current string) bool {
-	told, err := p.source.Publication(current)
-	return err != nil || len(told.Layers) > 0
 }
 
 // publication tells what is published: at once if it is not what If-None-Match names,
@@ -168,8 +173,8 @@ func (s *Server) publication(w http.ResponseWriter, r *http.Request, _ identity)
 	}
 	for known := r.Header.Get("If-None-Match"); ; {
 		o, age, moved, err := s.publications.now()
-		if errors.Is(err, fs.ErrNotExist) {
-			err = cache.ErrNoCache // superseded while it was read: what is there now is told next
+		if errors.Is(err, cache.ErrNoCache) && s.publications.source.Current() == "" {
+			return refuse(http.StatusServiceUnavailable, codeWithdrawn, "nothing is published", "")
 		}
 		if err == nil && o.tag != known {
 			h := w.Header()
@@ -215,7 +220,7 @@ func (s *Server) publishedFile(w http.ResponseWriter, r *http.Request, _ identit
 	}
 	defer f.Close()
 	places := s.layers
-	if told.Size <= smallLayer {
+	if told.Size <= smallLayer || strings.HasPrefix(told.Name, "trust-") {
 		places = s.smallLayers
 	}
 	leave, err := takeWithin(r, places, layerWait)
@@ -230,7 +235,8 @@ func (s *Server) publishedFile(w http.ResponseWriter, r *http.Request, _ identit
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", `"`+told.SHA256.String()+`"`)
-	http.ServeContent(&pacedWriter{w, rc, s.cfg.Limits.StallTimeout}, r, "", time.Time{}, f)
+	end := time.Now().Add(layerGrace + time.Duration(told.Size/layerRate)*time.Second)
+	http.ServeContent(&pacedWriter{w, rc, s.cfg.Limits.StallTimeout, end}, r, "", time.Time{}, f)
 	return nil
 }
 
@@ -250,6 +256,7 @@ type pacedWriter struct {
 	http.ResponseWriter
 	rc    *http.ResponseController
 	stall time.Duration
+	end   time.Time
 }
 
 func (w *pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -260,7 +267,11 @@ func (w *pacedWriter) ReadFrom(r io.Reader) (n int64, err error) {
 		whole = &io.LimitedReader{R: r, N: 1 << 62}
 	}
 	for whole.N > 0 {
-		if err := w.rc.SetWriteDeadline(time.Now().Add(w.stall)); err != nil {
+		deadline := time.Now().Add(w.stall)
+		if deadline.After(w.end) {
+			deadline = w.end
+		}
+		if err := w.rc.SetWriteDeadline(deadline); err != nil {
 			return n, err
 		}
 		chunk := &io.LimitedReader{R: whole.R, N: min(whole.N, layerChunk)}

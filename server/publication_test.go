@@ -54,7 +54,7 @@ func TestPublication(t *testing.T) {
 	check(t, os.Remove(filepath.Join(w.state, "published", "CURRENT")))
 	gone := w.call("GET", pathPublication+"?wait=20s&nonce=twice", nil, "If-None-Match", next.Header.Get("ETag"))
 	gone.want(t, 503)
-	if !strings.Contains(gone.body, codeNoCache) || gone.Header.Get(headerNonce) != "twice" {
+	if !strings.Contains(gone.body, codeWithdrawn) || gone.Header.Get(headerNonce) != "twice" {
 		t.Errorf("%v %s", gone.Header, gone.body)
 	}
 }
@@ -136,7 +136,7 @@ func TestAClientThatTakesNothingIsDropped(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := must[*os.File](t)(os.Open(file))
 		defer f.Close()
-		_, err := io.Copy(&pacedWriter{w, http.NewResponseController(w), 50 * time.Millisecond}, io.LimitReader(f, 64<<20))
+		_, err := io.Copy(&pacedWriter{w, http.NewResponseController(w), 50 * time.Millisecond, time.Now().Add(time.Minute)}, io.LimitReader(f, 64<<20))
 		ended <- err
 	}))
 	defer srv.Close()

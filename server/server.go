@@ -73,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 		streams:  newShares(cfg.Limits.MaxStreams, cfg.Limits.MaxStreams/2),
 		requests: newShares(cfg.Limits.MaxConns, cfg.Limits.MaxConns/2),
 		replicas: newShares(cfg.Limits.MaxReplicas, cfg.Limits.MaxReplicas/2), smallLayers: newShares(cfg.Limits.MaxReplicas, cfg.Limits.MaxReplicas/2),
-		layers: newShares(cfg.Limits.MaxLayers, cfg.Limits.MaxLayers/2), publications: newPublications(cfg.StateDir, cfg.Reader),
+		layers: newShares(cfg.Limits.MaxLayers, cfg.Limits.MaxLayers/2), publications: newPublications(cfg.StateDir, cfg.Reader, cfg.Log),
 		pool: newPool(cfg.Limits.MaxConns), stopping: make(chan struct{}),
 		writes: newClients(cfg.Limits.WriteRate, cfg.Limits.WriteBurst),
 		fails:  newClients(cfg.Limits.FailRate, cfg.Limits.FailBurst),

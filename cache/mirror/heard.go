@@ -3,19 +3,14 @@ package mirror
 import "time"
 
 // Instant is a moment by both clocks of this machine: the one that people set, and one
-// that nobody does. That one may stand still while the machine sleeps.
+// that nobody does. On Linux that one goes on while the machine sleeps.
 type Instant struct {
 	Wall time.Time
 	Mono time.Duration
 }
 
-var started = time.Now()
-
 // Now is the present moment.
-func Now() Instant {
-	now := time.Now()
-	return Instant{Wall: now.Round(0), Mono: now.Sub(started)}
-}
+func Now() Instant { return Instant{Wall: time.Now().Round(0), Mono: sinceBoot()} }
 
 // since is how long ago a moment was, at least by one of the clocks: neither a clock that
 // is set back nor one that stands still makes it less.

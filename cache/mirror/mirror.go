@@ -1,12 +1,15 @@
 package mirror
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +34,12 @@ type Mirror struct {
 	trust taken
 	// sums are what files of these names hold.
 	sums map[string]File
-	// wanted are the layers that are being fetched.
+	// wanted are the layers that are being fetched, parts those that are open.
 	wanted []File
+	parts  map[*Part]bool
+	// left are files that an earlier process left: they may be wanted, until data have been
+	// taken over.
+	left []string
 	// superseded is since when a file is not named any more.
 	superseded map[string]time.Time
 	heard      Heard
@@ -110,14 +117,20 @@ func (m *Mirror) TakeTrust(p *Publication, b []byte, heard Heard) error {
 // here is given up.
 func (m *Mirror) follows(c format.Current, p *Publication, t *format.TrustFile) error {
 	was := &m.trust
+	// Within one cache a later generation has the same trust file or a later one, and one
+	// generation has one.
+	continues := func() bool {
+		return c.Generation >= was.generation && c.Trusts >= was.number && (c.Generation > was.generation || c.Trusts == was.number) &&
+			(c.Trusts > was.number || was.file.Name == "" || was.file == p.Trust)
+	}
 	why := ""
 	switch {
 	case was.id == 0:
 	case was.id != c.ID:
 		why = "the source has another cache"
-	case c.Generation < was.generation && (t == nil || t.Published <= was.published):
+	case !continues() && (t == nil || t.Published <= was.published):
 		return ErrOlder
-	case c.Generation < was.generation, was.file.Name == p.Trust.Name && was.file != p.Trust:
+	case !continues():
 		why = "the source's cache comes from a backup"
 	}
 	if why == "" {
@@ -138,7 +151,10 @@ func (m *Mirror) giveUp() error {
 	}
 	m.supersede(format.Current{})
 	m.want(nil)
-	m.cur, m.trust, m.sums = format.Current{}, taken{}, map[string]File{}
+	for _, name := range m.left {
+		m.superseded[name] = time.Now()
+	}
+	m.cur, m.trust, m.sums, m.left = format.Current{}, taken{}, map[string]File{}, nil
 	return nil
 }
 
@@ -150,10 +166,11 @@ func (m *Mirror) publishTrust(c format.Current, p *Publication, b []byte, heard 
 		m.dropParts() // data wait for trust
 		err = format.WriteFile(path, b, heard.at(Now()))
 	}
-	if err != nil || m.cur.Base == 0 {
+	if err != nil || m.files.Base == 0 || m.files.ID != c.ID || c.Data < m.files.Data {
 		return err
 	}
-	next := m.cur
+	// Also where nothing is published at present: the data of before are still here.
+	next := m.files
 	next.Generation, next.Trusts = c.Generation, c.Trusts
 	return m.setCurrent(next)
 }
@@ -173,6 +190,12 @@ func (m *Mirror) supersede(by format.Current) {
 	for _, name := range filesOf(m.files) {
 		m.superseded[name] = time.Now()
 	}
+	if by.Base != 0 {
+		for _, name := range m.left {
+			m.superseded[name] = time.Now()
+		}
+		m.left = nil
+	}
 	for _, name := range filesOf(by) {
 		delete(m.superseded, name)
 	}
@@ -186,15 +209,18 @@ func filesOf(c format.Current) []string {
 	return c.Files()
 }
 
-// want notes which layers are being fetched: parts of others are of no use any more.
+// want notes which layers are being fetched: others that were fetched, and their parts,
+// are of no use any more unless they are published.
 func (m *Mirror) want(files []File) {
 	for _, f := range m.wanted {
-		m.superseded[partName(f)] = time.Now()
-	}
-	for _, f := range files {
-		delete(m.superseded, partName(f))
+		m.superseded[partName(f)], m.superseded[f.Name] = time.Now(), time.Now()
 	}
 	m.wanted = files
+	for _, name := range slices.Collect(maps.Keys(m.superseded)) {
+		if m.named(name) {
+			delete(m.superseded, name)
+		}
+	}
 }
 
 // Withdraw removes CURRENT: the source publishes nothing. The files stay for when it does
@@ -242,7 +268,7 @@ func (m *Mirror) stamp(now Instant) error {
 // Missing returns the layers of a publication that have to be fetched, and what is
 // fetched for anything else is of no use any more. It reads files that it does not know
 // to the end.
-func (m *Mirror) Missing(p *Publication) (missing []File, err error) {
+func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, err error) {
 	if _, err := p.parse(); err != nil {
 		return nil, err
 	}
@@ -254,7 +280,7 @@ func (m *Mirror) Missing(p *Publication) (missing []File, err error) {
 		known, ok := m.sums[f.Name]
 		m.mu.Unlock()
 		if !ok {
-			known, _, err = sumFile(filepath.Join(m.dir, f.Name))
+			known, _, err = sumFile(ctx, filepath.Join(m.dir, f.Name))
 			if errors.Is(err, fs.ErrNotExist) {
 				known, err = File{}, nil
 			}
@@ -303,6 +329,7 @@ func (m *Mirror) TakeData(p *Publication) error {
 	next := c
 	next.Generation, next.Trusts = m.trust.generation, m.trust.number
 	if next == m.cur {
+		m.supersede(next)
 		m.want(nil)
 		return nil
 	}
@@ -318,8 +345,11 @@ func (m *Mirror) TakeData(p *Publication) error {
 	return nil
 }
 
-// dropParts removes what has been fetched of files that are not whole.
+// dropParts gives back what parts of files take.
 func (m *Mirror) dropParts() {
+	for p := range m.parts {
+		p.drop()
+	}
 	entries, _ := os.ReadDir(m.dir) // then there is nothing to remove
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), partPrefix) {
@@ -350,10 +380,17 @@ func (m *Mirror) State() State {
 		Age: m.heard.age(Now()), Published: m.cur.Base != 0}
 }
 
-// Has reports whether a publication's trust and data, or later ones, are published here.
+// Has reports whether a publication is published here: its data, each file checked since
+// this process began, or later ones, below its trust or a later one.
 func (m *Mirror) Has(p *Publication) bool {
 	c, err := p.parse()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return err == nil && m.cur.Base != 0 && m.cur.ID == c.ID && m.cur.Generation >= c.Generation && m.cur.Data >= c.Data
+	if err != nil || m.cur.Base == 0 || m.cur.ID != c.ID || m.cur.Generation < c.Generation {
+		return false
+	}
+	if len(p.Layers) == 0 || m.cur.Data != c.Data {
+		return m.cur.Data > c.Data
+	}
+	return m.cur.Base == c.Base && m.cur.Deltas == c.Deltas && !slices.ContainsFunc(p.Layers, func(f File) bool { return m.sums[f.Name] != f })
 }

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -134,7 +135,7 @@ func TestTrustThatCannotBePublished(t *testing.T) {
 			if err := os.RemoveAll(path); err != nil {
 				t.Fatal(err)
 			}
-			if missing, err := w.m.Missing(o.pub); err != nil || len(missing) > 0 {
+			if missing, err := w.m.Missing(context.Background(), o.pub); err != nil || len(missing) > 0 {
 				t.Errorf("%v has to be fetched again: %v", missing, err)
 			}
 			w.all(o)
@@ -159,11 +160,11 @@ func TestDamagedLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open()
-	missing, err := w.m.Missing(o.pub)
+	missing, err := w.m.Missing(context.Background(), o.pub)
 	if err != nil || len(missing) != 1 || missing[0].Name != name {
 		t.Fatal(missing, err)
 	}
-	p, err := w.m.Part(missing[0])
+	p, err := w.m.Part(context.Background(), missing[0])
 	if err == nil {
 		_, err = p.Write(o.files[name])
 	}
@@ -392,8 +393,8 @@ func TestLargeLayers(t *testing.T) {
 	if err := os.Truncate(base, 40<<20); err != nil {
 		t.Fatal(err)
 	}
-	s := mirror.NewSource(w.src.state)
-	p, err := s.Publication(s.Current())
+	s := mirror.NewSource(w.src.state, slog.New(slog.DiscardHandler))
+	p, err := tell(s, w.src.state)
 	if err != nil || len(p.Layers) != 0 || p.Trust.Size == 0 {
 		t.Fatalf("%+v %v", p, err)
 	}
@@ -401,7 +402,10 @@ func TestLargeLayers(t *testing.T) {
 		t.Error("a file is sent that was not told of")
 	}
 	w.eventually("it is told", func() bool {
-		p, err = s.Publication(s.Current())
+		if !s.Ready(p.Current) {
+			return false
+		}
+		p, err = tell(s, w.src.state)
 		return err == nil && len(p.Layers) > 0
 	})
 	f, told, err := s.Open(filepath.Base(base))

@@ -301,8 +301,7 @@ func (w *replicaWorld) play() {
 
 // ask has the source tell what it publishes.
 func (w *replicaWorld) ask() *offer {
-	s := mirror.NewSource(w.src.state)
-	pub, err := s.Publication(s.Current())
+	pub, err := tell(mirror.NewSource(w.src.state, slog.New(slog.DiscardHandler)), w.src.state)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -314,6 +313,21 @@ func (w *replicaWorld) ask() *offer {
 	}
 	w.offers = append(w.offers, o)
 	return o
+}
+
+// tell has a source tell what a state directory publishes.
+func tell(s *mirror.Source, state string) (*mirror.Publication, error) {
+	r, err := cache.OpenReader(state)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer snap.Close()
+	return s.Publication(snap)
 }
 
 // anOffer is mostly the last.
@@ -345,12 +359,12 @@ func (w *replicaWorld) takeTrust(o *offer) {
 
 // fetch fetches what is missing of an offer, or some of it.
 func (w *replicaWorld) fetch(o *offer, all bool) {
-	missing, err := w.m.Missing(o.pub)
+	missing, err := w.m.Missing(context.Background(), o.pub)
 	if err != nil {
 		w.Fatal(err)
 	}
 	for _, f := range missing {
-		p, err := w.m.Part(f)
+		p, err := w.m.Part(context.Background(), f)
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -421,12 +435,12 @@ func TestWhatIsNotWhatWasToldIsRefused(t *testing.T) {
 			t.Fatal("another trust file was taken over")
 		}
 		w.takeTrust(o)
-		missing, err := w.m.Missing(o.pub)
+		missing, err := w.m.Missing(context.Background(), o.pub)
 		if err != nil || len(missing) == 0 {
 			t.Fatal(missing, err)
 		}
 		for _, f := range missing {
-			p, err := w.m.Part(f)
+			p, err := w.m.Part(context.Background(), f)
 			if err != nil {
 				t.Fatal(err)
 			}

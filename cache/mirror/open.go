@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ type replicaFile struct{ Source string }
 // Open takes the lock of a state directory, which it makes if there is none, for a
 // replica of source, and goes on from what is there. A worker's own is refused.
 func Open(state, source string, log *slog.Logger) (*Mirror, error) {
-	m := &Mirror{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]File{}, superseded: map[string]time.Time{}}
+	m := &Mirror{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]File{}, parts: map[*Part]bool{}, superseded: map[string]time.Time{}}
 	if _, err := os.Lstat(filepath.Join(state, format.PrivateDir)); err == nil {
 		return nil, fmt.Errorf("state directory %s is a worker's own (it has %s): give a replica another", state, format.PrivateDir)
 	}
@@ -37,7 +38,11 @@ func Open(state, source string, log *slog.Logger) (*Mirror, error) {
 	if err := m.takeLock(state); err != nil {
 		return nil, err
 	}
-	err := m.note(state, source)
+	_, err := os.Lstat(filepath.Join(state, format.PrivateDir)) // a worker may have come and gone
+	if err == nil {
+		return nil, errors.Join(fmt.Errorf("state directory %s has just become a worker's own: give a replica another", state), m.lock.Close())
+	}
+	err = m.note(state, source)
 	if err == nil {
 		err = errors.Join(format.SyncDir(state), m.load())
 	}
@@ -99,8 +104,7 @@ func (m *Mirror) note(state, source string) error {
 	return nil
 }
 
-// load goes on from what is published, and has everything else swept soon. What cannot
-// be read is removed: it is fetched again.
+// load goes on from what is published. What cannot be read is removed: it is fetched again.
 func (m *Mirror) load() error {
 	_, cur, err := format.ReadCurrent(m.dir)
 	if err == nil {
@@ -122,7 +126,7 @@ func (m *Mirror) load() error {
 	}
 	for _, e := range entries {
 		if name := e.Name(); name != format.CurrentName && !slices.Contains(filesOf(m.cur), name) {
-			m.superseded[name] = time.Now()
+			m.left = append(m.left, name)
 		}
 	}
 	return nil
@@ -130,7 +134,7 @@ func (m *Mirror) load() error {
 
 func (m *Mirror) loadTrust(cur format.Current) error {
 	path := cur.TrustPath(m.dir)
-	f, _, err := sumFile(path)
+	f, _, err := sumFile(context.Background(), path)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"time"
 
 	"trust-worker/cache/internal/format"
 	"trust-worker/trust"
@@ -20,9 +23,12 @@ import (
 type Part struct {
 	m    *Mirror
 	file File
-	f    *os.File
 	hash hash.Hash
 	have int64
+
+	mu      sync.Mutex // held while f is written
+	f       *os.File
+	dropped bool // its place was needed
 }
 
 // A part is named by what the whole is to be.
@@ -33,7 +39,7 @@ func partName(f File) string { return partPrefix + fmt.Sprintf("%x", f.SHA256[:]
 var errContent = errors.New("it is not what the source told of")
 
 // Part begins or goes on with a layer that is missing.
-func (m *Mirror) Part(f File) (_ *Part, err error) {
+func (m *Mirror) Part(ctx context.Context, f File) (_ *Part, err error) {
 	if _, _, ok := format.ParseFileName(f.Name); !ok || f.Size <= 0 {
 		return nil, fmt.Errorf("%w: a layer %.100q of %d bytes", errPublication, f.Name, f.Size)
 	}
@@ -41,13 +47,27 @@ func (m *Mirror) Part(f File) (_ *Part, err error) {
 	if p.f, err = os.OpenFile(filepath.Join(m.dir, partName(f)), os.O_RDWR|os.O_CREATE, 0o640); err != nil {
 		return nil, err
 	}
-	if p.have, err = io.Copy(p.hash, p.f); err == nil && p.have > f.Size {
+	if p.have, err = io.Copy(p.hash, &until{ctx, p.f}); err == nil && p.have > f.Size {
 		err = p.Restart()
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.f.Close())
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.parts[p] = true
 	return p, nil
+}
+
+// errDropped: the disk is full, and trust needed the place.
+var errDropped = errors.New("what had been fetched gave way to a trust file: the disk is full")
+
+// drop gives back what the part takes.
+func (p *Part) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropped = true
+	_ = p.f.Truncate(0) // or the disk stays full, which is told
 }
 
 // Have is how many bytes have come.
@@ -65,6 +85,11 @@ func (p *Part) Restart() error {
 func (p *Part) Write(b []byte) (int, error) {
 	if p.have+int64(len(b)) > p.file.Size {
 		return 0, fmt.Errorf("%s has more than %d bytes: %w", p.file.Name, p.file.Size, errContent)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dropped {
+		return 0, errDropped
 	}
 	n, err := p.f.Write(b)
 	p.hash.Write(b[:n])
@@ -88,8 +113,12 @@ func (p *Part) Commit() error {
 	m := p.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if p.dropped {
+		return errDropped
+	}
 	if slices.Contains(filesOf(m.cur), p.file.Name) {
 		// What is published has another file of this name, or a damaged one.
+		m.supersede(format.Current{})
 		if err := m.withdraw(nil); err != nil {
 			return err
 		}
@@ -98,11 +127,17 @@ func (p *Part) Commit() error {
 		return err
 	}
 	m.sums[p.file.Name] = p.file
+	if !slices.Contains(m.wanted, p.file) {
+		m.superseded[p.file.Name] = time.Now() // nobody needs it any more
+	}
 	return nil
 }
 
 // Close gives the file up; what has come stays.
 func (p *Part) Close() error {
+	p.m.mu.Lock()
+	delete(p.m.parts, p)
+	p.m.mu.Unlock()
 	if err := p.f.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
 	}

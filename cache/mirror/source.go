@@ -1,16 +1,20 @@
 package mirror
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
+	"trust-worker/cache"
 	"trust-worker/cache/internal/format"
 )
 
@@ -18,10 +22,12 @@ import (
 // however many copy it. Its methods are safe for concurrent use.
 type Source struct {
 	dir string // of what is published
+	log *slog.Logger
 
 	mu      sync.Mutex
 	sums    map[string]summed // of files that are named, or were lately
 	summing bool              // a large one is being hashed
+	failed  time.Time         // when that last ended with an error
 }
 
 // summed is a file whose content is known, and which file that is.
@@ -31,8 +37,8 @@ type summed struct {
 }
 
 // NewSource tells of what is published in a state directory.
-func NewSource(state string) *Source {
-	return &Source{dir: filepath.Join(state, format.PublishedDir), sums: map[string]summed{}}
+func NewSource(state string, log *slog.Logger) *Source {
+	return &Source{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]summed{}}
 }
 
 // Current is what CURRENT says now, "" if nothing is published: one system call.
@@ -44,34 +50,58 @@ func (s *Source) Current() string {
 	return target
 }
 
-// small is hashed at once; what is larger is hashed beside, and told when it is.
-const small = 16 << 20
+const (
+	// small is hashed at once; what is larger is hashed beside, and told when it is.
+	small = 16 << 20
+	// hashAgain is how long a file that could not be read is left alone.
+	hashAgain = 10 * time.Second
+)
 
-// Publication tells of the files that CURRENT names. If a large one is not hashed yet,
-// it tells of the trust alone: ask again soon.
-func (s *Source) Publication(current string) (*Publication, error) {
-	c, err := format.ParseCurrent(current)
+// Publication tells of the files that a snapshot reads. If a large one is not hashed yet,
+// it tells of the trust alone: ask again when it is Ready. An error that wraps
+// fs.ErrNotExist says that the files are others by now.
+func (s *Source) Publication(snap *cache.Snapshot) (*Publication, error) {
+	c, err := format.ParseCurrent(snap.Current())
+	if err != nil {
+		return nil, err
+	}
+	infos, err := snap.Files()
 	if err != nil {
 		return nil, err
 	}
 	s.forget(c)
-	p := &Publication{Current: current}
-	if p.Trust, _, err = s.sum(format.FileName("trust", c.Trusts), MaxTrust); err != nil {
+	p := &Publication{Current: snap.Current()}
+	names := c.Files()
+	last, whole := len(names)-1, true
+	if p.Trust, err = s.sum(names[last], infos[last]); err != nil {
 		return nil, err
 	}
-	for _, name := range c.Names() {
-		f, ok, err := s.sum(name, small)
-		if err != nil {
-			return nil, err
+	for i, name := range names[:last] {
+		f, ok := s.known(name, infos[i])
+		if !ok && infos[i].Size() > small {
+			s.sumLater(name, infos[i])
+			whole = false
+			continue
 		}
 		if !ok {
-			s.sumLater(name)
-			p.Layers = nil
-			return p, nil
+			if f, err = s.sum(name, infos[i]); err != nil {
+				return nil, err
+			}
 		}
 		p.Layers = append(p.Layers, f)
 	}
+	if !whole {
+		p.Layers = nil
+	}
 	return p, nil
+}
+
+// Ready reports whether all layers of a publication can be told.
+func (s *Source) Ready(current string) bool {
+	c, err := format.ParseCurrent(current)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err != nil || !slices.ContainsFunc(c.Names(), func(name string) bool { _, ok := s.sums[name]; return !ok })
 }
 
 // forget drops files that are neither named nor there.
@@ -88,49 +118,49 @@ func (s *Source) forget(c format.Current) {
 	}
 }
 
-// sum returns a file's size and hash. ok is false if it has more than most bytes and is
-// not known.
-func (s *Source) sum(name string, most int64) (f File, ok bool, err error) {
-	path := filepath.Join(s.dir, name)
-	info, err := os.Stat(path)
-	if err != nil {
-		return File{}, false, err
-	}
+// known returns what a layer holds, if that is known. The number of a file that was
+// removed may be used again.
+func (s *Source) known(name string, info fs.FileInfo) (File, bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	known, ok := s.sums[name]
-	s.mu.Unlock()
-	// A number of a file that was removed may be used again; a trust file's time moves
-	// with each confirmation, and it is small.
-	if ok && most == small && os.SameFile(known.info, info) && known.info.ModTime().Equal(info.ModTime()) {
-		return known.File, true, nil
+	ok = ok && os.SameFile(known.info, info) && known.info.ModTime().Equal(info.ModTime()) && known.Size == info.Size()
+	if !ok {
+		delete(s.sums, name)
 	}
-	if info.Size() > most {
-		return File{}, false, nil
+	return known.File, ok
+}
+
+// sum hashes the file of a name, if it is still that one.
+func (s *Source) sum(name string, info fs.FileInfo) (File, error) {
+	f, is, err := sumFile(context.Background(), filepath.Join(s.dir, name))
+	if err == nil && !os.SameFile(is, info) {
+		err = fmt.Errorf("%s has been replaced: %w", name, fs.ErrNotExist)
 	}
-	f, info, err = sumFile(path)
 	if err != nil {
-		return File{}, false, err
+		return File{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sums[name] = summed{f, info}
-	return f, true, nil
+	return f, nil
 }
 
 // sumLater hashes a large file beside, one at a time.
-func (s *Source) sumLater(name string) {
+func (s *Source) sumLater(name string, info fs.FileInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.summing {
+	if s.summing || time.Since(s.failed) < hashAgain {
 		return
 	}
 	s.summing = true
 	go func() {
-		f, info, err := sumFile(filepath.Join(s.dir, name))
+		_, err := s.sum(name, info)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.summing = false; err == nil { // else whoever asks next finds out why
-			s.sums[name] = summed{f, info}
+		if s.summing = false; err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.failed = time.Now()
+			s.log.Error("a published file cannot be read; replicas are told of the trust alone", "name", name, "error", err)
 		}
 	}()
 }
@@ -155,7 +185,7 @@ func (s *Source) Open(name string) (*os.File, File, error) {
 }
 
 // sumFile hashes a file, and says which one it was.
-func sumFile(path string) (f File, info fs.FileInfo, err error) {
+func sumFile(ctx context.Context, path string) (f File, info fs.FileInfo, err error) {
 	r, err := os.Open(path)
 	if err != nil {
 		return File{}, nil, err
@@ -165,11 +195,24 @@ func sumFile(path string) (f File, info fs.FileInfo, err error) {
 		return File{}, nil, err
 	}
 	h := sha256.New()
-	n, err := io.Copy(h, r)
+	n, err := io.Copy(h, &until{ctx, r})
 	if err != nil {
 		return File{}, nil, err
 	}
 	f = File{Name: filepath.Base(path), Size: n}
 	h.Sum(f.SHA256[:0])
 	return f, info, nil
+}
+
+// until reads until a context ends.
+type until struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u *until) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
 }

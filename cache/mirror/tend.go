@@ -47,6 +47,7 @@ func (m *Mirror) whole() error {
 	for _, name := range filesOf(m.cur) {
 		if _, err := os.Lstat(filepath.Join(m.dir, name)); errors.Is(err, fs.ErrNotExist) {
 			delete(m.sums, name)
+			m.supersede(format.Current{}) // the others are kept for a while, and not published without it
 			return m.withdraw(fmt.Errorf("somebody has removed %s; it is fetched again", name))
 		}
 	}

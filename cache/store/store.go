@@ -162,7 +162,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s := &Store{dir: dir, opts: opts}
 	if _, err := os.Lstat(filepath.Join(dir, format.ReplicaName)); err == nil {
-		return nil, fmt.Errorf("state directory %s is a replica's (it has %s): give a worker another", dir, format.ReplicaName)
+		return nil, replicaError(dir)
 	}
 	for _, d := range []string{dir, filepath.Join(dir, format.PublishedDir)} {
 		if err := makeDir(d, 0o750); err != nil {
@@ -174,6 +174,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if err := s.takeLock(); err != nil {
 		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, format.ReplicaName)); err == nil { // it has just come
+		return nil, errors.Join(replicaError(dir), s.lock.Close())
 	}
 	var err error
 	if opts.Begin != nil {
@@ -194,6 +197,10 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+func replicaError(dir string) error {
+	return fmt.Errorf("state directory %s is a replica's (it has %s): give a worker another", dir, format.ReplicaName)
 }
 
 // open opens the private store and starts from what is published. On an error

@@ -96,6 +96,7 @@ const (
 	dialTimeout  = 5 * time.Second
 	replyTimeout = 10 * time.Second
 	stallTimeout = 15 * time.Second
+	trustTimeout = 30 * time.Second
 )
 
 func newClient(s Source) (*client, error) {
@@ -213,7 +214,7 @@ func refused(resp *http.Response) error {
 	e := &answerError{status: resp.StatusCode, message: "it does not say why"}
 	if json.Unmarshal(b, &body) == nil && len(body.Errors) > 0 {
 		e.message = fmt.Sprintf("%.200s", body.Errors[0].Message)
-		if resp.StatusCode == http.StatusServiceUnavailable && body.Errors[0].Code == "NO_CACHE" {
+		if resp.StatusCode == http.StatusServiceUnavailable && body.Errors[0].Code == "WITHDRAWN" {
 			return errWithdrawn
 		}
 	}
@@ -270,7 +271,9 @@ func (c *client) ask(ctx context.Context, tag string, wait time.Duration) (*told
 		return nil, errors.New("the source does not say how old its confirmation is")
 	}
 	t.heard.Age = time.Duration(min(age, 1e9) * float64(time.Second))
-	t.tag = resp.Header.Get("ETag")
+	if t.tag = resp.Header.Get("ETag"); t.tag == "" {
+		return nil, errors.New("the answer does not name its publication: does something on the way remove ETag?")
+	}
 	if resp.StatusCode == http.StatusNotModified {
 		if t.tag != tag {
 			return nil, errors.New("the source answers about another publication than it was asked for")
@@ -296,8 +299,13 @@ func (c *client) trust(ctx context.Context, f mirror.File) ([]byte, error) {
 	if f.Size > mirror.MaxTrust {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", f.Name, f.Size, mirror.MaxTrust)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, trustTimeout, errSlowTrust)
+	defer cancel()
 	var b bytes.Buffer
 	err := c.fetch(ctx, f, 0, &b, nil)
+	if errors.Is(context.Cause(ctx), errSlowTrust) {
+		err = errSlowTrust
+	}
 	return b.Bytes(), err
 }
 
@@ -333,6 +341,8 @@ func (c *client) fetch(ctx context.Context, f mirror.File, from int64, w io.Writ
 	}
 	return cause(ctx, err)
 }
+
+var errSlowTrust = fmt.Errorf("the trust file does not come within %v", trustTimeout)
 
 var errStalled = fmt.Errorf("nothing has come for %v", stallTimeout)
 

@@ -34,6 +34,7 @@ type Follower struct {
 
 	mu     sync.Mutex
 	latest *mirror.Publication // that the source told of; its trust was taken over
+	wake   context.CancelFunc  // has the source asked anew
 	behind time.Time           // since when there are data that were not taken over; zero: there are none
 	status Status
 }
@@ -91,7 +92,14 @@ func (f *Follower) follow(ctx context.Context) {
 	tag := ""
 	pause := pauses{}
 	for ctx.Err() == nil {
-		t, err := f.client.ask(ctx, tag, waitFor(f.mirror.State().Lease))
+		wait, began, known := waitFor(f.mirror.State().Lease), time.Now(), tag != ""
+		asking, woken := f.asking(ctx)
+		t, err := f.client.ask(asking, tag, wait)
+		if woken(); asking.Err() != nil && ctx.Err() == nil && err != nil {
+			tag = "" // what is here has been withdrawn
+			continue
+		}
+		news := err == nil && t.pub != nil && (pub == nil || t.pub.Current != pub.Current || len(t.pub.Layers) != len(pub.Layers))
 		switch {
 		case err == nil && t.pub != nil:
 			if err = f.takeTrust(ctx, t); err == nil {
@@ -106,13 +114,39 @@ func (f *Follower) follow(ctx context.Context) {
 			return
 		}
 		f.asked(err)
-		if err == nil {
-			f.told(pub)
-			pause = pauses{}
+		if err != nil {
+			tag = "" // everything is told anew
+			pause.sleep(ctx)
 			continue
 		}
-		tag = "" // everything is told anew
-		pause.sleep(ctx)
+		f.told(pub)
+		pause = pauses{}
+		if known && !news && time.Since(began) < wait/2 { // something on the way has answered without waiting
+			pause.last = wait / 2
+			pause.sleep(ctx)
+		}
+	}
+}
+
+// asking is the context of a request, which again ends. done is called when it is over.
+func (f *Follower) asking(ctx context.Context) (asking context.Context, done func()) {
+	asking, cancel := context.WithCancel(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wake = cancel
+	return asking, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.wake = nil
+	}
+}
+
+// again has the source asked at once: what was here has been withdrawn.
+func (f *Follower) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.wake != nil {
+		f.wake()
 	}
 }
 
@@ -209,6 +243,9 @@ func (f *Follower) fetchData(ctx context.Context) {
 			if errors.Is(err, errNewer) {
 				continue
 			}
+			if !f.mirror.State().Published {
+				f.again()
+			}
 			pause.sleep(ctx)
 		}
 	}
@@ -223,7 +260,7 @@ const restless = time.Second
 // fetch fetches what is missing of a publication, oldest first: those last longest at the
 // source. Then it publishes the data.
 func (f *Follower) fetch(ctx context.Context, pub *mirror.Publication) error {
-	missing, err := f.mirror.Missing(pub)
+	missing, err := f.mirror.Missing(ctx, pub)
 	if err != nil {
 		return err
 	}
@@ -254,7 +291,7 @@ func (f *Follower) superseded(pub *mirror.Publication) bool {
 }
 
 func (f *Follower) fetchLayer(ctx context.Context, file mirror.File) (err error) {
-	part, err := f.mirror.Part(file)
+	part, err := f.mirror.Part(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -284,7 +321,11 @@ func (f *Follower) tend(ctx context.Context) error {
 	defer tick.Stop()
 	was := ""
 	for {
+		published := f.mirror.State().Published
 		err := f.mirror.Tend()
+		if published && !f.mirror.State().Published {
+			f.again()
+		}
 		if errors.Is(err, mirror.ErrStateGone) {
 			return err
 		}
