@@ -31,6 +31,17 @@ type smallDisk struct {
 func onSmallDisk(t *testing.T, size int) *smallDisk {
 	t.Helper()
 	k := &smallDisk{t: t, sample: newSample(t)}
+	k.start(size, func(state string) []string {
+		return []string{"serve", "--root", k.Dir, "--state", state, "--scan-interval", "200ms", "--lease", "6s"}
+	})
+	k.d.ready(t)
+	return k
+}
+
+// start starts a process with a state directory on a file system of so many bytes.
+func (k *smallDisk) start(size int, args func(state string) []string) {
+	t := k.t
+	t.Helper()
 	mount := filepath.Join(t.TempDir(), "state")
 	if err := os.Mkdir(mount, 0o750); err != nil {
 		t.Fatal(err)
@@ -42,11 +53,10 @@ func onSmallDisk(t *testing.T, size int) *smallDisk {
 	if out, err := in("true").CombinedOutput(); err != nil {
 		t.Skipf("no small disk here, since nothing can be mounted: %v: %s", err, out)
 	}
-	k.d = start(t, in(binary, "serve", "--root", k.Dir, "--state", mount, "--scan-interval", "200ms", "--lease", "6s"), mount)
-	k.d.ready(t)
+	k.d = start(t, in(append([]string{binary}, args(mount)...)...), mount)
 	k.state = filepath.Join("/proc", fmt.Sprint(k.d.cmd.Process.Pid), "root", mount)
+	eventually(t, "it is mounted", func() bool { _, err := os.Stat(filepath.Join(k.state, "lock")); return err == nil })
 	k.r = open(t, k.state)
-	return k
 }
 
 // fill leaves room for so many pages.

@@ -26,6 +26,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/internal/signtest"
+	"trust-worker/trust"
 )
 
 // told is everything that a worker has told replicas that it publishes.
@@ -212,4 +213,33 @@ func TestReplicaKills(t *testing.T) {
 	}
 	alike()
 	t.Logf("%d kills, %d pushes, %d publications told, 0 wrongly trusted", kills, pushed, len(l.publications))
+}
+
+// The disk of a replica is full while a key is removed, comes back, and images are
+// pushed: the removed key's answers stop being trusted, and it all comes right when there is room.
+func TestReplicaOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	k := &smallDisk{t: t, sample: newSample(t)}
+	serve(t, k.Dir, "--listen", "unix:"+socket)
+	k.start(2<<20, func(state string) []string { return []string{"follow", "unix:" + socket, "--state", state} })
+	withdrawn, ruled := 0, 0
+	for turn := range 4 {
+		k.becomes("1", "trusted")
+		k.fill(turn * 3)
+		k.Untrust("_cosign/team.pub")
+		k.becomes("1", "untrusted", string(trust.NoCache))
+		if k.reads("1") == string(trust.NoCache) {
+			withdrawn++
+		} else {
+			ruled++
+		}
+		tag := fmt.Sprint("pushed-", turn)
+		k.SignSimple(k.Image("app", tag), k.team, signtest.CosignOptions{})
+		k.TrustKey("team.pub", k.team)
+		k.free()
+		k.becomes("1", "trusted")
+		k.becomes(tag, "trusted")
+	}
+	t.Logf("of %d removals on a full disk %d withdrew all answers, %d ruled", withdrawn+ruled, withdrawn, ruled)
 }

@@ -176,6 +176,9 @@ func (s *Server) publication(w http.ResponseWriter, r *http.Request, _ identity)
 		if errors.Is(err, cache.ErrNoCache) && s.publications.source.Current() == "" {
 			return refuse(http.StatusServiceUnavailable, codeWithdrawn, "nothing is published", "")
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return refuse(http.StatusServiceUnavailable, codeNoCache, "what is published is being replaced", "ask again")
+		}
 		if err == nil && o.tag != known {
 			h := w.Header()
 			h.Set("ETag", o.tag)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -195,4 +196,58 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("waited for: %s", what)
 		}
 	}
+}
+
+// What is told is of the files that are read, also where other files come under the same
+// names: those of a replica whose source comes from a backup.
+func TestPublicationOfOtherFilesOfTheSameNames(t *testing.T) {
+	w := start(t, openUploads)
+	w.call("POST", pathCosign, signtest.NewKey(signtest.P256).PEM()).want(t, 200)
+	told := func() (a *answer, p mirror.Publication) {
+		a = w.get(pathPublication)
+		a.want(t, 200)
+		check(t, json.Unmarshal([]byte(a.body), &p))
+		return a, p
+	}
+	before, p := told()
+	dir := filepath.Join(w.state, "published")
+	trustFile := filepath.Join(dir, p.Trust.Name)
+	b := must[[]byte](t)(os.ReadFile(trustFile))
+	for _, err := range []error{os.Remove(filepath.Join(dir, "CURRENT")), os.WriteFile(trustFile+".new", b, 0o640), os.Rename(trustFile+".new", trustFile)} {
+		check(t, err)
+	}
+	layer := filepath.Join(dir, p.Layers[0].Name)
+	b = append(must[[]byte](t)(os.ReadFile(layer)), make([]byte, 4096)...) // a file of the same answers
+	for _, err := range []error{os.WriteFile(layer+".new", b, 0o640), os.Rename(layer+".new", layer), os.Symlink(p.Current, filepath.Join(dir, "CURRENT"))} {
+		check(t, err)
+	}
+	eventually(t, "the other files are told of", func() bool {
+		a := w.get(pathPublication)
+		var now mirror.Publication
+		check(t, json.Unmarshal([]byte(a.body), &now))
+		return a.StatusCode == 200 && a.Header.Get("ETag") != before.Header.Get("ETag") && now.Current == p.Current && now.Layers[0].SHA256 == trust.SumOf(b)
+	})
+	whole := w.get(pathPublication + "/" + p.Layers[0].Name)
+	whole.want(t, 200)
+	if whole.body != string(b) {
+		t.Error("another file is sent than was told of")
+	}
+}
+
+// However many ask one after the other, one looks for them.
+func TestOneLooks(t *testing.T) {
+	w := start(t, nil)
+	for range 200 {
+		w.get(pathPublication).want(t, 200)
+	}
+	tag := w.get(pathPublication).Header.Get("ETag")
+	waiting := make(chan *answer, 1)
+	go func() { waiting <- w.call("GET", pathPublication+"?wait=100ms", nil, "If-None-Match", tag) }()
+	eventually(t, "it waits", func() bool { return len(w.srv.replicas.all) == 1 })
+	var b strings.Builder
+	check(t, pprof.Lookup("goroutine").WriteTo(&b, 2))
+	if n := strings.Count(b.String(), "(*publications).look("); n != 1 {
+		t.Errorf("%d goroutines look", n)
+	}
+	(<-waiting).want(t, 304)
 }

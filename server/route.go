@@ -84,7 +84,10 @@ func (s *Server) nowhere(w http.ResponseWriter, r *http.Request, mux *http.Serve
 		return
 	}
 	message, reason := "there is nothing here", ""
-	if strings.HasPrefix(r.URL.Path, "/v2/") { // zli asks for tags, referrers and the catalogue
+	if s.cfg.Replica != nil {
+		reason = "this is a replica of " + s.cfg.Replica().Source + ": uploads, and what is about the trust directories, are there"
+	}
+	if strings.HasPrefix(r.URL.Path, "/v2/") && s.cfg.Replica == nil { // zli asks for tags, referrers and the catalogue
 		message, reason = "this is the registry's own API, which the registry serves and trust-worker does not",
 			"ask the registry itself (zot, for example); of zot's API these are here: "+pathSearch+", "+pathCosign+", "+pathNotation+", "+pathDiscover
 	}

@@ -82,10 +82,10 @@ var explanations = map[Reason]Explanation{
 		"See the limits in the security page; trust-worker status lists what is in quarantine."},
 	UnsupportedDigest: {"Storage names the manifest by another digest algorithm than SHA-256. It is not verified.",
 		"Push the image under its SHA-256 digest."},
-	Stale: {"The daemon has not confirmed the answers within the lease.",
+	Stale: {"The daemon has not confirmed the answers within the lease; for a replica, its source has not.",
 		"Start it; trust-worker status says more."},
 	NoCache: {"Nothing is published.",
-		"Start the daemon."},
+		"Start the daemon; a replica has nothing while its source has nothing."},
 
 	New: {"The signature has not been looked at yet.",
 		"Wait: it is in the queue."},

@@ -42,6 +42,7 @@ type Mirror struct {
 	left []string
 	// superseded is since when a file is not named any more.
 	superseded map[string]time.Time
+	retention  time.Duration
 	heard      Heard
 }
 
@@ -242,7 +243,7 @@ func (m *Mirror) Confirm(p *Publication, heard Heard) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c, err := p.parse(); err != nil || m.trust.id != c.ID || m.trust.file != p.Trust {
-		return errors.Join(err, fmt.Errorf("%w that was taken over", errPublication))
+		return errors.Join(err, errors.New("what the source confirms is not here any more"))
 	}
 	return m.confirm(heard)
 }

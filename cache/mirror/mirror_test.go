@@ -414,3 +414,132 @@ func TestLargeLayers(t *testing.T) {
 	}
 	f.Close()
 }
+
+// A source from a backup may come to the same numbers as before: what the replica has is
+// told by its layers.
+func TestBackupThatComesToTheSameNumbers(t *testing.T) {
+	w := following(t)
+	backup := w.src.state + ".backup"
+	if err := os.CopyFS(backup, fsWithLinks{w.src.state}); err != nil { // of a file system: nothing is stopped for it
+		t.Fatal(err)
+	}
+	copyLink(w, w.src.state, backup)
+	w.src.changeTo(aTag)
+	w.src.changeTo(0)
+	w.src.changeTo(aTag - 1)
+	was := w.ask()
+	w.all(was)
+	if err := errors.Join(w.src.s.Close(), os.RemoveAll(w.src.state), os.Rename(backup, w.src.state)); err != nil {
+		t.Fatal(err)
+	}
+	w.src.open()
+	w.src.changeTo(0)
+	w.src.changeTo(aTag - 2)
+	w.src.restore = true
+	is := w.ask()
+	number := func(o *offer) string { return strings.Split(o.pub.Current, ".")[3] }
+	if number(is) != number(was) {
+		t.Fatalf("%s is not of the number of %s", is.pub.Current, was.pub.Current)
+	}
+	w.takeTrust(is)
+	if w.m.Has(is.pub) {
+		t.Error("the replica says that it has what it has not")
+	}
+	w.fetch(is, true)
+	if err := w.m.TakeData(is.pub); err != nil || !w.m.Has(is.pub) {
+		t.Error(err)
+	}
+	want, _, _ := read(w.src.state)
+	w.want(true, want)
+}
+
+// What is fetched and superseded before it is published goes, and what an earlier process
+// left, once it is known that it is of no use.
+func TestNothingIsLeftBehind(t *testing.T) {
+	w := following(t)
+	w.m.Retain(0)
+	for range 3 {
+		w.src.changeTo(4) // a new base
+		o := w.ask()
+		w.takeTrust(o)
+		w.fetch(o, true)
+		p, err := w.m.Part(context.Background(), mirror.File{Name: "base-77.db", Size: 5, SHA256: trust.SumOf([]byte("other"))})
+		if err == nil && p.Have() == 0 {
+			_, err = p.Write([]byte("othe"))
+		}
+		if err := errors.Join(err, p.Close(), w.m.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.open()
+		w.m.Retain(0)
+		if err := w.m.Tend(); err != nil { // nothing was heard yet: it may be wanted
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(w.path(o.pub.Layers[0].Name)); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		w.src.changeTo(4)
+		o := w.ask()
+		w.takeTrust(o)
+		w.fetch(o, true)
+	}
+	o := w.ask()
+	w.all(o)
+	if err := w.m.Tend(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(w.path(""))
+	if err != nil || len(entries) != len(o.files)+1 {
+		t.Errorf("%v are left of %s: %v", entries, o.pub.Current, err)
+	}
+	want, _, _ := read(w.src.state)
+	w.want(true, want)
+}
+
+// Trust takes the place of what is being fetched.
+func TestPartsGiveWay(t *testing.T) {
+	w := following(t)
+	w.src.changeTo(4)
+	o := w.ask()
+	w.takeTrust(o)
+	missing, err := w.m.Missing(context.Background(), o.pub)
+	if err != nil || len(missing) == 0 {
+		t.Fatal(missing, err)
+	}
+	p, err := w.m.Part(context.Background(), missing[0])
+	if err == nil {
+		_, err = p.Write(o.files[missing[0].Name][:4096])
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.m.DropParts()
+	if _, err := p.Write(o.files[missing[0].Name][4096:]); err == nil {
+		t.Error("it is written on")
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.all(o)
+	want, _, _ := read(w.src.state)
+	w.want(true, want)
+}
+
+// Where a directory is something else, nothing is written.
+func TestNotADirectoryOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "library"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mirror.Open(dir, "https://worker.example", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "not empty (it has library)") {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Error(entries, err)
+	}
+	if m, err := mirror.Open(filepath.Join(dir, "not", "there"), "https://worker.example", slog.New(slog.DiscardHandler)); err == nil {
+		t.Errorf("%v: a directory above is made", m)
+	}
+}

@@ -26,14 +26,15 @@ type replicaFile struct{ Source string }
 // Open takes the lock of a state directory, which it makes if there is none, for a
 // replica of source, and goes on from what is there. A worker's own is refused.
 func Open(state, source string, log *slog.Logger) (*Mirror, error) {
-	m := &Mirror{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]File{}, parts: map[*Part]bool{}, superseded: map[string]time.Time{}}
+	m := &Mirror{dir: filepath.Join(state, format.PublishedDir), log: log, sums: map[string]File{}, parts: map[*Part]bool{}, superseded: map[string]time.Time{}, retention: retention}
 	if _, err := os.Lstat(filepath.Join(state, format.PrivateDir)); err == nil {
 		return nil, fmt.Errorf("state directory %s is a worker's own (it has %s): give a replica another", state, format.PrivateDir)
 	}
-	for _, d := range []string{state, m.dir} {
-		if err := os.Mkdir(d, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("make state directory: %w", err)
-		}
+	if err := makeDir(state); err != nil {
+		return nil, err
+	}
+	if err := empty(state); err != nil {
+		return nil, err
 	}
 	if err := m.takeLock(state); err != nil {
 		return nil, err
@@ -42,7 +43,9 @@ func Open(state, source string, log *slog.Logger) (*Mirror, error) {
 	if err == nil {
 		return nil, errors.Join(fmt.Errorf("state directory %s has just become a worker's own: give a replica another", state), m.lock.Close())
 	}
-	err = m.note(state, source)
+	if err = makeDir(m.dir); err == nil {
+		err = m.note(state, source)
+	}
 	if err == nil {
 		err = errors.Join(format.SyncDir(state), m.load())
 	}
@@ -50,6 +53,32 @@ func Open(state, source string, log *slog.Logger) (*Mirror, error) {
 		return nil, errors.Join(err, m.lock.Close())
 	}
 	return m, nil
+}
+
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
+// empty refuses a directory that is something else: nothing is written into a registry's
+// storage.
+func empty(state string) error {
+	if _, err := os.Lstat(filepath.Join(state, format.ReplicaName)); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(state)
+	if err != nil {
+		return err
+	}
+	begun := []string{format.LockName, format.PublishedDir, format.ReplicaName + ".new", "lost+found"} // by a process that was killed
+	for _, e := range entries {
+		if !slices.Contains(begun, e.Name()) {
+			return fmt.Errorf("%s is not empty (it has %s) and no replica (it has no %s): give the replica a directory of its own", state, e.Name(), format.ReplicaName)
+		}
+	}
+	return nil
 }
 
 // Replica returns the source of the replica that a state directory is, "" if it is none.
@@ -92,7 +121,7 @@ func (m *Mirror) note(state, source string) error {
 		return nil
 	}
 	if was != "" {
-		m.log.Info("the replica has another source from now on", "was", was, "is", source)
+		m.log.Warn("the replica has another source from now on", "was", was, "is", source)
 	}
 	b, err := json.Marshal(replicaFile{source})
 	if err != nil {

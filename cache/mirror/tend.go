@@ -27,6 +27,12 @@ func (m *Mirror) Tend() error {
 	if err := m.owned(); err != nil {
 		return err
 	}
+	if _, err := os.Lstat(m.dir); errors.Is(err, fs.ErrNotExist) {
+		m.sums = map[string]File{}
+		m.supersede(format.Current{})
+		m.cur, m.trust.file = format.Current{}, File{}
+		return errors.Join(errors.New("somebody has removed what is published; it is fetched again"), makeDir(m.dir))
+	}
 	return errors.Join(m.whole(), m.restamp(), m.sweep())
 }
 
@@ -73,7 +79,7 @@ func (m *Mirror) restamp() error {
 
 func (m *Mirror) sweep() (err error) {
 	for name, since := range m.superseded {
-		if time.Since(since) < retention || m.named(name) {
+		if time.Since(since) < m.retention || m.named(name) {
 			continue
 		}
 		if rmErr := os.RemoveAll(filepath.Join(m.dir, name)); rmErr != nil {

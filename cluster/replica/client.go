@@ -71,13 +71,13 @@ func (s *Source) socket() string {
 func (s *Source) base() (*url.URL, error) {
 	if p := s.socket(); p != "" {
 		if !path.IsAbs(p) {
-			return nil, fmt.Errorf("source %q: give the socket's path, as unix:/path", s.URL)
+			return nil, fmt.Errorf("source %q: give the absolute path of the socket, as unix:/path", s.URL)
 		}
 		return &url.URL{Scheme: "http", Host: "localhost"}, nil
 	}
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("source %q: give https://host[:port] or unix:/path (a token goes into --token-file)", s.URL)
+		return nil, fmt.Errorf("source %q: give https://host[:port], http://127.0.0.1:port or unix:/path (a token goes into --token-file)", s.URL)
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/")
 	return u, nil
@@ -106,6 +106,11 @@ func newClient(s Source) (*client, error) {
 	base, err := s.base()
 	if err != nil {
 		return nil, err
+	}
+	if s.TokenFile != "" {
+		if _, err := readToken(s.TokenFile); err != nil {
+			return nil, err
+		}
 	}
 	dial := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	if socket := s.socket(); socket != "" {
@@ -159,7 +164,14 @@ type answerError struct {
 }
 
 func (e *answerError) Error() string {
-	return fmt.Sprintf("the source answers %d %s: %s", e.status, http.StatusText(e.status), e.message)
+	s := fmt.Sprintf("the source answers %d %s: %s", e.status, http.StatusText(e.status), e.message)
+	switch e.status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		s += " (give a token that may read there with --token-file, or a client certificate with --source-cert and --source-key)"
+	case http.StatusNotFound:
+		s += " (is there a trust-worker at that address, of a version that has replicas?)"
+	}
+	return s
 }
 
 // errWithdrawn: the source says that it publishes nothing.
@@ -191,6 +203,10 @@ func (c *client) get(ctx context.Context, name string, query url.Values, header 
 		if errors.As(err, &ue) { // which repeats the whole address
 			err = ue.Err
 		}
+		var unknown x509.UnknownAuthorityError
+		if errors.As(err, &unknown) {
+			return nil, fmt.Errorf("ask the source: %w (name the file of its CA with --tls-ca)", err)
+		}
 		return nil, fmt.Errorf("ask the source: %w", err)
 	}
 	if resp.StatusCode == http.StatusOK {
@@ -212,6 +228,9 @@ func refused(resp *http.Response) error {
 		Errors []struct{ Code, Message string }
 	}
 	e := &answerError{status: resp.StatusCode, message: "it does not say why"}
+	if text := strings.TrimSpace(string(b)); text != "" && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") || resp.Header.Get("Content-Type") == "" && text != "" {
+		e.message = fmt.Sprintf("%.100q", text) // a server of another kind, or TLS is wanted
+	}
 	if json.Unmarshal(b, &body) == nil && len(body.Errors) > 0 {
 		e.message = fmt.Sprintf("%.200s", body.Errors[0].Message)
 		if resp.StatusCode == http.StatusServiceUnavailable && body.Errors[0].Code == "WITHDRAWN" {
@@ -228,7 +247,12 @@ func readToken(file string) (string, error) {
 		return "", fmt.Errorf("token file: %w", err)
 	}
 	for line := range bytes.Lines(b) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+		line = bytes.TrimSpace(line)
+		switch {
+		case len(line) == 0 || line[0] == '#':
+		case bytes.ContainsAny(line, " \t") || bytes.HasPrefix(line, []byte("-----")):
+			return "", fmt.Errorf("token file %s: its first line is no token", file)
+		default:
 			return string(line), nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,6 +100,7 @@ func (f *Follower) follow(ctx context.Context) {
 			tag = "" // what is here has been withdrawn
 			continue
 		}
+		answered := err == nil || errors.Is(err, errWithdrawn)
 		news := err == nil && t.pub != nil && (pub == nil || t.pub.Current != pub.Current || len(t.pub.Layers) != len(pub.Layers))
 		switch {
 		case err == nil && t.pub != nil:
@@ -113,7 +115,7 @@ func (f *Follower) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.asked(err)
+		f.asked(answered, err)
 		if err != nil {
 			tag = "" // everything is told anew
 			pause.sleep(ctx)
@@ -191,26 +193,34 @@ func (f *Follower) told(pub *mirror.Publication) {
 	}
 }
 
-// asked notes how asking went, and says so when that changes.
-func (f *Follower) asked(err error) {
-	problem := ""
-	if err != nil {
-		problem = err.Error()
-	}
+// asked notes how asking went, and what was told was taken over, and says so when that
+// changes.
+func (f *Follower) asked(answered bool, err error) {
+	problem := oneLine(err)
 	f.mu.Lock()
-	was := f.status.Problem
-	f.status.Problem = problem
-	if f.status.Connected = err == nil; err == nil {
+	was, connected := f.status.Problem, f.status.Connected
+	f.status.Problem, f.status.Connected = problem, answered
+	if answered {
 		f.status.LastHeard = time.Now()
 	}
 	f.mu.Unlock()
 	switch {
 	case problem == was:
-	case problem == "":
+	case problem != "":
+		f.log.Warn("the source is not followed at present; will retry", "source", f.client.URL, "error", problem)
+	case !connected:
 		f.log.Info("the source answers again", "source", f.client.URL)
 	default:
-		f.log.Warn("the source cannot be followed; what is here is believed until its lease ends", "source", f.client.URL, "error", err)
+		f.log.Info("the source is followed again", "source", f.client.URL)
 	}
+}
+
+// oneLine is an error for a log and a table.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
 // fetchData fetches layers and publishes them.
@@ -329,12 +339,9 @@ func (f *Follower) tend(ctx context.Context) error {
 		if errors.Is(err, mirror.ErrStateGone) {
 			return err
 		}
-		problem := ""
-		if err != nil {
-			problem = err.Error()
-		}
+		problem := oneLine(err)
 		if problem != "" && problem != was {
-			f.log.Warn("the replica's files", "error", err)
+			f.log.Warn("the replica's files", "problem", problem)
 		}
 		was = problem
 		f.mu.Lock()

@@ -276,8 +276,21 @@ func TestCheckSource(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", c.s, err, c.part)
 		}
 	}
-	if _, err := replica.New(replica.Config{Source: replica.Source{URL: "https://x", CAFile: filepath.Join(t.TempDir(), "none")}, State: t.TempDir(), Log: slog.New(slog.DiscardHandler)}); err == nil {
-		t.Error("a CA file that is not there is none")
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		check(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	for what, s := range map[string]replica.Source{
+		"no CA file": {URL: "https://x", CAFile: filepath.Join(dir, "none")}, "no CA in the file": {URL: "https://x", CAFile: file("ca", "x")},
+		"no token file": {URL: "https://x", TokenFile: filepath.Join(dir, "none")}, "no token in the file": {URL: "https://x", TokenFile: file("empty", "# none\n")},
+		"a private key for a token": {URL: "https://x", TokenFile: file("key", "-----BEGIN PRIVATE KEY-----\nAAAA\n")},
+		"no client certificate":     {URL: "https://x", CertFile: filepath.Join(dir, "none"), KeyFile: filepath.Join(dir, "none")},
+	} {
+		if _, err := replica.New(replica.Config{Source: s, State: t.TempDir(), Log: slog.New(slog.DiscardHandler)}); err == nil {
+			t.Errorf("%s: it is followed", what)
+		}
 	}
 }
 
@@ -311,8 +324,7 @@ func TestRightToRead(t *testing.T) {
 		"certificate":    {replica.Source{URL: url, CAFile: filepath.Join(dir, "ca.pem"), CertFile: clientFile, KeyFile: clientKeyFile}, ""},
 		"socket":         {replica.Source{URL: "unix:" + socket}, ""},
 		"nothing":        {replica.Source{URL: url, CAFile: filepath.Join(dir, "ca.pem")}, "401"},
-		"another token":  {replica.Source{URL: url, CAFile: filepath.Join(dir, "ca.pem"), TokenFile: file("other", []byte("another token, of 20"))}, "401"},
-		"no token":       {replica.Source{URL: url, CAFile: filepath.Join(dir, "ca.pem"), TokenFile: filepath.Join(dir, "none")}, "token file"},
+		"another token":  {replica.Source{URL: url, CAFile: filepath.Join(dir, "ca.pem"), TokenFile: file("other", []byte("another-token-of-some-length"))}, "401"},
 		"another source": {replica.Source{URL: url, TokenFile: token}, "certificate"}, // whose CA is not known
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -391,4 +403,43 @@ func TestManyReplicas(t *testing.T) {
 		f.becomes(1, "untrusted")
 		f.becomes(2, "untrusted")
 	}
+}
+
+// Whatever something on the way does to requests that wait, the source is not asked
+// without a pause.
+func TestPace(t *testing.T) {
+	w := newWorker(t, time.Minute, nil)
+	w.push(1)
+	var asked atomic.Int64
+	for what, proxy := range map[string]string{
+		"If-None-Match is removed": between(t, w, func(r *http.Request) { r.Header.Del("If-None-Match"); asked.Add(1) }, nil),
+		"ETag is weakened": between(t, w, func(*http.Request) { asked.Add(1) }, func(r *http.Response) error {
+			r.Header.Set("ETag", "W/"+r.Header.Get("ETag"))
+			return nil
+		}),
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := follow(t, replica.Source{URL: proxy})
+			f.becomes(1, "trusted")
+			asked.Store(0)
+			time.Sleep(time.Second)
+			if n := asked.Load(); n > 20 { // thousands without a pause
+				t.Errorf("%d requests in a second", n)
+			}
+			f.stop()
+		})
+	}
+}
+
+// What somebody removes of a replica is fetched again, the directory itself included.
+func TestRemovedFiles(t *testing.T) {
+	w := newWorker(t, time.Minute, nil)
+	w.push(1)
+	f := follow(t, replica.Source{URL: w.url})
+	f.becomes(1, "trusted")
+	check(t, os.RemoveAll(filepath.Join(f.state, "published")))
+	f.becomes(1, cache.ErrNoCache.Error())
+	f.becomes(1, "trusted")
+	w.push(2)
+	f.becomes(2, "trusted")
 }

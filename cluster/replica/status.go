@@ -58,8 +58,8 @@ func (f *Follower) progress(file *mirror.File, have int64, err error) {
 	}
 	was := st.DataProblem
 	if st.DataProblem = ""; err != nil && err != errNewer {
-		if st.DataProblem = err.Error(); was == "" {
-			f.log.Warn("data cannot be fetched; will retry", "error", err)
+		if st.DataProblem = oneLine(err); was == "" {
+			f.log.Warn("data cannot be fetched; will retry", "error", st.DataProblem)
 		}
 	}
 }

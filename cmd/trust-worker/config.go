@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"trust-worker/cache"
+	"trust-worker/cache/mirror"
 	"trust-worker/cache/store"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
@@ -202,6 +203,9 @@ func envName(flag string) string {
 func (s *settings) check(needRoot bool) error {
 	// Whoever reads the answers where they are need not see the storage.
 	needRoot = needRoot || s.state == "" && singleStateDirectory() == ""
+	if source := mirror.Replica(s.state); s.root == "" && needRoot && source != "" {
+		return usageError{fmt.Errorf("%s is a replica of %s: storage and trust directories are there; ask on that machine, or give --root DIR", s.state, source)}
+	}
 	if s.root == "" && needRoot {
 		return usageError{errors.New("no storage root: give --root DIR (or --state DIR to read a cache), TRUST_WORKER_ROOT, or storage.rootDirectory in the configuration file")}
 	}
@@ -433,7 +437,16 @@ func (s *settings) answers(cmd *cobra.Command) (*cache.Reader, error) {
 func (s *settings) reader() (*cache.Reader, error) {
 	r, err := cache.OpenReader(s.state)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no state directory %s: is the daemon running on this root? (start it with: trust-worker serve --root …)", s.state)
+		return nil, noStateError(s.state)
 	}
 	return r, err
 }
+
+// noStateError names a state directory that is not there.
+type noStateError string
+
+func (e noStateError) Error() string {
+	return fmt.Sprintf("no state directory %s: is the daemon running on this root? (start it with: trust-worker serve --root …, or a replica with: trust-worker follow URL --state …)", string(e))
+}
+
+func (noStateError) Is(err error) bool { return err == fs.ErrNotExist }

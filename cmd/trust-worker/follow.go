@@ -149,10 +149,14 @@ func (s *settings) writeReplicaStatus(ctx context.Context, f *replica.Follower, 
 		file.Updated, file.Generation, file.Lease, file.Counts, file.Replica = time.Now(), st.Generation, st.Lease.String(), countsOf(told.observer.Totals()), &st
 		file.Status = asScheduler(st)
 		failed = s.leaveStatus(&file, failed, log)
+		pause := time.Second
+		if !st.Published {
+			pause = 100 * time.Millisecond
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -192,11 +196,11 @@ func (s *settings) serveReplica(ctx context.Context, f *replica.Follower, told *
 // replicaText shows how a replica follows.
 func replicaText(t *table, st *replica.Status) {
 	t.row("replica of", st.Source)
-	how := "the source answers"
+	how := "answers"
 	if !st.Connected {
-		how = "the source has not answered yet"
+		how = "has not answered yet"
 		if !st.LastHeard.IsZero() {
-			how = "the source last answered " + t.when(st.LastHeard)
+			how = "last answered " + t.when(st.LastHeard)
 		}
 	}
 	t.row("source", how)

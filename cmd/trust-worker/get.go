@@ -74,7 +74,14 @@ Exit codes: 0 trusted, 10 unsigned, 11 not found, 12 signed but not trusted,
 			if wait < 0 {
 				return usageError{fmt.Errorf("--wait %s: a time to wait is not negative", wait)}
 			}
-			r, err := s.answers(cmd)
+			if err := s.complete(cmd, false); err != nil {
+				return err
+			}
+			r, err := s.reader()
+			for began := time.Now(); errors.Is(err, fs.ErrNotExist) && time.Since(began) < wait && cmd.Context().Err() == nil; {
+				time.Sleep(50 * time.Millisecond) // a daemon that is being started makes it
+				r, err = s.reader()
+			}
 			if err != nil {
 				return err
 			}

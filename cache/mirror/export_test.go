@@ -1,0 +1,13 @@
+package mirror
+
+import "time"
+
+// Retain sets how long superseded files stay.
+func (m *Mirror) Retain(d time.Duration) { m.retention = d }
+
+// DropParts is what a full disk has done for a trust file.
+func (m *Mirror) DropParts() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dropParts()
+}
