@@ -1,6 +1,9 @@
 package mirror
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Instant is a moment by both clocks of this machine: the one that people set, and one
 // that nobody does. On Linux that one goes on while the machine sleeps.
@@ -28,11 +31,11 @@ type Heard struct {
 
 // age is how old the confirmation is, at most.
 func (h Heard) age(now Instant) time.Duration {
-	age := now.since(h.Sent) + h.Age
-	if age < h.Age { // more than can be said
-		return h.Age
+	since := now.since(h.Sent)
+	if h.Age > math.MaxInt64-since {
+		return math.MaxInt64
 	}
-	return age
+	return since + h.Age
 }
 
 // at is when the confirmation was, by the clock that people set, as it is set now.

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -27,12 +28,15 @@ func TestHeard(t *testing.T) {
 		{"this machine slept, and one clock stood still", 2 * h, time.Second, 0, 2 * h},
 		{"both went back", -h, -h, time.Second, time.Second},
 		{"a source that has not confirmed for long", time.Second, time.Second, h, h + time.Second},
-		{"an age that no clock can say", 1 << 62, 1 << 62, 1 << 62, 1 << 62},
+		{"an age that no clock can say", 1 << 62, 1 << 62, 1 << 62, math.MaxInt64},
 	} {
 		heard := Heard{Sent: Instant{Wall: noon}, Age: c.age}
 		now := Instant{Wall: noon.Add(c.wall), Mono: c.mono}
 		if got := heard.age(now); got != c.want {
 			t.Errorf("%s: %v old, want %v", c.what, got, c.want)
+		}
+		if got := (Heard{Age: c.age}).age(Instant{Wall: now.Wall}); got != math.MaxInt64 && c.age > 0 {
+			t.Errorf("%s: heard nobody knows when, %v old", c.what, got)
 		}
 		at, want := heard.at(now), now.Wall.Add(-c.want)
 		if want.Before(time.Unix(0, 0)) {

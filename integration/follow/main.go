@@ -276,7 +276,7 @@ func copyFloor(url, to string) (bytes int64, took time.Duration, err error) {
 		}
 	}
 	began := time.Now()
-	for _, f := range append(p.Layers, p.Trust) {
+	for _, f := range slices.Concat(p.Layers, []file{p.Trust}) {
 		resp, err := http.Get(url + "/api/v1/publication/" + f.Name)
 		if err != nil {
 			return 0, 0, err
@@ -367,7 +367,7 @@ func runClients(url string, count int) error {
 				if tag = next; p == nil {
 					continue
 				}
-				for _, f := range append(p.Layers, p.Trust) {
+				for _, f := range slices.Concat(p.Layers, []file{p.Trust}) {
 					if have[f.Name] {
 						continue
 					}
