@@ -115,6 +115,17 @@ func cpu(pid int) time.Duration {
 	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }
 
+// anonymous is a process's memory that is not a mapped file.
+func anonymous(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // then it is not known
+	for line := range strings.Lines(string(b)) {
+		if kb, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			return strings.TrimSpace(kb)
+		}
+	}
+	return "not known"
+}
+
 // generations are those of trust and data that a state directory publishes.
 func generations(state string) (trust, data uint64) {
 	target, err := os.Readlink(filepath.Join(state, "published", "CURRENT"))
@@ -176,8 +187,9 @@ func measure() error {
 	first := time.Since(began)
 	row("first copy", "%.2f s for %.1f MB; one download of the same bytes, hashed, written and synced: %.2f s (%.2f ×)", first.Seconds(), float64(bytes)/1e6, floor.Seconds(), first.Seconds()/floor.Seconds())
 
+	time.Sleep(1500 * time.Millisecond) // status.json
 	before, cpuBefore := fetched(to), cpu(replica.Process.Pid)
-	var trusts, datas, publishing []time.Duration
+	var trusts, datas []time.Duration
 	start := time.Now()
 	for i := range *seconds * 10 {
 		time.Sleep(time.Until(start.Add(time.Duration(i) * 100 * time.Millisecond)))
@@ -185,7 +197,7 @@ func measure() error {
 		if i%10 == 9 {
 			what = "trust"
 		}
-		generation, took, err := w.publish(what)
+		generation, _, err := w.publish(what)
 		if err != nil {
 			return err
 		}
@@ -204,7 +216,7 @@ func measure() error {
 		if what == "trust" {
 			trusts = append(trusts, lag)
 		} else {
-			datas, publishing = append(datas, lag), append(publishing, took)
+			datas = append(datas, lag)
 		}
 	}
 	spent := time.Since(start)
@@ -215,6 +227,7 @@ func measure() error {
 	row("published", "%d times in %.0f s, %.1f times a second", count, spent.Seconds(), float64(count)/spent.Seconds())
 	row("fetched", "%.1f KB for each publication, the files that layers were folded into included", float64(fetched(to)-before)/1e3/float64(count))
 	row("processor time of the replica", "%.1f %% of one", 100*(cpu(replica.Process.Pid)-cpuBefore).Seconds()/spent.Seconds())
+	row("anonymous memory of the replica", "%s", anonymous(replica.Process.Pid))
 	_ = replica.Process.Kill()
 	_ = replica.Wait()
 	return fanOut(w)
