@@ -185,6 +185,9 @@ func (r *Reader) open(target string) (*generation, error) {
 		r.closeTrust(g)
 		return old, nil
 	}
+	if old != nil {
+		defer r.release(old) // held while its files are shared
+	}
 	if err := r.openFiles(g, old); err != nil {
 		r.closeTrust(g)
 		return nil, err
@@ -201,13 +204,13 @@ func (r *Reader) open(target string) (*generation, error) {
 		r.releaseLocked(g)
 		return nil, ErrClosed
 	}
-	r.cur = g
-	if old != nil {
-		if old.ID == g.ID && old.trustPath == g.trustPath {
-			g.confirmed, g.since = old.confirmed, old.since
-		}
-		r.releaseLocked(old)
+	if old != nil && old.ID == g.ID && old.trustPath == g.trustPath {
+		g.confirmed, g.since = old.confirmed, old.since
 	}
+	if r.cur != nil { // confirmation may have given it up meanwhile
+		r.releaseLocked(r.cur)
+	}
+	r.cur = g
 	return g, nil
 }
 
@@ -241,7 +244,7 @@ func (r *Reader) close(f *format.File) {
 	}
 }
 
-// newer returns the generation in force, and whether it, with a reference taken,
+// newer returns the generation in force, with a reference taken, and whether it
 // is to be kept in g's place: it is of the same cache and a later one. When trust
 // has been published since, for an earlier one, the cache comes from a backup and
 // is in use again.
@@ -249,11 +252,13 @@ func (r *Reader) newer(g *generation) (old *generation, keep bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old = r.cur
+	if old != nil {
+		old.refs++
+	}
 	later := old != nil && (old.Generation > g.Generation || old.Generation == g.Generation && old.Data > g.Data)
 	if !later || old.ID != g.ID || old.trust.Published < g.trust.Published {
 		return old, false
 	}
-	old.refs++
 	return old, true
 }
 

@@ -93,7 +93,7 @@ func (p *publications) now() (o offer, age time.Duration, moved <-chan struct{},
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// What CURRENT says is not enough: files from a backup may have the same names.
-	if snap.SamePublication(p.last.of) && (p.last.whole || !p.source.Ready(p.last.current)) {
+	if snap.SamePublication(p.last.of) && (p.last.whole || !p.source.Idle()) {
 		return p.last, snap.Age(), p.moved, nil
 	}
 	told, err := p.source.Publication(snap)
@@ -135,7 +135,7 @@ func (p *publications) look() {
 			p.mu.Unlock()
 			return
 		}
-		if current != p.last.current || current != "" && !p.last.whole && p.source.Ready(current) {
+		if current != p.last.current || current != "" && !p.last.whole && p.source.Idle() {
 			close(p.moved)
 			p.moved = make(chan struct{})
 		}
@@ -173,7 +173,7 @@ func (s *Server) publication(w http.ResponseWriter, r *http.Request, _ identity)
 	}
 	for known := r.Header.Get("If-None-Match"); ; {
 		o, age, moved, err := s.publications.now()
-		if errors.Is(err, cache.ErrNoCache) && s.publications.source.Current() == "" {
+		if errors.Is(err, cache.ErrNoCache) && s.publications.source.Withdrawn() {
 			return refuse(http.StatusServiceUnavailable, codeWithdrawn, "nothing is published", "")
 		}
 		if errors.Is(err, fs.ErrNotExist) {

@@ -11,3 +11,11 @@ func (m *Mirror) DropParts() {
 	defer m.mu.Unlock()
 	m.dropParts()
 }
+
+// HashBeside has files of more than n bytes hashed beside, until the returned function is
+// called.
+func HashBeside(n int64) (restore func()) {
+	was := small
+	small = n
+	return func() { small = was }
+}

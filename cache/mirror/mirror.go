@@ -30,6 +30,8 @@ type Mirror struct {
 	// cur is what CURRENT says, zero if nothing is published; files is what it said last,
 	// whose files are kept.
 	cur, files format.Current
+	// unsynced: CURRENT says what it is to say, and may not after a power cut.
+	unsynced bool
 	// trust is the trust that was taken over last, which CURRENT names if there are data.
 	trust taken
 	// sums are what files of these names hold.
@@ -152,8 +154,10 @@ func (m *Mirror) giveUp() error {
 	}
 	m.supersede(format.Current{})
 	m.want(nil)
-	for _, name := range m.left {
-		m.superseded[name] = time.Now()
+	for _, name := range append(m.left, m.trust.file.Name) {
+		if name != "" {
+			m.superseded[name] = time.Now()
+		}
 	}
 	m.cur, m.trust, m.sums, m.left = format.Current{}, taken{}, map[string]File{}, nil
 	return nil
@@ -167,35 +171,34 @@ func (m *Mirror) publishTrust(c format.Current, p *Publication, b []byte, heard 
 		m.dropParts() // data wait for trust
 		err = format.WriteFile(path, b, heard.at(Now()))
 	}
-	if err != nil || m.files.Base == 0 || m.files.ID != c.ID || c.Data < m.files.Data {
+	if err != nil || m.files.Base == 0 {
 		return err
 	}
-	// Also where nothing is published at present: the data of before are still here.
+	// Also where nothing is published at present: the data of before are still here. They
+	// are of this cache, and may be later ones than the publication has.
 	next := m.files
 	next.Generation, next.Trusts = c.Generation, c.Trusts
 	return m.setCurrent(next)
 }
 
-// setCurrent is format.SetCurrent, and notes what is superseded.
+// setCurrent is format.SetCurrent, and notes what is superseded. After an error CURRENT
+// may say either: it is read again, and has to be made to last.
 func (m *Mirror) setCurrent(next format.Current) error {
-	if err := format.SetCurrent(m.dir, next); err != nil {
-		return err
+	err := format.SetCurrent(m.dir, next)
+	if err != nil {
+		if _, named, readErr := format.ReadCurrent(m.dir); readErr != nil || named != next {
+			return err
+		}
 	}
 	m.supersede(next)
-	m.cur = next
-	return nil
+	m.cur, m.unsynced = next, err != nil
+	return err
 }
 
 // supersede has the files of one publication take the place of those before.
 func (m *Mirror) supersede(by format.Current) {
 	for _, name := range filesOf(m.files) {
 		m.superseded[name] = time.Now()
-	}
-	if by.Base != 0 {
-		for _, name := range m.left {
-			m.superseded[name] = time.Now()
-		}
-		m.left = nil
 	}
 	for _, name := range filesOf(by) {
 		delete(m.superseded, name)
@@ -233,6 +236,9 @@ func (m *Mirror) Withdraw() error {
 }
 
 func (m *Mirror) withdraw(cause error) error {
+	if name := m.trust.file.Name; name != "" && !slices.Contains(filesOf(m.files), name) {
+		m.superseded[name] = time.Now()
+	}
 	m.cur, m.trust.file = format.Current{}, File{} // the trust is fetched again
 	return errors.Join(cause, format.RemoveCurrent(m.dir))
 }
@@ -253,6 +259,9 @@ func (m *Mirror) Confirm(p *Publication, heard Heard) error {
 func (m *Mirror) confirm(heard Heard) error {
 	if now := Now(); heard.age(now) > m.heard.age(now) {
 		return nil
+	}
+	if m.cur.Base != 0 && m.cur.Trusts != m.trust.number {
+		return m.withdraw(errors.New("what is published is not what is confirmed")) // never, unless something is wrong here
 	}
 	m.heard = heard
 	return m.stamp(Now())
@@ -329,20 +338,19 @@ func (m *Mirror) TakeData(p *Publication) error {
 	}
 	next := c
 	next.Generation, next.Trusts = m.trust.generation, m.trust.number
-	if next == m.cur {
-		m.supersede(next)
-		m.want(nil)
-		return nil
-	}
-	if err := m.setCurrent(next); err != nil {
-		// CURRENT may say either, and both are true. What is superseded by the one and
-		// named by the other must stay.
-		if _, named, readErr := format.ReadCurrent(m.dir); readErr == nil {
-			m.cur = named
+	if next != m.cur || m.unsynced {
+		if err := m.setCurrent(next); err != nil {
+			return fmt.Errorf("publish data: %w", err)
 		}
-		return fmt.Errorf("publish data: %w", err)
 	}
+	m.supersede(next)
 	m.want(nil)
+	for _, name := range m.left { // of an earlier process: what was of use is used
+		if !m.named(name) {
+			m.superseded[name] = time.Now()
+		}
+	}
+	m.left = nil
 	return nil
 }
 
@@ -387,11 +395,11 @@ func (m *Mirror) Has(p *Publication) bool {
 	c, err := p.parse()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err != nil || m.cur.Base == 0 || m.cur.ID != c.ID || m.cur.Generation < c.Generation {
+	if err != nil || m.cur.Base == 0 || m.cur.ID != c.ID || m.unsynced {
 		return false
 	}
-	if len(p.Layers) == 0 || m.cur.Data != c.Data {
-		return m.cur.Data > c.Data
+	if m.cur.Data != c.Data || len(p.Layers) == 0 { // its trust was taken over already
+		return m.cur.Data >= c.Data
 	}
-	return m.cur.Base == c.Base && m.cur.Deltas == c.Deltas && !slices.ContainsFunc(p.Layers, func(f File) bool { return m.sums[f.Name] != f })
+	return m.cur.Generation >= c.Generation && m.cur.Base == c.Base && m.cur.Deltas == c.Deltas && !slices.ContainsFunc(p.Layers, func(f File) bool { return m.sums[f.Name] != f })
 }

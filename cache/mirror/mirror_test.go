@@ -201,6 +201,11 @@ func TestSourceFromABackup(t *testing.T) {
 	w.src.changeTo(aTag - 1)
 	w.src.changeTo(aTag - 2)
 	o := w.ask()
+	// Nor when the source was away in between, and the data of before were kept for it.
+	w.takeTrust(o)
+	if err := w.m.Withdraw(); err != nil {
+		t.Fatal(err)
+	}
 	shared := 0
 	for _, f := range o.pub.Layers {
 		if here, err := os.ReadFile(w.path(f.Name)); err == nil && trust.SumOf(here) != f.SHA256 {
@@ -210,6 +215,9 @@ func TestSourceFromABackup(t *testing.T) {
 	if shared == 0 {
 		t.Fatal("no file has the name of another")
 	}
+	w.fetch(o, true)
+	w.takeTrust(o)
+	w.check()
 	w.all(o)
 	want, _, _ := read(w.src.state)
 	w.want(true, want)
@@ -402,7 +410,7 @@ func TestLargeLayers(t *testing.T) {
 		t.Error("a file is sent that was not told of")
 	}
 	w.eventually("it is told", func() bool {
-		if !s.Ready(p.Current) {
+		if !s.Idle() {
 			return false
 		}
 		p, err = tell(s, w.src.state)
@@ -542,4 +550,58 @@ func TestNotADirectoryOfItsOwn(t *testing.T) {
 	if m, err := mirror.Open(filepath.Join(dir, "not", "there"), "https://worker.example", slog.New(slog.DiscardHandler)); err == nil {
 		t.Errorf("%v: a directory above is made", m)
 	}
+}
+
+// A source whose trust is ahead of what is here, and whose data are behind, as another
+// replica's may be: its trust rules over the data that are here.
+func TestSourceThatIsAheadAndBehind(t *testing.T) {
+	w := following(t)
+	b := &replicaWorld{TB: t, state: w.state + ".other", src: w.src}
+	b.open()
+	defer b.m.Close()
+	b.all(w.ask())
+	w.src.changeTo(aTag)
+	w.all(w.ask())
+	w.src.changeTo(0)
+	b.takeTrust(w.ask())
+	o, err := tell(mirror.NewSource(b.state, slog.New(slog.DiscardHandler)), b.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trustFile, err := os.ReadFile(b.path(o.Trust.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, _, _ := read(w.state)
+	if err := w.m.TakeTrust(o, trustFile, mirror.Heard{Sent: mirror.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	was.trust = w.src.n
+	w.want(true, was)
+	if !w.m.Has(o) {
+		t.Error("older data are wanted")
+	}
+	if err := w.m.Confirm(o, mirror.Heard{Sent: mirror.Now()}); err != nil {
+		t.Error(err)
+	}
+	w.all(w.ask())
+	want, _, _ := read(w.src.state)
+	w.want(true, want)
+}
+
+// However many large layers there are, all are told of in the end.
+func TestSeveralLargeLayers(t *testing.T) {
+	defer mirror.HashBeside(1)()
+	w := newReplicaWorld(t, nil, t.TempDir())
+	defer func() { errors.Join(w.m.Close(), w.src.s.Close()) }() // what is open
+	w.src.changeTo(aTag)
+	w.src.changeTo(aTag - 1)
+	s := mirror.NewSource(w.src.state, slog.New(slog.DiscardHandler))
+	w.eventually("they are told of", func() bool {
+		if !s.Idle() { // as a server does
+			return false
+		}
+		p, err := tell(s, w.src.state)
+		return err == nil && len(p.Layers) > 1
+	})
 }

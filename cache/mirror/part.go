@@ -116,8 +116,8 @@ func (p *Part) Commit() error {
 	if p.dropped {
 		return errDropped
 	}
-	if slices.Contains(filesOf(m.cur), p.file.Name) {
-		// What is published has another file of this name, or a damaged one.
+	if slices.Contains(filesOf(m.files), p.file.Name) {
+		// What is published, or was last, has another file of this name, or a damaged one.
 		m.supersede(format.Current{})
 		if err := m.withdraw(nil); err != nil {
 			return err

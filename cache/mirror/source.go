@@ -50,15 +50,14 @@ func (s *Source) Current() string {
 	return target
 }
 
-const (
-	// small is hashed at once; what is larger is hashed beside, and told when it is.
-	small = 16 << 20
-	// hashAgain is how long a file that could not be read is left alone.
-	hashAgain = 10 * time.Second
-)
+// small is hashed at once; what is larger is hashed beside, and told when it is.
+var small int64 = 16 << 20 // tests change it
+
+// hashAgain is how long a file that could not be read is left alone.
+const hashAgain = 10 * time.Second
 
 // Publication tells of the files that a snapshot reads. If a large one is not hashed yet,
-// it tells of the trust alone: ask again when it is Ready. An error that wraps
+// it tells of the trust alone: ask again when it is Idle. An error that wraps
 // fs.ErrNotExist says that the files are others by now.
 func (s *Source) Publication(snap *cache.Snapshot) (*Publication, error) {
 	c, err := format.ParseCurrent(snap.Current())
@@ -96,12 +95,19 @@ func (s *Source) Publication(snap *cache.Snapshot) (*Publication, error) {
 	return p, nil
 }
 
-// Ready reports whether all layers of a publication can be told.
-func (s *Source) Ready(current string) bool {
-	c, err := format.ParseCurrent(current)
+// Idle reports whether nothing is being hashed: who was told of the trust alone may ask
+// again. After a file that could not be read it takes its time.
+func (s *Source) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return err != nil || !slices.ContainsFunc(c.Names(), func(name string) bool { _, ok := s.sums[name]; return !ok })
+	return !s.summing && time.Since(s.failed) >= hashAgain
+}
+
+// Withdrawn reports whether nothing is published, and not only unreadable.
+func (s *Source) Withdrawn() bool {
+	_, err := os.Lstat(filepath.Join(s.dir, format.CurrentName))
+	_, dirErr := os.Stat(s.dir)
+	return errors.Is(err, fs.ErrNotExist) && dirErr == nil
 }
 
 // forget drops files that are neither named nor there.

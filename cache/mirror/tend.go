@@ -94,6 +94,6 @@ func (m *Mirror) sweep() (err error) {
 
 // named reports whether a file is in use, or will be.
 func (m *Mirror) named(name string) bool {
-	return slices.Contains(filesOf(m.files), name) || name == m.trust.file.Name ||
+	return slices.Contains(filesOf(m.files), name) || slices.Contains(filesOf(m.cur), name) || name == m.trust.file.Name ||
 		slices.ContainsFunc(m.wanted, func(f File) bool { return f.Name == name || partName(f) == name })
 }

@@ -35,7 +35,8 @@ type Follower struct {
 
 	mu     sync.Mutex
 	latest *mirror.Publication // that the source told of; its trust was taken over
-	wake   context.CancelFunc  // has the source asked anew
+	wake   context.CancelFunc  // has the source asked anew, nil while nothing is asked
+	woken  bool                // it was to be, while nothing was asked
 	behind time.Time           // since when there are data that were not taken over; zero: there are none
 	status Status
 }
@@ -94,9 +95,9 @@ func (f *Follower) follow(ctx context.Context) {
 	pause := pauses{}
 	for ctx.Err() == nil {
 		wait, began, known := waitFor(f.mirror.State().Lease), time.Now(), tag != ""
-		asking, woken := f.asking(ctx)
+		asking, done := f.asking(ctx)
 		t, err := f.client.ask(asking, tag, wait)
-		if woken(); asking.Err() != nil && ctx.Err() == nil && err != nil {
+		if woken := done(); woken && ctx.Err() == nil && err != nil {
 			tag = "" // what is here has been withdrawn
 			continue
 		}
@@ -130,16 +131,24 @@ func (f *Follower) follow(ctx context.Context) {
 	}
 }
 
-// asking is the context of a request, which again ends. done is called when it is over.
-func (f *Follower) asking(ctx context.Context) (asking context.Context, done func()) {
+// asking is the context of a request, which again ends. done is called when the request is
+// over, and says whether it was ended so.
+func (f *Follower) asking(ctx context.Context) (asking context.Context, done func() (woken bool)) {
 	asking, cancel := context.WithCancel(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wake = cancel
-	return asking, func() {
+	if f.woken {
+		f.woken = false
+		cancel()
+	}
+	return asking, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.wake = nil
+		woken := asking.Err() != nil
+		cancel()
+		return woken
 	}
 }
 
@@ -147,9 +156,11 @@ func (f *Follower) asking(ctx context.Context) (asking context.Context, done fun
 func (f *Follower) again() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.wake != nil {
-		f.wake()
+	if f.wake == nil {
+		f.woken = true // the next request is for nothing
+		return
 	}
+	f.wake()
 }
 
 // takeTrust takes over the trust of a publication, which it fetches if it is another.

@@ -32,6 +32,7 @@ type generator struct {
 	dir                  string
 	n, keys              int
 	perRepo              int // images in each repository
+	large                int // images in the first repository instead; 0: as in each
 	signers              int // of each image; with one, it is the same for the whole repository
 	distribution         bool
 	images, repositories int
@@ -46,10 +47,27 @@ type place struct {
 	digest trust.Digest
 }
 
-func newGenerator(dir string, n, keys, perRepo, signers int) *generator {
-	g := &generator{dir: dir, n: n, keys: keys, perRepo: perRepo, signers: signers, images: n / signers}
+func newGenerator(dir string, n, keys, perRepo, large, signers int) *generator {
+	g := &generator{dir: dir, n: n, keys: keys, perRepo: perRepo, large: large, signers: signers, images: n / signers}
 	g.repositories = (g.images + perRepo - 1) / perRepo
+	if large > 0 {
+		g.repositories = 1 + max(0, g.images-large+perRepo-1)/perRepo
+	}
 	return g
+}
+
+// imagesOf are the images of a repository, from one to before another.
+func (g *generator) imagesOf(r int) (from, to int) {
+	switch {
+	case g.large == 0:
+		from, to = r*g.perRepo, (r+1)*g.perRepo
+	case r == 0:
+		to = g.large
+	default:
+		from = g.large + (r-1)*g.perRepo
+		to = from + g.perRepo
+	}
+	return from, min(to, g.images)
 }
 
 // derive makes the i-th key from its number.
@@ -124,7 +142,8 @@ func (g *generator) repository(r int) ([]place, error) {
 	config := w.blob("application/vnd.oci.image.config.v1+json", []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
 	var late []place
 	var manifests []object
-	for i := r * g.perRepo; i < min((r+1)*g.perRepo, g.images); i++ {
+	from, to := g.imagesOf(r)
+	for i := from; i < to; i++ {
 		img := w.json("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
 			"config": config, "layers": []object{}, "annotations": object{"n": fmt.Sprint(i)}})
 		manifests = append(manifests, tagged(img, fmt.Sprintf("v%d", i)))

@@ -49,6 +49,7 @@ func main() {
 	n := flag.Int("n", 10_000, "signatures")
 	keys := flag.Int("keys", 1000, "trusted keys")
 	perRepo := flag.Int("per-repository", 10, "images in each repository")
+	large := flag.Int("large", 0, "images in the first repository instead (0: as in each)")
 	signers := flag.Int("signers", 5, "signers of each image; 1: one for each repository")
 	last := flag.String("until", "", `end after this step, for example "first pass"`)
 	form := flag.String("layout", "oci", "layout of the storage: oci or distribution")
@@ -80,7 +81,7 @@ func main() {
 		if *keyless > 0 {
 			return measureKeyless(*keyless, *facts, *bin, *dir, *out)
 		}
-		return measure(*n, *keys, *perRepo, *signers, *form == "distribution", *bin, *dir, *out, *last, *lookups)
+		return measure(*n, *keys, *perRepo, *large, *signers, *form == "distribution", *bin, *dir, *out, *last, *lookups)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -88,7 +89,7 @@ func main() {
 	}
 }
 
-func measure(n, keys, perRepo, signers int, distribution bool, bin, dir, out, last string, lookups time.Duration) (err error) {
+func measure(n, keys, perRepo, large, signers int, distribution bool, bin, dir, out, last string, lookups time.Duration) (err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "trust-worker-scale-"); err != nil {
 			return err
@@ -103,7 +104,7 @@ func measure(n, keys, perRepo, signers int, distribution bool, bin, dir, out, la
 	if args := os.Getenv("SCALE_ARGS"); args != "" {
 		r.Command += fmt.Sprintf(" ARGS=%q", args)
 	}
-	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo, signers)
+	g := newGenerator(filepath.Join(dir, "registry"), n, keys, perRepo, large, signers)
 	g.distribution = distribution
 	start := time.Now()
 	if err := g.run(); err != nil {
