@@ -249,6 +249,15 @@ func TestTend(t *testing.T) {
 		w.all(o)
 		w.want(true, want)
 	}
+	// A CURRENT that was to go, and did not, goes.
+	target, _ := os.Readlink(w.path("CURRENT"))
+	if err := errors.Join(w.m.Withdraw(), os.Symlink(target, w.path("CURRENT"))); err != nil {
+		t.Fatal(err)
+	}
+	tend(false)
+	w.want(false, content{})
+	w.all(o)
+	w.want(true, want)
 	if err := os.Rename(w.state, w.state+".moved"); err != nil {
 		t.Fatal(err)
 	}

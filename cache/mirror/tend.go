@@ -57,7 +57,11 @@ func (m *Mirror) whole() error {
 			return m.withdraw(fmt.Errorf("somebody has removed %s; it is fetched again", name))
 		}
 	}
-	if target, err := os.Readlink(filepath.Join(m.dir, format.CurrentName)); m.cur.Base != 0 && (err != nil || target != m.cur.String()) {
+	target, err := os.Readlink(filepath.Join(m.dir, format.CurrentName))
+	if m.cur.Base == 0 && !errors.Is(err, fs.ErrNotExist) { // it could not be removed
+		return format.RemoveCurrent(m.dir)
+	}
+	if m.cur.Base != 0 && (err != nil || target != m.cur.String()) {
 		return errors.Join(errors.New("CURRENT is not what was published; it is published anew"), format.SetCurrent(m.dir, m.cur))
 	}
 	return nil
