@@ -5,7 +5,8 @@
 //	publication.go  what is told: CURRENT, and the name, size and SHA-256 of each file
 //	source.go       the side that is copied
 //	open.go         whose the copy is, and where a new process goes on
-//	mirror.go       what may be published in it, and in which order
+//	mirror.go       what may be published in it, and in which order: trust first
+//	data.go         the data below it
 //	tend.go         what is done every second
 //	part.go         a file on its way
 //	heard.go        when the source's last confirmation was, by the clock of this machine

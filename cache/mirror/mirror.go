@@ -1,16 +1,12 @@
 package mirror
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -213,20 +209,6 @@ func filesOf(c format.Current) []string {
 	return c.Files()
 }
 
-// want notes which layers are being fetched: others that were fetched, and their parts,
-// are of no use any more unless they are published.
-func (m *Mirror) want(files []File) {
-	for _, f := range m.wanted {
-		m.superseded[partName(f)], m.superseded[f.Name] = time.Now(), time.Now()
-	}
-	m.wanted = files
-	for _, name := range slices.Collect(maps.Keys(m.superseded)) {
-		if m.named(name) {
-			delete(m.superseded, name)
-		}
-	}
-}
-
 // Withdraw removes CURRENT: the source publishes nothing. The files stay for when it does
 // again.
 func (m *Mirror) Withdraw() error {
@@ -275,98 +257,6 @@ func (m *Mirror) stamp(now Instant) error {
 	return os.Chtimes(filepath.Join(m.dir, m.trust.file.Name), time.Time{}, m.heard.at(now))
 }
 
-// Missing returns the layers of a publication that have to be fetched, and what is
-// fetched for anything else is of no use any more. It reads files that it does not know
-// to the end.
-func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, err error) {
-	if _, err := p.parse(); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	m.want(p.Layers)
-	m.mu.Unlock()
-	for _, f := range p.Layers {
-		m.mu.Lock()
-		known, ok := m.sums[f.Name]
-		m.mu.Unlock()
-		if !ok {
-			known, _, err = sumFile(ctx, filepath.Join(m.dir, f.Name))
-			if errors.Is(err, fs.ErrNotExist) {
-				known, err = File{}, nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			m.mu.Lock()
-			if known.Name != "" {
-				m.sums[f.Name] = known
-			}
-			m.mu.Unlock()
-		}
-		if known != f {
-			missing = append(missing, f)
-		}
-	}
-	return missing, nil
-}
-
-// TakeData publishes the data of a publication, none of whose layers is missing, below
-// the trust that was taken over last.
-func (m *Mirror) TakeData(p *Publication) error {
-	c, err := p.parse()
-	if err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case len(p.Layers) == 0:
-		return fmt.Errorf("%w with data", errPublication)
-	case m.trust.id != c.ID || m.trust.file.Name == "" || m.trust.generation < c.Generation:
-		return fmt.Errorf("the data of generation %d have no trust yet", c.Generation)
-	case m.cur.Base != 0 && c.Data < m.cur.Data:
-		return ErrOlder
-	}
-	for _, f := range p.Layers {
-		if m.sums[f.Name] != f {
-			return fmt.Errorf("%s: %w", f.Name, fs.ErrNotExist)
-		}
-		if _, err := os.Lstat(filepath.Join(m.dir, f.Name)); err != nil {
-			delete(m.sums, f.Name)
-			return err
-		}
-	}
-	next := c
-	next.Generation, next.Trusts = m.trust.generation, m.trust.number
-	if next != m.cur || m.unsynced {
-		if err := m.setCurrent(next); err != nil {
-			return fmt.Errorf("publish data: %w", err)
-		}
-	}
-	m.supersede(next)
-	m.want(nil)
-	for _, name := range m.left { // of an earlier process: what was of use is used
-		if !m.named(name) {
-			m.superseded[name] = time.Now()
-		}
-	}
-	m.left = nil
-	return nil
-}
-
-// dropParts gives back what parts of files take.
-func (m *Mirror) dropParts() {
-	for p := range m.parts {
-		p.drop()
-	}
-	entries, _ := os.ReadDir(m.dir) // then there is nothing to remove
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), partPrefix) {
-			_ = os.Remove(filepath.Join(m.dir, e.Name())) // or the disk stays full, which is told
-		}
-	}
-}
-
 // State says what a Mirror has.
 type State struct {
 	CacheID          string // empty: nothing was taken over yet
@@ -387,19 +277,4 @@ func (m *Mirror) State() State {
 	}
 	return State{CacheID: fmt.Sprintf("%016x", m.trust.id), Generation: m.trust.generation, Data: m.cur.Data, Lease: m.trust.lease,
 		Age: m.heard.age(Now()), Published: m.cur.Base != 0}
-}
-
-// Has reports whether a publication is published here: its data, each file checked since
-// this process began, or later ones, below its trust or a later one.
-func (m *Mirror) Has(p *Publication) bool {
-	c, err := p.parse()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err != nil || m.cur.Base == 0 || m.cur.ID != c.ID || m.unsynced {
-		return false
-	}
-	if m.cur.Data != c.Data || len(p.Layers) == 0 { // its trust was taken over already
-		return m.cur.Data >= c.Data
-	}
-	return m.cur.Generation >= c.Generation && m.cur.Base == c.Base && m.cur.Deltas == c.Deltas && !slices.ContainsFunc(p.Layers, func(f File) bool { return m.sums[f.Name] != f })
 }

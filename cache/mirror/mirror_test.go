@@ -45,13 +45,22 @@ func (w *replicaWorld) want(published bool, c content) {
 	}
 }
 
+// sees is what readers of a state directory see.
+func (w *replicaWorld) sees(state string) content {
+	c, _, err := read(state)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return c
+}
+
 func (w *replicaWorld) path(name string) string { return filepath.Join(w.state, "published", name) }
 
 // The trust rules over the data that are there before it, and they do not go back.
 func TestTrustComesFirst(t *testing.T) {
 	w := following(t)
 	first := w.offers[len(w.offers)-1]
-	was, _, _ := read(w.state)
+	was := w.sees(w.state)
 	w.src.changeTo(aTag)
 	older := w.ask()
 	w.src.changeTo(0)
@@ -80,7 +89,7 @@ func TestTrustComesFirst(t *testing.T) {
 			t.Errorf("trust of %s after that of %s: %v", o.pub.Current, now.pub.Current, err)
 		}
 	}
-	want, _, _ = read(w.src.state)
+	want = w.sees(w.src.state)
 	w.want(true, want)
 	// Data without their trust wait for it.
 	w.src.changeTo(0)
@@ -100,7 +109,7 @@ func TestAnotherTrustFile(t *testing.T) {
 	o := w.ask()
 	told := *o.pub
 	told.Trust.SHA256 = trust.SumOf([]byte("another"))
-	was, _, _ := read(w.state)
+	was := w.sees(w.state)
 	if err := w.m.TakeTrust(&told, o.files[o.pub.Trust.Name], mirror.Heard{Sent: mirror.Now()}); err == nil {
 		t.Error("it was taken over")
 	}
@@ -139,7 +148,7 @@ func TestTrustThatCannotBePublished(t *testing.T) {
 				t.Errorf("%v has to be fetched again: %v", missing, err)
 			}
 			w.all(o)
-			want, _, _ := read(w.src.state)
+			want := w.sees(w.src.state)
 			w.want(true, want)
 		})
 	}
@@ -173,7 +182,7 @@ func TestDamagedLayer(t *testing.T) {
 	}
 	w.want(false, content{})
 	w.all(o)
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -219,7 +228,7 @@ func TestSourceFromABackup(t *testing.T) {
 	w.takeTrust(o)
 	w.check()
 	w.all(o)
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -227,7 +236,7 @@ func TestSourceFromABackup(t *testing.T) {
 func TestTend(t *testing.T) {
 	w := following(t)
 	o := w.offers[len(w.offers)-1]
-	want, _, _ := read(w.state)
+	want := w.sees(w.state)
 	tend := func(problem bool) {
 		t.Helper()
 		if err := w.m.Tend(); (err != nil) != problem {
@@ -250,8 +259,8 @@ func TestTend(t *testing.T) {
 		w.want(true, want)
 	}
 	// A CURRENT that was to go, and did not, goes.
-	target, _ := os.Readlink(w.path("CURRENT"))
-	if err := errors.Join(w.m.Withdraw(), os.Symlink(target, w.path("CURRENT"))); err != nil {
+	target, err := os.Readlink(w.path("CURRENT"))
+	if err := errors.Join(err, w.m.Withdraw(), os.Symlink(target, w.path("CURRENT"))); err != nil {
 		t.Fatal(err)
 	}
 	tend(false)
@@ -399,7 +408,7 @@ func TestOpen(t *testing.T) {
 	w.open()
 	w.want(false, content{})
 	w.all(w.ask())
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -466,7 +475,7 @@ func TestBackupThatComesToTheSameNumbers(t *testing.T) {
 	if err := w.m.TakeData(is.pub); err != nil || !w.m.Has(is.pub) {
 		t.Error(err)
 	}
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -511,7 +520,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if err != nil || len(entries) != len(o.files)+1 {
 		t.Errorf("%v are left of %s: %v", entries, o.pub.Current, err)
 	}
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -540,7 +549,7 @@ func TestPartsGiveWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.all(o)
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 
@@ -581,7 +590,7 @@ func TestSourceThatIsAheadAndBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	was, _, _ := read(w.state)
+	was := w.sees(w.state)
 	if err := w.m.TakeTrust(o, trustFile, mirror.Heard{Sent: mirror.Now()}); err != nil {
 		t.Fatal(err)
 	}
@@ -594,7 +603,7 @@ func TestSourceThatIsAheadAndBehind(t *testing.T) {
 		t.Error(err)
 	}
 	w.all(w.ask())
-	want, _, _ := read(w.src.state)
+	want := w.sees(w.src.state)
 	w.want(true, want)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,4 +143,17 @@ func (p *Part) Close() error {
 		return err
 	}
 	return nil
+}
+
+// dropParts gives back what parts of files take.
+func (m *Mirror) dropParts() {
+	for p := range m.parts {
+		p.drop()
+	}
+	entries, _ := os.ReadDir(m.dir) // then there is nothing to remove
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partPrefix) {
+			_ = os.Remove(filepath.Join(m.dir, e.Name())) // or the disk stays full, which is told
+		}
+	}
 }

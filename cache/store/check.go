@@ -68,6 +68,10 @@ func Check(ctx context.Context, state string) (*CheckReport, error) {
 
 // checkPrivate reads the private store under the state's lock.
 func (c *CheckReport) checkPrivate(ctx context.Context, state string) error {
+	if _, err := os.Lstat(filepath.Join(state, format.ReplicaName)); err == nil {
+		c.Skipped = "a replica has no private store"
+		return nil
+	}
 	lock, err := os.Open(filepath.Join(state, format.LockName))
 	if errors.Is(err, fs.ErrNotExist) {
 		c.Skipped = "there is no private store"
