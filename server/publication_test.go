@@ -135,15 +135,16 @@ func TestAClientThatTakesNothingIsDropped(t *testing.T) {
 	check(t, os.WriteFile(file, nil, 0o600))
 	check(t, os.Truncate(file, 64<<20)) // more than what is on the way at once
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stall := map[string]time.Duration{"/nobody": 50 * time.Millisecond, "/": time.Minute}[r.URL.Path]
 		f := must[*os.File](t)(os.Open(file))
 		defer f.Close()
-		_, err := io.Copy(&pacedWriter{w, http.NewResponseController(w), 50 * time.Millisecond, time.Now().Add(time.Minute)}, io.LimitReader(f, 64<<20))
+		_, err := io.Copy(&pacedWriter{w, http.NewResponseController(w), stall, time.Now().Add(time.Minute)}, io.LimitReader(f, 64<<20))
 		ended <- err
 	}))
 	defer srv.Close()
 	c := must[net.Conn](t)(net.Dial("tcp", srv.Listener.Addr().String()))
 	defer c.Close()
-	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprint(c, "GET /nobody HTTP/1.1\r\nHost: x\r\n\r\n")
 	if err := <-ended; err == nil {
 		t.Error("64 MiB were taken by nobody")
 	}
