@@ -10,10 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"trust-worker/cache/internal/format"
 )
@@ -92,26 +89,15 @@ func Replica(state string) string {
 }
 
 func (m *Mirror) takeLock(state string) error {
-	f, err := os.OpenFile(filepath.Join(state, format.LockName), os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return fmt.Errorf("open lock: %w", err)
+	lock, noted, err := format.Lock(state)
+	if errors.Is(err, format.ErrLocked) {
+		return fmt.Errorf("%w: %s, pid %d", err, state, format.Holder(state))
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for try := 0; err != nil && try < 5; try++ {
-		time.Sleep(20 * time.Millisecond) // those who only look hold it for a moment, too
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if noted != nil {
+		m.log.Warn("cannot write pid to lock file", "error", noted)
 	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("state directory %s is in use by another trust-worker", state), f.Close())
-	}
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		m.log.Warn("cannot write pid to lock file", "error", err)
-	}
-	m.lock = f
-	return nil
+	m.lock = lock
+	return err
 }
 
 // note writes whose replica this is.

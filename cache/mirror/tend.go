@@ -37,12 +37,8 @@ func (m *Mirror) Tend() error {
 }
 
 func (m *Mirror) owned() error {
-	held, err := m.lock.Stat()
-	if err != nil {
-		return err
-	}
-	named, err := os.Stat(filepath.Join(filepath.Dir(m.dir), format.LockName))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, named) {
+	holds, err := format.Holds(m.lock, filepath.Dir(m.dir))
+	if err == nil && !holds {
 		return ErrStateGone
 	}
 	return err

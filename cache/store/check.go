@@ -82,7 +82,7 @@ func (c *CheckReport) checkPrivate(ctx context.Context, state string) error {
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		c.Skipped = fmt.Sprintf("the daemon with pid %d has the private store open; only the published files were checked", holderPID(state))
+		c.Skipped = fmt.Sprintf("the daemon with pid %d has the private store open; only the published files were checked", format.Holder(state))
 		return nil
 	}
 	c.checkFile(ctx, filepath.Join(state, format.PrivateDir, "cache.db"), privateBuckets, &c.Private)

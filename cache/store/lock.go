@@ -27,20 +27,6 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("state directory %s is in use by trust-worker with pid %d; to make it look again use: kill -USR1 %d", e.State, e.PID, e.PID)
 }
 
-// holderPID returns the pid written in the lock file of a state directory, or
-// 0. It does not say that the process is alive; see [cache.Alive].
-func holderPID(dir string) int {
-	b, err := os.ReadFile(filepath.Join(dir, format.LockName))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return 0
-	}
-	return pid
-}
-
 // Exists reports whether a state directory holds a cache, of this format or one
 // that came after it, whatever its condition. Former formats do not count: they
 // were made without a trust memory beside them.

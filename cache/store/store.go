@@ -8,13 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"trust-worker/cache/internal/format"
 )
@@ -237,32 +235,16 @@ func (s *Store) syncDirs() error {
 	return nil
 }
 
-// takeLock locks <state>/lock, which is never removed, so that a removed and
-// re-created database cannot give two daemons one state directory.
 func (s *Store) takeLock() error {
-	path := filepath.Join(s.dir, format.LockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return fmt.Errorf("open lock: %w", err)
+	lock, noted, err := format.Lock(s.dir)
+	if errors.Is(err, format.ErrLocked) {
+		return &LockedError{State: s.dir, PID: format.Holder(s.dir)}
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for try := 0; err != nil && try < 5; try++ {
-		time.Sleep(20 * time.Millisecond) // those who only look hold it for a moment, too: Alive, Check
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if noted != nil {
+		s.opts.Log.Warn("cannot write pid to lock file", "error", noted)
 	}
-	if err != nil {
-		pid := holderPID(s.dir)
-		return errors.Join(&LockedError{State: s.dir, PID: pid}, f.Close())
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		s.opts.Log.Warn("cannot write pid to lock file", "path", path, "error", err)
-	}
-	s.lock = f
-	return nil
+	s.lock = lock
+	return err
 }
 
 // ErrStateGone is returned by a Store whose state directory was removed or
@@ -273,21 +255,14 @@ var ErrStateGone = errors.New("state directory was removed or replaced while it 
 // owned returns ErrStateGone unless the lock held is that of the state directory
 // and there is a place to publish in.
 func (s *Store) owned() error {
-	held, err := s.lock.Stat()
-	if err != nil {
-		return fmt.Errorf("look at lock: %w", err)
-	}
-	named, err := os.Stat(filepath.Join(s.dir, format.LockName))
-	if err == nil {
+	holds, err := format.Holds(s.lock, s.dir)
+	if err == nil && holds {
 		_, err = os.Stat(s.publishedPath())
 	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, named) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !holds {
 		return fmt.Errorf("%w: %s", ErrStateGone, s.dir)
 	}
-	if err != nil {
-		return fmt.Errorf("look at lock: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Sequence counts commits: it is that of the last one.

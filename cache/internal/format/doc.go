@@ -8,6 +8,7 @@
 //	trustfile.go  the trust in force as a file
 //	view.go       reading a published bbolt file
 //	layers.go     a base and its deltas, read as one
+//	lock.go       whose a state directory is
 //	write.go      writing any of these durably
 //	damage.go     what a damaged page does to a process
 //
