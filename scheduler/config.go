@@ -35,6 +35,8 @@ type Config struct {
 	SlowInterval time.Duration
 	// Revocation is asked about certificates in the mode online; nil: nobody is.
 	Revocation *revocation.Checker
+	// Peers are the other workers of the cluster; nil: there is none.
+	Peers Peers
 	// Published, if not nil, is called after each publication, of trust or of data. It
 	// must not wait.
 	Published func()

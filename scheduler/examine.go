@@ -57,6 +57,7 @@ type opened struct {
 	name    string
 	in      *trustInUse
 	guesses verifier.Guesses
+	asked   asked // of other workers
 }
 
 // trialReferences is how many signatures of one subject may have their key
@@ -72,6 +73,8 @@ type looked struct {
 	retry bool
 	// asked is set when revocation services are being asked.
 	asked bool
+	// taken: another worker has verified it.
+	taken bool
 	// until is when what revocation services said ends, 0 if nothing does.
 	until int64
 }
@@ -173,11 +176,10 @@ func (e *examiner) notePanics(d trust.Digest, o *verifier.Outcome) {
 func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *store.Reference, prior map[trust.LayerID]trust.Verdict) (l looked, err error) {
 	began := time.Now()
 	defer func() {
-		if err == nil {
+		if err == nil && !l.taken {
 			e.measures.looked(ref.Carrier.Tool(), &l, time.Since(began))
 		}
 	}()
-	e.counters.verified.Add(1)
 	if row.Ambiguous { // here; the same bytes may be named without contradiction elsewhere
 		return whole(trust.Ambiguous), nil
 	}
@@ -193,6 +195,10 @@ func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *s
 		// it is never made of a manifest that is taken for something else.
 		return whole(trust.IOError), nil
 	}
+	if l, took, err := e.askOthers(ctx, r, row, ref, manifest); err != nil || took {
+		return l, err
+	}
+	e.counters.verified.Add(1)
 	o, err := e.verify(ctx, r.in.verifier, verifier.Request{
 		Subject: verifier.Subject{Repository: r.name, Digest: row.Digest, MediaType: row.MediaType, Size: row.Size, Ambiguous: row.Ambiguous},
 		Signature: verifier.Signature{Digest: ref.Digest, Carrier: ref.Carrier, Layers: manifest.Layers,
@@ -215,6 +221,7 @@ func (e *examiner) lookAt(ctx context.Context, r *opened, row *store.Row, ref *s
 		return whole(reason), nil
 	}
 	l = e.record(r.in, row, ref, &o)
+	r.tell(row, ref, &l)
 	if unasked(l.problems) {
 		if until, stands, err := e.stands(r.in, r.name, l.fact); err != nil {
 			return looked{}, err

@@ -13,6 +13,22 @@ func (s *Scheduler) LookAt(name string) {
 	}
 }
 
+// HintRepository is LookAt, by another worker of the cluster or the registry itself.
+func (s *Scheduler) HintRepository(name string) { s.LookAt(name) }
+
+// hintOthers has the other workers look at a repository that has changed since it was last
+// looked at here. In the first pass all are.
+func (s *Scheduler) hintOthers(name string) {
+	if s.cfg.Peers == nil {
+		return
+	}
+	select {
+	case <-s.firstPass:
+		s.cfg.Peers.HintRepository(name)
+	default:
+	}
+}
+
 // takeHints owes what the watcher hints at, and reports whether that is a walk, and how much it
 // looks at.
 func (s *Scheduler) takeHints() (how extent, walk bool) {

@@ -83,13 +83,13 @@ func TestLag(t *testing.T) {
 
 func TestQueueAge(t *testing.T) {
 	a := newAgenda()
-	if age := a.oldest(time.Now()); age != 0 {
+	if age := a.oldest(time.Now(), priorities); age != 0 {
 		t.Errorf("of nothing: %s", age)
 	}
 	a.add(item{repository: "a"}, fresh, func(*work) {})
 	a.add(item{repository: "a"}, fresh, func(*work) {})
 	first := a.owed[item{repository: "a"}].since
-	if age := a.oldest(first.Add(time.Minute)); age != time.Minute {
+	if age := a.oldest(first.Add(time.Minute), priorities); age != time.Minute {
 		t.Errorf("after a minute: %s", age)
 	}
 }

@@ -17,12 +17,13 @@ import (
 type plan struct {
 	rows  []store.Row
 	facts []store.Fact
-	left  int // references still to be verified
+	left  int // references still to be verified, and not left to other workers
 	// returned: some reference is new here and its fact was known. A signer
 	// that came while it was nowhere may be at work on that fact: once the
 	// rows are in the store it is looked at again.
 	returned bool
 	notation bool
+	waits    *visit      // it has left something to other workers
 	asOf     uint64      // the store's sequence when it began
 	under    *trustInUse // what it was verified under
 }
@@ -31,12 +32,12 @@ type plan struct {
 // subject had signatures before first: a co-signature that replaces the .sig
 // manifest must not make a trusted image flicker (S7). It returns errLong if that takes
 // longer than until, unless that is zero.
-func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents, until time.Time) (*plan, error) {
+func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents, until time.Time, level priority) (*plan, error) {
 	asOf, err := s.cfg.Store.Sequence()
 	if err != nil {
 		return nil, err
 	}
-	v := s.newVisit(s.trust.Load(), p, name)
+	v := s.newVisit(s.trust.Load(), p, name, level)
 	pl := &plan{rows: rowsOf(c), asOf: asOf, under: v.in}
 	var replaced, others []found
 	for i := range pl.rows {
@@ -64,7 +65,18 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 	var of *store.Row // whose prior verdicts, and the image's own fault, are known
 	var prior priorVerdicts
 	var image *trust.Reason
-	for _, f := range append(replaced, others...) {
+	all := append(replaced, others...)
+	v.in.ask(ctx, &v.opened, v.wanted(all)...)
+	for n, f := range all {
+		if v.in.peers != nil && n >= len(replaced) && !f.waited() {
+			if !v.asked.has(v.keyOf(f)) { // the turns that follow ask about more
+				pl.left++
+				continue
+			}
+			if v.others(f.row, f.ref) {
+				continue
+			}
+		}
 		if !v.left.take() {
 			if pl.left++; f.waited() { // its problems stand until it is looked at
 				f.ref.Problems, f.ref.NextTry = f.was.Problems, cmp.Or(f.was.NextTry, s.now().Unix())
@@ -93,7 +105,9 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			return nil, err
 		}
 	}
-	pl.facts = v.facts
+	if pl.facts = v.facts; v.waits {
+		pl.waits = v
+	}
 	return pl, nil
 }
 

@@ -30,11 +30,12 @@ type priority int
 
 // The classes, first to last: what a signer's going touched; what somebody waits for,
 // which is what a new signer may have made and what the watcher saw; passes over all of
-// storage; retries; the slow pass.
+// storage; what another worker of a cluster looks at first; retries; the slow pass.
 const (
 	urgent priority = iota
 	fresh
 	bulk
+	theirs
 	retry
 	slow
 	priorities
@@ -55,6 +56,7 @@ type work struct {
 	pass   *pass  // a signer's
 	level  priority
 	since  time.Time // owed since
+	waits  *visit    // settle has left something to other workers
 	long   bool      // a scan that may take long: set when it is taken from that queue
 }
 
@@ -74,7 +76,7 @@ func (w *work) merge(other *work) {
 	w.scan = w.scan || other.scan
 	w.force = w.force || other.force
 	if other.settle && !w.settle {
-		w.settle, w.at, w.asOf = true, other.at, other.asOf
+		w.settle, w.at, w.asOf, w.waits = true, other.at, other.asOf, other.waits
 	}
 	if other.rehash && !w.rehash {
 		w.rehash, w.reread = true, other.reread
@@ -249,13 +251,16 @@ func (a *agenda) end() {
 	a.more.Broadcast()
 }
 
-// oldest returns how long the item that was owed first has been.
-func (a *agenda) oldest(now time.Time) time.Duration {
+// oldest returns how long the item of a class, or of one before it, that was owed first has
+// been.
+func (a *agenda) oldest(now time.Time, last priority) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var oldest time.Duration
 	for _, w := range a.owed {
-		oldest = max(oldest, now.Sub(w.since))
+		if w.level <= last {
+			oldest = max(oldest, now.Sub(w.since))
+		}
 	}
 	return oldest
 }

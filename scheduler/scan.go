@@ -199,9 +199,11 @@ func (s *Scheduler) scanTurn(ctx context.Context, name string, w *work) (result,
 
 // removed is the result for a repository that is not there any more.
 func (s *Scheduler) removed(name string, known bool, w *work) result {
+	s.waits.over(name)
 	if !known {
 		return result{}
 	}
+	s.hintOthers(name)
 	return result{again: w, batches: []store.Batch{{Place: name, Remove: true}}}
 }
 
@@ -246,6 +248,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 			return s.rest(item{repository: name}, w, result{}), nil
 		}
 	}
+	s.hintOthers(name)
 	if !w.long && s.serving(name).Whole(name) > longIndex {
 		return result{}, errLong
 	}
@@ -298,7 +301,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	} else {
 		s.stored.over(name, noImage)
 	}
-	plan, err := s.plan(ctx, p, name, contents, until)
+	plan, err := s.plan(ctx, p, name, contents, until, w.level)
 	if err != nil {
 		return result{}, err
 	}
@@ -318,7 +321,8 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 	for d, k := range c.Learned {
 		kinds[d] = cacheKind(k)
 	}
-	unsettled, level := plan.left > 0 || plan.returned, w.level
+	more := plan.left > 0 || plan.returned
+	unsettled, level := more || plan.waits != nil, w.level
 	return result{
 		again: w,
 		batches: []store.Batch{{
@@ -329,8 +333,10 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			poke(s.wakeup)
 			// A change of policies owes nothing to repositories that were not known
 			// to have signatures that it is about.
-			if unsettled || outdated || s.trust.Load() != plan.under {
+			if more || outdated || s.trust.Load() != plan.under {
 				s.oweSettle(name, level)
+			} else if plan.waits != nil {
+				s.await(plan.waits, level)
 			}
 			s.lookAgain(name, stamp == "" || c.Recent && !s.impatient) // after a single pass nobody is there
 		},

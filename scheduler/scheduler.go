@@ -71,6 +71,9 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
+	waits  waits       // for other workers
+	hinted atomic.Bool // by another worker, that trust has changed
+
 	state stateOfScan
 	// impatient is set for a single pass, which does not wait for the time of
 	// a retry: nobody would be there when it comes.
@@ -365,7 +368,7 @@ func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 			return nil
 		case <-s.agenda.quiet():
 		}
-		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 {
+		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && s.waits.size() == 0 {
 			err := s.cfg.Store.Publish(ctx)
 			if err == nil {
 				err = s.cfg.Store.SetWhole(s.rootsListed.Load())

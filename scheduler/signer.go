@@ -161,13 +161,14 @@ func (s *Scheduler) verifyAll(ctx context.Context, in *trustInUse, facts []store
 	found := make([][]store.Batch, len(facts))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.cfg.Workers)
+	known := s.askOf(ctx, in, facts, func(f *store.Fact) bool { return s.concerns(in, f, signer, came) })
 	for k := range facts {
 		if !s.concerns(in, &facts[k], signer, came) {
 			continue
 		}
 		g.Go(func() (err error) {
 			defer s.recovered(&err)
-			found[k], err = s.verifyAgain(ctx, in, &facts[k], !came)
+			found[k], err = s.verifyAgain(ctx, in, &facts[k], !came, known)
 			return err
 		})
 	}
@@ -218,7 +219,7 @@ func restsOn(v *trust.Verdict, signer trust.SignerID) bool {
 // bytes cannot be read now, is not verified again by this pass, and the pass ends
 // without it. It is made undecided, so that it is verified when it can be; what a
 // signer in force vouches for is served until then.
-func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fact, keep bool) ([]store.Batch, error) {
+func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fact, keep bool, known asked) ([]store.Batch, error) {
 	names, err := s.cfg.Store.Repositories(f.Subject)
 	if err != nil {
 		return nil, err
@@ -248,7 +249,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.look(ctx, &opened{Repository: repository, name: name, in: in}, &row, &row.References[k], prior)
+		l, err := s.look(ctx, &opened{Repository: repository, name: name, in: in, asked: known.only(f.Subject, f.Signature, c)}, &row, &row.References[k], prior)
 		err = errors.Join(err, repository.Close())
 		if err != nil {
 			return nil, err

@@ -20,6 +20,7 @@ type counters struct {
 	walks, scanned, opened  atomic.Int64
 	verified, calls, reread atomic.Int64
 	commits, errors, panics atomic.Int64
+	taken                   atomic.Int64
 }
 
 // Work is what a Scheduler has done since it was made.
@@ -30,6 +31,7 @@ type Work struct {
 	Verified int64 // signature manifests verified
 	Calls    int64 // verifications by cosign or notation-go
 	Reread   int64 // signature manifests read and hashed alone: by the slow pass, or since they were known from elsewhere
+	Taken    int64 // facts of other workers that were taken instead
 	Commits  int64
 	Errors   int64
 	Panics   int64
@@ -38,7 +40,7 @@ type Work struct {
 // LogValue is the work in words.
 func (w Work) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int64("passes", w.Walks), slog.Int64("repositories", w.Scanned), slog.Int64("opened", w.Opened),
-		slog.Int64("verified", w.Verified), slog.Int64("calls", w.Calls), slog.Int64("reread", w.Reread), slog.Int64("commits", w.Commits),
+		slog.Int64("verified", w.Verified), slog.Int64("calls", w.Calls), slog.Int64("reread", w.Reread), slog.Int64("taken", w.Taken), slog.Int64("commits", w.Commits),
 		slog.Int64("errors", w.Errors), slog.Int64("panics", w.Panics))
 }
 
@@ -46,7 +48,7 @@ func (w Work) LogValue() slog.Value {
 func (s *Scheduler) Work() Work {
 	c := &s.counters
 	return Work{Walks: c.walks.Load(), Scanned: c.scanned.Load(), Opened: c.opened.Load(),
-		Verified: c.verified.Load(), Calls: c.calls.Load(), Reread: c.reread.Load(),
+		Verified: c.verified.Load(), Calls: c.calls.Load(), Reread: c.reread.Load(), Taken: c.taken.Load(),
 		Commits: c.commits.Load(), Errors: c.errors.Load(), Panics: c.panics.Load()}
 }
 
@@ -187,7 +189,7 @@ func (s *Scheduler) Status() Status {
 	st.Problem = cmp.Or(s.state.trustProblem, s.state.recordProblem, s.state.commitProblem)
 	s.state.mu.Unlock()
 	st.Layout = s.cfg.Storage[0].Root.Layout()
-	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now()), s.Work()
+	st.Queue, st.QueueAge, st.Work = s.agenda.size(), s.agenda.oldest(time.Now(), priorities), s.Work()
 	if c := s.cfg.Revocation; c != nil {
 		stats := c.Stats()
 		st.Revocation = &stats

@@ -242,7 +242,7 @@ func TestARepositoryThatIsAwayForAMoment(t *testing.T) {
 	if err := reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	batches, err := s.verifyAgain(t.Context(), s.trust.Load(), &f, false)
+	batches, err := s.verifyAgain(t.Context(), s.trust.Load(), &f, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

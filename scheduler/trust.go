@@ -20,6 +20,7 @@ type trustInUse struct {
 	store      *truststore.TrustStore
 	verifier   *verifier.Verifier
 	generation uint64
+	peers      Peers // nil: none
 }
 
 func (t *trustInUse) inForce() *trust.InForce { return t.store.InForce() }
@@ -110,6 +111,9 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		}
 		s.publishOwed = false
 		s.published()
+		if s.cfg.Peers != nil && was != nil {
+			s.cfg.Peers.HintTrust()
+		}
 		s.state.setTrustProblem("")
 		s.log.Info("trust in force", "signers", len(loaded.InForce().Terms().Materials),
 			"policy", loaded.Policy().String(), "refused", len(loaded.Refused()))
@@ -181,7 +185,7 @@ func (s *Scheduler) followTrust() error {
 		if err := s.takeBack(loaded, s.owedChange, was); err != nil {
 			return err
 		}
-		in := &trustInUse{store: loaded, generation: generation,
+		in := &trustInUse{store: loaded, generation: generation, peers: s.cfg.Peers,
 			verifier: verifier.New(loaded, verifier.Options{Now: s.now, Logger: s.log, Revocation: s.cfg.Revocation})}
 		s.trust.Store(in)
 		if err := s.owePasses(in, s.owedChange, was); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 
 	"trust-worker/cache/store"
 	"trust-worker/layout"
@@ -20,13 +21,22 @@ type visit struct {
 	*examiner
 	opened
 	left  *allowance
+	ahead []store.Row // the row that is visited, and those after it that were read with it
 	at    place       // how far it has come
 	rows  []store.Row // that have changed
 	facts []store.Fact
+
+	// Of other workers: since when what is done here is owed, and whether somebody waits for
+	// it; for how long to wait for them, once that is looked up; and whether that was asked
+	// of any reference.
+	since         time.Time
+	hurry, looked bool
+	wait          time.Duration
+	waits         bool
 }
 
-func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string) *visit {
-	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance()}
+func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, level priority) *visit {
+	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance(), since: s.waits.since(name), hurry: level <= fresh}
 }
 
 // errSpent ends a visit at a reference: the turn may do no more.
@@ -37,6 +47,7 @@ var errSpent = errors.New("the turn's allowance is spent")
 func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result, error) {
 	p, err := s.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		s.waits.over(name)
 		s.oweScan(name, false) // finds it gone
 		return result{}, nil
 	}
@@ -45,11 +56,12 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 	}
 	left := *w
 	batch := store.Batch{Place: name}
+	var waits *visit
 	switch {
 	case len(w.due) > 0:
 		err = s.retry(ctx, p, &left, &batch)
 	case w.settle:
-		err = s.settle(ctx, p, &left, &batch)
+		waits, err = s.settle(ctx, p, &left, &batch)
 	default:
 		err = s.rehash(ctx, p, &left, &batch)
 	}
@@ -60,6 +72,9 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 		poke(s.wakeup)
 		if outdated {
 			left.settle, left.at = true, place{}
+		}
+		if waits != nil {
+			s.await(waits, w.level)
 		}
 		if left.visits() {
 			s.agenda.add(item{repository: name}, left.class(), func(w *work) { w.merge(&left) })
@@ -72,33 +87,42 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 }
 
 // settle goes through the rows for what has to be verified. At their end nothing is left
-// to verify in the repository: it is settled.
-func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) (err error) {
+// to verify in the repository: it is settled, unless other workers' facts are waited for,
+// by the visit that is returned.
+func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) (waits *visit, err error) {
 	if w.at == (place{}) {
+		w.waits = nil
 		if w.asOf, err = s.cfg.Store.Sequence(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	v := s.newVisit(s.trust.Load(), p, batch.Place)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
 	done, err := s.eachRow(v, &w.at, func(row *store.Row) (bool, error) {
 		prior := priorVerdicts{of: row.References}
 		return v.references(row, func(ref *store.Reference) (bool, error) { return v.settle(ctx, row, ref, &prior) })
 	})
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if v.waits {
+		w.waits = v
 	}
 	if w.settle = !done; done {
-		no := false
-		batch.Update = &store.PlaceUpdate{Unsettled: &no, AsOf: w.asOf}
+		waiting := w.waits != nil
+		batch.Update = &store.PlaceUpdate{Unsettled: &waiting, AsOf: w.asOf}
+		if !waiting {
+			s.waits.over(v.name)
+		}
+		waits, w.waits = w.waits, nil
 	}
 	batch.Rows, batch.Facts = v.rows, v.facts
-	return nil
+	return waits, nil
 }
 
 // retry goes through the references of the rows that are due, for those whose time has
 // come.
 func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) error {
-	v := s.newVisit(s.trust.Load(), p, batch.Place)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
 	v.at = w.dueAt
 	for len(w.due) > 0 && !v.left.spent() {
 		row, _, err := s.cfg.Store.Row(v.name, w.due[0])
@@ -131,7 +155,7 @@ func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, ba
 // rehash reads the signatures of the rows again, and their images. One that cannot be read
 // any more gets a problem, which is retried like any other.
 func (s *Scheduler) rehash(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) error {
-	v := s.newVisit(s.trust.Load(), p, batch.Place)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
 	done, err := s.eachRow(v, &w.reread, func(row *store.Row) (bool, error) {
 		if !row.Present || len(row.References) == 0 {
 			return false, nil
@@ -188,6 +212,7 @@ func (s *Scheduler) eachRow(v *visit, at *place, visit func(*store.Row) (more bo
 			if v.left.spent() || v.at != *at && v.left.late() { // also if there was nothing to do
 				return false, nil
 			}
+			v.ahead = rows[k:]
 			if more, err := visit(&rows[k]); err != nil || more {
 				return false, err
 			}
@@ -258,6 +283,16 @@ func (v *visit) settle(ctx context.Context, row *store.Row, ref *store.Reference
 			ref.NextTry, changed = v.again(until), true
 		}
 		return changed, nil
+	}
+	if v.in.peers != nil {
+		if k, ok := v.key(row, ref); ok && !v.asked.has(k) {
+			if err := v.askAhead(ctx, ref, v.ahead); err != nil {
+				return changed, err
+			}
+		}
+		if v.others(row, ref) {
+			return changed, nil
+		}
 	}
 	if !v.left.take() {
 		return changed, errSpent

@@ -82,6 +82,9 @@ func (s *Scheduler) walkAs(ctx context.Context, how extent) (again bool, err err
 			if last != nil && !last.has(name) {
 				level = fresh // it has just been made
 			}
+			if last == nil && s.cfg.Peers != nil && s.cfg.Peers.Rank(name) > 0 {
+				level = theirs // it has done it when it is looked at here, if all is well
+			}
 			s.oweScanAs(level, name, how == everyOne)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster"
 	"trust-worker/cluster/replica"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -49,6 +50,9 @@ func (c *daemonCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	e.trust()
 	e.changes()
+	if c.s.cfg.Cluster != nil {
+		e.cluster(c.s.cfg.Cluster())
+	}
 }
 
 // emitter sends metrics by their names in the table.
@@ -109,6 +113,25 @@ func (e *emitter) cache() {
 	}
 }
 
+func (e *emitter) cluster(c *cluster.Status) {
+	e.value("cluster_connected", truth(c.Connected && c.StreamProblem == ""))
+	alike := map[bool]int{}
+	for _, m := range c.Members {
+		alike[m.Alike]++
+	}
+	for is, label := range map[bool]string{true: "yes", false: "no"} {
+		e.value("cluster_members", float64(alike[is]), label)
+	}
+	for kind, n := range map[string]int64{"given": c.Given, "heard": c.Heard, "taken": c.Taken, "double": c.Double, "lost": c.Lost} {
+		e.value("cluster_facts_total", float64(n), kind)
+	}
+	for reason, n := range c.Refused {
+		e.value("cluster_refused_total", float64(n), reason)
+	}
+	e.value("cluster_lag_seconds", c.Lag.Seconds())
+	e.value("cluster_waiting", float64(c.Waiting))
+}
+
 func (e *emitter) daemon(st scheduler.Status) {
 	e.value("problem", truth(st.Problem != ""))
 	e.value("first_pass_done", truth(st.FirstPass))
@@ -125,7 +148,7 @@ func (e *emitter) daemon(st scheduler.Status) {
 		}
 	}
 	for kind, n := range map[string]int64{"pass": st.Work.Walks, "repository": st.Work.Scanned, "manifest": st.Work.Opened,
-		"signature": st.Work.Verified, "verification": st.Work.Calls, "reread": st.Work.Reread, "commit": st.Work.Commits,
+		"signature": st.Work.Verified, "verification": st.Work.Calls, "reread": st.Work.Reread, "taken": st.Work.Taken, "commit": st.Work.Commits,
 		"error": st.Work.Errors, "panic": st.Work.Panics} {
 		e.value("work_total", float64(n), kind)
 	}

@@ -14,6 +14,7 @@ import (
 	"trust-worker/cache"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster"
 	"trust-worker/cluster/replica"
 	"trust-worker/layout"
 	"trust-worker/preview"
@@ -86,6 +87,9 @@ type Config struct {
 	// Replica tells how a replica follows its source; nil: what is published is made here.
 	// A replica has no trust directories and no storage.
 	Replica func() replica.Status
+
+	// Cluster tells how a worker does among others; nil: there are none.
+	Cluster func() *cluster.Status
 
 	// Build is what trust_worker_build_info shows.
 	Build Build

@@ -88,6 +88,23 @@ func readZotEvent(body []byte, h http.Header) ([]string, error) {
 	return []string{name}, nil
 }
 
+// ReadZotEvent finds the repository in an event of zot's that came over NATS. Without headers
+// it is in structured mode (CloudEvents 1.0, NATS protocol binding, section 3).
+func ReadZotEvent(body []byte, header map[string][]string) (repository string, err error) {
+	h := http.Header{}
+	for name, values := range header {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+	if h.Get("Ce-Specversion") == "" && h.Get("Content-Type") == "" {
+		h.Set("Content-Type", "application/cloudevents+json")
+	}
+	names, err := readZotEvent(body, h)
+	if err != nil || len(names) != 1 {
+		return "", errors.Join(err, errors.New("no event of zot's"))
+	}
+	return names[0], nil
+}
+
 func readCloudEvent(body []byte, h http.Header) (kind, name string, err error) {
 	type data struct {
 		Name string `json:"name"`

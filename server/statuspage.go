@@ -100,6 +100,9 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request, _ identity
 	}
 	o := page.Overview{Now: s.cfg.Now(), Daemon: s.cfg.Status(), Replica: s.replicaOf(), Store: s.cfg.Trust.TrustStore(), Filter: filter, After: after.String(),
 		Changes: s.cfg.Changes.Newest(changesRead)}
+	if s.cfg.Cluster != nil {
+		o.Cluster = s.cfg.Cluster()
+	}
 	err = s.freshPage(w, r, func(snap *cache.Snapshot) ([]byte, error) {
 		o.Answers = answersOf(snap)
 		p := pager{snap: snap, filter: wanted, limit: rowsPerPage, most: scanPerView, names: s.cfg.Limits.MaxScan, after: after}

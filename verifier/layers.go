@@ -255,3 +255,23 @@ func (v *Verifier) reusable(p *trust.Verdict) bool {
 	}
 	return v.store.InForce().Lives(p)
 }
+
+// SameLayers reports whether verdicts are those of a manifest with these layers, one by one.
+func SameLayers(c trust.Carrier, layers []ocispec.Descriptor, verdicts []trust.Verdict) bool {
+	id := layerID
+	switch {
+	case c == trust.Attestations:
+		id = attestationID
+	case !c.Simple():
+		return len(verdicts) == 1
+	}
+	if len(layers) != len(verdicts) || len(layers) > trust.MaxLayers {
+		return false
+	}
+	for i := range layers {
+		if verdicts[i].Layer != id(layers[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -55,6 +55,7 @@ type settings struct {
 	subPaths               map[string]string // route → root directory
 	sources                map[string]string // flag → where its value comes from, if it is not the default
 	http                   httpSettings
+	cluster                clusterSettings
 	webhooks               []webhook.Config
 	scopes                 []trust.Narrowing // nil: no file has them
 	scopesFile             string            // that has those which the loader goes by, "" for none

@@ -12,6 +12,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster"
 	"trust-worker/layout"
 	"trust-worker/scheduler"
 	"trust-worker/server"
@@ -85,18 +86,18 @@ type httpDaemon interface {
 
 // serveHTTP listens, says how to upload, and serves until ctx ends. The cache's
 // state directory must exist. It returns at once when HTTP is off.
-func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveHTTP(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, others func() *cluster.Status, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.profiles != "" {
 		g.Go(func() error { return server.ServeProfiles(ctx, h.profiles) })
 	}
 	if len(h.listen) > 0 {
-		g.Go(func() error { return s.serveAPI(ctx, h, roots, d, told, hooks, log) })
+		g.Go(func() error { return s.serveAPI(ctx, h, roots, d, others, told, hooks, log) })
 	}
 	return g.Wait()
 }
 
-func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
+func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []scheduler.Storage, d httpDaemon, others func() *cluster.Status, told *observed, hooks *webhook.Sender, log *slog.Logger) (err error) {
 	reader, err := s.reader() // as any other process reads
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func (s *settings) serveAPI(ctx context.Context, h *httpSettings, roots []schedu
 		Totals: told.observer.Totals, Changes: told.journal, LookAt: d.LookAt, Webhooks: hooks.Status, Measures: d.Measures,
 		Cosign: s.enable && s.cosign, Notation: s.enable && s.notation, CosignDir: s.cosignDir, NotationDir: s.notationDir,
 		DefaultStore: h.defaultStore, HostNames: h.hostNames, RegistryNames: s.registryNames, Build: server.Build{Version: v.Version, Go: v.Go, Cosign: v.Cosign, Notation: v.Notation}, Log: log,
-		Auth: h.auth(), TLS: h.tls(), Gate: gate, Previewed: previewed,
+		Auth: h.auth(), TLS: h.tls(), Gate: gate, Previewed: previewed, Cluster: others,
 	})
 	if err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)

@@ -18,6 +18,7 @@ import (
 	"trust-worker/cache/store"
 	"trust-worker/changes"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster"
 	"trust-worker/cluster/replica"
 	"trust-worker/scheduler"
 	"trust-worker/server"
@@ -53,10 +54,14 @@ the trust directories and trustWorker.scopes; USR1 looks at all of storage again
 			if err := s.http.gate.Check(); err != nil {
 				return usageError{err}
 			}
+			if err := s.cluster.check(); err != nil {
+				return err
+			}
 			return s.serve(cmd.Context(), nil)
 		},
 	}
 	s.http.register(c.Flags())
+	s.cluster.register(c.Flags())
 	return c
 }
 
@@ -132,6 +137,13 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 		cfg.Trust = watcher.NewTrust([]string{s.cosignDir, s.notationDir}, watcher.Options{Log: log})
 		cfg.Repositories = watcher.NewRepositories(watcher.Options{Log: log})
 	}
+	peers, err := s.cluster.join(store, log)
+	if err != nil {
+		return err
+	}
+	if peers != nil {
+		cfg.Peers, cfg.ConfirmInterval = peers, min(cfg.ConfirmInterval, time.Second)
+	}
 	sched, err := scheduler.New(cfg)
 	if err != nil {
 		return err
@@ -140,18 +152,24 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 	for _, tool := range s.off() {
 		log.Warn("this tool is off: images with its signatures alone read unsigned", "tool", tool)
 	}
+	others := s.clusterStatus(peers, sched)
 	p := newParts(ctx)
 	p.start("work", sched.Run)
+	if peers != nil {
+		p.start("cluster", func(ctx context.Context) error { return peers.Run(ctx, member{sched}) })
+	}
 	p.start("signals", func(ctx context.Context) error {
 		return handleSignals(ctx, signals, sched, func() error { return s.reconfigure(loader, log) }, log)
 	})
 	p.start("webhooks", hooks.Run)
-	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, told, hooks) })
+	p.start("status file", func(ctx context.Context) error { return s.writeStatus(ctx, store, sched, others, told, hooks) })
 	p.start("systemd", func(parts context.Context) error {
 		return s.notifySystemd(ctx, parts, func() condition { return conditionOf(sched.Status()) }, watchdog, log)
 	})
 	p.start("changes", told.observer.Run)
-	p.start("HTTP", func(ctx context.Context) error { return s.serveHTTP(ctx, &s.http, roots, sched, told, hooks, log) })
+	p.start("HTTP", func(ctx context.Context) error {
+		return s.serveHTTP(ctx, &s.http, roots, sched, others, told, hooks, log)
+	})
 	p.start("first pass", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -215,6 +233,8 @@ type statusFile struct {
 	// Replica says how a replica follows its source; what else is about storage and the
 	// trust directories is then not known.
 	Replica *replica.Status `json:",omitempty"`
+	// Cluster says how this worker does among others.
+	Cluster *cluster.Status `json:",omitempty"`
 	scheduler.Status
 }
 
@@ -235,7 +255,7 @@ func statusPath(state string) string { return filepath.Join(state, "status.json"
 
 // writeStatus leaves the daemon's condition in the state directory, every two
 // seconds. It is for people; no answer rests on it.
-func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *scheduler.Scheduler, told *observed, hooks *webhook.Sender) error {
+func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *scheduler.Scheduler, others func() *cluster.Status, told *observed, hooks *webhook.Sender) error {
 	st := statusFile{PID: os.Getpid(), Version: versions().Version, Started: time.Now(), Lease: s.lease.String(), Rebuilt: store.Rebuilt(), Off: s.off()}
 	log, err := s.logger()
 	if err != nil {
@@ -247,6 +267,9 @@ func (s *settings) writeStatus(ctx context.Context, store *store.Store, sched *s
 		st.Updated, st.Generation, st.Published = time.Now(), store.Generation(), store.Published()
 		st.PrivateBytes, st.Status, st.Webhooks = store.PrivateSize(), sched.Status(), hooks.Status()
 		st.Counts = countsOf(told.observer.Totals())
+		if others != nil {
+			st.Cluster = others()
+		}
 		failed = s.leaveStatus(&st, failed, log)
 		select {
 		case <-ctx.Done():

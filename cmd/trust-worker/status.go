@@ -226,6 +226,9 @@ func (a *statusAnswer) text(t *table) {
 	t.row("last pass", pass)
 	t.row("queue", fmt.Sprint(d.Queue))
 	t.row("work", fmt.Sprintf("%d signatures verified, %d errors, %d panics", d.Work.Verified, d.Work.Errors, d.Work.Panics))
+	if d.Cluster != nil {
+		clusterText(t, d.Cluster)
+	}
 	for _, h := range d.Webhooks {
 		line := fmt.Sprintf("%s: %d delivered, %d waiting, %d dropped, %d refused", h.Target, h.Delivered, h.Behind, h.Dropped, h.Refused)
 		if h.Problem != "" {

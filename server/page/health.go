@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"trust-worker/cluster"
 	"trust-worker/internal/phrase"
 	"trust-worker/scheduler"
 	"trust-worker/watcher"
@@ -113,6 +114,32 @@ func warnings(st scheduler.Status) (out []Text) {
 		out = append(out, Text(phrase.Count(int(st.Work.Panics), "look at an image has", "looks at images have")+" failed in a way that should not happen; the log says more."))
 	}
 	return out
+}
+
+// others adds how this worker does among the other workers of a cluster.
+func (h *health) others(c *cluster.Status) {
+	if c == nil {
+		return
+	}
+	with := 0
+	for _, m := range c.Members {
+		if m.Alike {
+			with++
+		} else {
+			h.Warnings = append(h.Warnings, Text(fmt.Sprintf("The worker %s is not counted on: %s.", m.Node, m.Why)))
+		}
+	}
+	h.Facts = append(h.Facts, fact{Label: "Cluster", Value: Text(fmt.Sprintf("%s, with %s", c.Node, phrase.Count(with, "other worker", "other workers")))},
+		fact{Label: "Taken from others", Value: Text(phrase.Count(int(c.Taken), "fact", "facts"))})
+	switch {
+	case !c.Connected:
+		h.Warnings = append(h.Warnings, Text("This worker verifies everything itself: NATS "+c.Problem))
+	case c.StreamProblem != "":
+		h.Warnings = append(h.Warnings, Text("Facts are not shared with other workers: "+c.StreamProblem))
+	}
+	for _, m := range c.Mounts {
+		h.Warnings = append(h.Warnings, Text(m))
+	}
 }
 
 // some of the names, so that a page stays readable.

@@ -6,6 +6,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/cluster"
 	"trust-worker/internal/phrase"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -20,6 +21,7 @@ type Overview struct {
 	Daemon  scheduler.Status
 	Store   *truststore.TrustStore // nil: not loaded yet, or elsewhere
 	Replica *Replica               // nil: what is published is made here
+	Cluster *cluster.Status        // nil: there are no other workers
 	// Counts are the images of the whole registry by state; nil: not counted.
 	Counts map[string]int64
 	// Expiring is how many trusted signatures dates will end within ExpiringWithin.
@@ -94,6 +96,7 @@ func (p *Pages) Overview(o *Overview) ([]byte, error) {
 	v := overview{Health: newHealth(o.Now, o.Answers, o.Daemon, o.Replica), Filter: o.Filter, Clear: Filter{}.url(""), Looked: o.Looked,
 		AllRepos: Filter{Query: o.Filter.Query, State: o.Filter.State}.url(""), Answered: o.Answers.Problem == "",
 		Plain: !o.Filter.Any() && o.After == ""}
+	v.Health.others(o.Cluster)
 	all := newMaterial(o.Now, o.Store, o.Replica)
 	v.Trust, v.Calendar = all.brief(), calendar(o.Endings, all.Files, o.Now)
 	v.count(o)

@@ -1957,6 +1957,156 @@ func (x *Place) GetNewest() string {
 	return ""
 }
 
+// Shared is a fact as a worker of a cluster tells it to the others, which take it as a
+// whole or not at all.
+type Shared struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       []byte                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // the digest of its manifest
+	Carrier       uint32                 `protobuf:"varint,3,opt,name=carrier,proto3" json:"carrier,omitempty"`
+	MediaType     string                 `protobuf:"bytes,4,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"` // the subject's
+	Size          int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`                           // the subject's
+	Policy        []byte                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`                        // the statement's meaning; empty: cosign
+	Trust         []byte                 `protobuf:"bytes,7,opt,name=trust,proto3" json:"trust,omitempty"`                          // the id of the trust store that it was verified under
+	Epoch         uint32                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Node          string                 `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"` // who tells it
+	At            int64                  `protobuf:"varint,10,opt,name=at,proto3" json:"at,omitempty"`   // when, Unix nanoseconds
+	Attachment    bool                   `protobuf:"varint,11,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	Verdicts      []*Verdict             `protobuf:"bytes,12,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	Hints         [][]byte               `protobuf:"bytes,13,rep,name=hints,proto3" json:"hints,omitempty"`
+	Texts         []string               `protobuf:"bytes,14,rep,name=texts,proto3" json:"texts,omitempty"` // of authors and identities that the verdicts name by hash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shared) Reset() {
+	*x = Shared{}
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shared) ProtoMessage() {}
+
+func (x *Shared) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_internal_cachepb_cache_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shared.ProtoReflect.Descriptor instead.
+func (*Shared) Descriptor() ([]byte, []int) {
+	return file_cache_internal_cachepb_cache_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Shared) GetSubject() []byte {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *Shared) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Shared) GetCarrier() uint32 {
+	if x != nil {
+		return x.Carrier
+	}
+	return 0
+}
+
+func (x *Shared) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *Shared) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Shared) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Shared) GetTrust() []byte {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *Shared) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Shared) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Shared) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Shared) GetAttachment() bool {
+	if x != nil {
+		return x.Attachment
+	}
+	return false
+}
+
+func (x *Shared) GetVerdicts() []*Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *Shared) GetHints() [][]byte {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
+func (x *Shared) GetTexts() []string {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
 var File_cache_internal_cachepb_cache_proto protoreflect.FileDescriptor
 
 const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
@@ -2161,7 +2311,26 @@ const file_cache_internal_cachepb_cache_proto_rawDesc = "" +
 	"\funsettled_at\x18\t \x01(\x04R\vunsettledAt\x12\x10\n" +
 	"\x03why\x18\n" +
 	" \x01(\tR\x03why\x12\x16\n" +
-	"\x06newest\x18\v \x01(\tR\x06newestJ\x04\b\x05\x10\x06B%Z#trust-worker/cache/internal/cachepbb\x06proto3"
+	"\x06newest\x18\v \x01(\tR\x06newestJ\x04\b\x05\x10\x06\"\xfc\x02\n" +
+	"\x06Shared\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\fR\asubject\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x18\n" +
+	"\acarrier\x18\x03 \x01(\rR\acarrier\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x04 \x01(\tR\tmediaType\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06policy\x18\x06 \x01(\fR\x06policy\x12\x14\n" +
+	"\x05trust\x18\a \x01(\fR\x05trust\x12\x14\n" +
+	"\x05epoch\x18\b \x01(\rR\x05epoch\x12\x12\n" +
+	"\x04node\x18\t \x01(\tR\x04node\x12\x0e\n" +
+	"\x02at\x18\n" +
+	" \x01(\x03R\x02at\x12\x1e\n" +
+	"\n" +
+	"attachment\x18\v \x01(\bR\n" +
+	"attachment\x129\n" +
+	"\bverdicts\x18\f \x03(\v2\x1d.trustworker.cache.v1.VerdictR\bverdicts\x12\x14\n" +
+	"\x05hints\x18\r \x03(\fR\x05hints\x12\x14\n" +
+	"\x05texts\x18\x0e \x03(\tR\x05textsB%Z#trust-worker/cache/internal/cachepbb\x06proto3"
 
 var (
 	file_cache_internal_cachepb_cache_proto_rawDescOnce sync.Once
@@ -2175,7 +2344,7 @@ func file_cache_internal_cachepb_cache_proto_rawDescGZIP() []byte {
 	return file_cache_internal_cachepb_cache_proto_rawDescData
 }
 
-var file_cache_internal_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_cache_internal_cachepb_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_cache_internal_cachepb_cache_proto_goTypes = []any{
 	(*Ground)(nil),    // 0: trustworker.cache.v1.Ground
 	(*Verdict)(nil),   // 1: trustworker.cache.v1.Verdict
@@ -2197,6 +2366,7 @@ var file_cache_internal_cachepb_cache_proto_goTypes = []any{
 	(*Fact)(nil),      // 17: trustworker.cache.v1.Fact
 	(*Kind)(nil),      // 18: trustworker.cache.v1.Kind
 	(*Place)(nil),     // 19: trustworker.cache.v1.Place
+	(*Shared)(nil),    // 20: trustworker.cache.v1.Shared
 }
 var file_cache_internal_cachepb_cache_proto_depIdxs = []int32{
 	0,  // 0: trustworker.cache.v1.Verdict.grounds:type_name -> trustworker.cache.v1.Ground
@@ -2215,11 +2385,12 @@ var file_cache_internal_cachepb_cache_proto_depIdxs = []int32{
 	14, // 13: trustworker.cache.v1.Row.references:type_name -> trustworker.cache.v1.Reference
 	1,  // 14: trustworker.cache.v1.Fact.verdicts:type_name -> trustworker.cache.v1.Verdict
 	2,  // 15: trustworker.cache.v1.Kind.children:type_name -> trustworker.cache.v1.Child
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	1,  // 16: trustworker.cache.v1.Shared.verdicts:type_name -> trustworker.cache.v1.Verdict
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_cache_internal_cachepb_cache_proto_init() }
@@ -2233,7 +2404,7 @@ func file_cache_internal_cachepb_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_internal_cachepb_cache_proto_rawDesc), len(file_cache_internal_cachepb_cache_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

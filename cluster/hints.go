@@ -1,0 +1,145 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"trust-worker/layout"
+)
+
+// Hints: what one worker has seen change, all look at. They are core NATS messages: one that
+// is lost costs until the next look.
+
+const (
+	hintPause   = 20 * time.Millisecond // hints within it are one message
+	hintsAtOnce = 100                   // repositories in a message
+	hintsAhead  = 10_000                // repositories that wait to be told of; the passes find the others
+)
+
+// hints are what is to be told.
+type hints struct {
+	mu    sync.Mutex
+	trust bool
+	names map[string]bool
+	more  chan struct{}
+}
+
+// hint is the body of a message.
+type hint struct {
+	Node         string
+	Repositories []string `json:",omitempty"`
+}
+
+// HintTrust has the others look at their trust directories.
+func (w *Worker) HintTrust() { w.owe(func(h *hints) { h.trust = true }) }
+
+// HintRepository has the others look at a repository.
+func (w *Worker) HintRepository(name string) {
+	w.owe(func(h *hints) {
+		if h.names == nil {
+			h.names = map[string]bool{}
+		}
+		if len(h.names) < hintsAhead {
+			h.names[name] = true
+		}
+	})
+}
+
+func (w *Worker) owe(what func(*hints)) {
+	if !w.online() {
+		return
+	}
+	w.hints.mu.Lock()
+	defer w.hints.mu.Unlock()
+	what(&w.hints)
+	select {
+	case w.hints.more <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Worker) hinting(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.hints.more:
+		}
+		w.hints.mu.Lock()
+		trust, names := w.hints.trust, w.hints.names
+		w.hints.trust, w.hints.names = false, nil
+		w.hints.mu.Unlock()
+		if trust {
+			w.hint("trust", nil)
+		}
+		part := make([]string, 0, hintsAtOnce)
+		for name := range names {
+			if part = append(part, name); len(part) == hintsAtOnce {
+				w.hint("repository", part)
+				part = part[:0]
+			}
+		}
+		if len(part) > 0 {
+			w.hint("repository", part)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(hintPause):
+		}
+	}
+}
+
+func (w *Worker) hint(kind string, names []string) {
+	subject := w.prefix + "hint." + kind
+	body, err := json.Marshal(hint{w.cfg.Node, names})
+	if err == nil {
+		err = w.link.Load().Publish(subject, w.cfg.Key.seal(subject, body))
+	}
+	if err != nil {
+		w.cfg.Log.Debug("a hint is lost", "error", err)
+	}
+}
+
+func (w *Worker) hinted(m *nats.Msg, l Listener) {
+	body, ok := w.cfg.Key.open(m.Subject, m.Data)
+	if !ok {
+		w.refuse(refusedSeal, m.Subject)
+		return
+	}
+	var h hint
+	if err := json.Unmarshal(body, &h); err != nil || len(h.Repositories) > hintsAtOnce {
+		w.refuse(refusedForm, m.Subject)
+		return
+	}
+	w.count(func(st *Status) { st.Hints++ })
+	if strings.HasSuffix(m.Subject, ".trust") {
+		l.HintTrust()
+		return
+	}
+	for _, name := range h.Repositories {
+		if layout.ValidName(name) {
+			l.HintRepository(name)
+		}
+	}
+}
+
+// event takes a registry's event as a hint. Anybody who may publish there can send one.
+func (w *Worker) event(m *nats.Msg, l Listener) {
+	const maxEvent = 8 << 20
+	if len(m.Data) > maxEvent {
+		return
+	}
+	name, err := w.cfg.ReadEvent(m.Data, m.Header)
+	if err != nil || !layout.ValidName(name) {
+		w.cfg.Log.Debug("an event names no repository", "subject", m.Subject, "error", err)
+		return
+	}
+	w.count(func(st *Status) { st.Events++ })
+	l.HintRepository(name)
+}
