@@ -1,0 +1,293 @@
+package cluster
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"trust-worker/cache/store"
+	"trust-worker/internal/natstest"
+	"trust-worker/trust"
+)
+
+// ask asks until a fact is known.
+func ask(t *testing.T, w *Worker, f *store.Shared) *store.Shared {
+	t.Helper()
+	var found *store.Shared
+	eventually(t, "the fact is known", func() bool {
+		found = w.Ask(t.Context(), []store.FactKey{f.Key(), aFact(200).Key()})[f.Key()]
+		return found != nil
+	})
+	return found
+}
+
+func TestFactsAreShared(t *testing.T) {
+	url, k := natstest.InProcess(t), key(t, 1)
+	a, heardA := join(t, url, "a", k)
+	b, heardB := join(t, url, "b", k)
+	together(t, a, b)
+	a.Tell(aFact(1))
+	eventually(t, "b hears of the image", func() bool {
+		n := 0
+		heardB.note(func() { n = len(heardB.facts) })
+		return n == 1
+	})
+	if got := ask(t, b, aFact(1)); got.Node != "a" || got.Subject != aFact(1).Subject || len(got.Verdicts) != 1 || got.Hints[0] != aFact(1).Hints[0] {
+		t.Errorf("b knows %+v", got)
+	}
+	heardA.note(func() {
+		if len(heardA.facts) != 0 {
+			t.Error("a hears what it has told itself")
+		}
+	})
+	// One who comes later has all of it from the stream.
+	c, _ := join(t, url, "c", k)
+	together(t, a, b, c)
+	if got := ask(t, c, aFact(1)); got.Node != "a" {
+		t.Errorf("c knows %+v", got)
+	}
+	if st := a.Status(); st.Given != 1 || st.Lost != 0 {
+		t.Errorf("a has given %d, lost %d: %s", st.Given, st.Lost, st.LostWhy)
+	}
+	// Both verify the same: each counts it.
+	b.Tell(aFact(1))
+	eventually(t, "double work is counted", func() bool { return a.Status().Double == 1 && b.Status().Double == 1 })
+}
+
+func TestAskTellsMany(t *testing.T) {
+	url, k := natstest.InProcess(t), key(t, 1)
+	a, _ := join(t, url, "a", k)
+	together(t, a)
+	var keys []store.FactKey
+	const many = 2*askAtOnce + 10
+	for i := range many {
+		f := aFact(1)
+		f.Signature = trust.SumOf([]byte{byte(i), byte(i >> 8)})
+		keys = append(keys, f.Key())
+		a.Tell(f)
+	}
+	eventually(t, "all are told", func() bool { return a.Status().Given == many })
+	b, _ := join(t, url, "b", k)
+	together(t, a, b)
+	eventually(t, "all are known", func() bool { return len(b.Ask(t.Context(), keys)) == many })
+	if st := a.Status(); st.Lost != 0 {
+		t.Errorf("%d lost: %s", st.Lost, st.LostWhy)
+	}
+}
+
+// What no holder of the key has sealed for that subject, what is of another epoch and what
+// is cut is refused and counted, wherever it comes from.
+func TestWhatIsRefused(t *testing.T) {
+	url, k := natstest.InProcess(t), key(t, 1)
+	a, heardA := join(t, url, "a", k)
+	together(t, a)
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	seal := func(k Key, subject string, f *store.Shared) []byte {
+		f.Node, f.At = "z", time.Now()
+		b, err := f.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.seal(subject, b)
+	}
+	foreign := aFact(3)
+	foreign.Epoch = epoch + 1
+	older := aFact(3)
+	older.Verdicts[0].Epoch = epoch - 1
+	subject := func(n byte) string { return a.factSubject(aFact(n).Key()) }
+	good := seal(k, subject(3), aFact(3))
+	flipped := []byte(string(good))
+	flipped[len(flipped)-1] ^= 1
+	noise := append(k.sum([]byte("message"), []byte(subject(3)), []byte("noise")), "noise"...)
+	for _, c := range []struct {
+		name, reason string
+		message      []byte
+	}{
+		{"nothing", refusedSeal, nil},
+		{"truncated", refusedSeal, good[:len(good)-1]},
+		{"only its sum", refusedSeal, good[:32]},
+		{"poisoned", refusedSeal, flipped},
+		{"of another cluster", refusedSeal, seal(key(t, 9), subject(3), aFact(3))},
+		{"replayed for another image", refusedSeal, seal(k, subject(4), aFact(4))},
+		{"about another image", refusedSubject, seal(k, subject(3), aFact(4))},
+		{"of another epoch", refusedEpoch, seal(k, subject(3), foreign)},
+		{"with a verdict of another epoch", refusedEpoch, seal(k, subject(3), older)},
+		{"in another form", refusedForm, noise},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := a.Status().Refused[c.reason]
+			if err := nc.Publish(subject(3), c.message); err != nil {
+				t.Fatal(err)
+			}
+			// Once as it arrives, and each time that the stream gives it as an answer.
+			eventually(t, "it is refused as "+c.reason, func() bool { return a.Status().Refused[c.reason] > before })
+			eventually(t, "and from the stream", func() bool {
+				if a.Ask(t.Context(), []store.FactKey{aFact(3).Key()})[aFact(3).Key()] != nil {
+					t.Fatal("it is believed")
+				}
+				return a.Status().Refused[c.reason] > before+1
+			})
+		})
+	}
+	heardA.note(func() {
+		if len(heardA.facts) > 0 {
+			t.Error("somebody was told to look")
+		}
+	})
+	// The same, whole and in its place, is taken.
+	if err := nc.Publish(subject(3), good); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, a, aFact(3))
+}
+
+func TestHints(t *testing.T) {
+	url, k := natstest.InProcess(t), key(t, 1)
+	a, heardA := join(t, url, "a", k)
+	b, heardB := join(t, url, "b", k, func(c *Config) {
+		c.Events = "zot.events"
+		c.ReadEvent = func(body []byte, _ map[string][]string) (string, error) { return string(body), nil }
+	})
+	together(t, a, b)
+	a.HintTrust()
+	a.HintRepository("team/app")
+	eventually(t, "b is told", func() bool { return heardB.heard("team/app") })
+	eventually(t, "of trust, too", func() bool { n := 0; heardB.note(func() { n = heardB.trusts }); return n == 1 })
+	if heardA.heard("team/app") {
+		t.Error("a is told what it has told")
+	}
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	for _, forged := range []string{"trust", "repository"} {
+		if err := nc.Publish(a.prefix+"hint."+forged, key(t, 9).seal(a.prefix+"hint."+forged, []byte(`{"Node":"z","Repositories":["forged"]}`))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "forged hints are counted", func() bool { return b.Status().Refused[refusedSeal] == 2 })
+	for _, name := range []string{"../etc", "zot/app"} {
+		if err := nc.Publish("zot.events", []byte(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the registry's event is a hint", func() bool { return heardB.heard("zot/app") })
+	if heardB.heard("forged") || heardB.heard("../etc") || b.Status().Events != 1 {
+		t.Errorf("b was told of what it must not be: %v", heardB.names)
+	}
+}
+
+// Without servers nobody waits and nobody is asked; when they are there all goes on, also if
+// they have lost what they had.
+func TestServersGoAndCome(t *testing.T) {
+	servers, k := natstest.Servers(t, 1), key(t, 1)
+	a, _ := join(t, servers[0].URL, "a", k)
+	b, _ := join(t, servers[0].URL, "b", k)
+	together(t, a, b)
+	theirs := "r"
+	for n := 0; a.Rank(theirs) == 0; n++ {
+		theirs += "r"
+	}
+	if a.Wait(theirs, time.Now(), true) == 0 || b.Wait(theirs, time.Now(), true) != 0 {
+		t.Error("it is nobody's turn, or everybody's")
+	}
+	servers[0].Kill()
+	eventually(t, "a notices", func() bool { return !a.online() })
+	if a.Wait(theirs, time.Now(), true) != 0 || a.Rank(theirs) != 0 {
+		t.Error("a waits for one whom it cannot hear")
+	}
+	if known := a.Ask(context.Background(), []store.FactKey{aFact(1).Key()}); len(known) != 0 {
+		t.Errorf("known: %v", known)
+	}
+	a.Tell(aFact(1)) // nobody to tell
+	if st := a.Status(); st.Connected || st.Problem == "" {
+		t.Errorf("status %+v", st)
+	}
+	if err := os.RemoveAll(servers[0].Store()); err != nil {
+		t.Fatal(err)
+	}
+	servers[0].Start(t)
+	together(t, a, b)
+	eventually(t, "facts are told again", func() bool {
+		a.Tell(aFact(2))
+		return b.Ask(t.Context(), []store.FactKey{aFact(2).Key()})[aFact(2).Key()] != nil
+	})
+}
+
+// The stream may be deleted while all are there.
+func TestTheStreamIsMadeAgain(t *testing.T) {
+	url, k := natstest.InProcess(t), key(t, 1)
+	a, _ := join(t, url, "a", k)
+	together(t, a)
+	if err := a.link.Load().js.DeleteStream(t.Context(), a.stream); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := join(t, url, "b", key(t, 2)) // of another cluster: it neither makes it nor has it
+	together(t, b)
+	eventually(t, "facts are told again", func() bool {
+		a.Tell(aFact(2))
+		a.kept.Purge()
+		return a.Ask(t.Context(), []store.FactKey{aFact(2).Key()})[aFact(2).Key()] != nil
+	})
+}
+
+func TestKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string) string {
+		path := filepath.Join(dir, "key")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const good = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	k, err := ReadKey(write(good + "\n"))
+	if err != nil || k.secret[31] != 31 {
+		t.Errorf("%v: %v", k, err)
+	}
+	if id := k.ID(); len(id) != 16 || id == key(t, 2).ID() {
+		t.Errorf("id %q", id)
+	}
+	for _, bad := range []string{"", "AAEC", good + good, strings.Repeat("A", 43) + "=", "not base64 at all", strings.Repeat("A", 1000)} {
+		if _, err := ReadKey(write(bad)); err == nil || !strings.Contains(err.Error(), "head -c 32 /dev/urandom | base64") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if _, err := ReadKey(filepath.Join(dir, "none")); err == nil {
+		t.Error("a file that is not there")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	good := Config{URLs: []string{"nats://user:secret@127.0.0.1:1"}, Key: key(t, 1), Node: "some.host"}
+	w, err := New(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := w.Status(); st.Node != "some-host" || strings.Contains(st.Servers[0], "secret") || strings.Contains(st.Servers[0], "user") {
+		t.Errorf("%+v", st)
+	}
+	for _, edit := range []func(*Config){
+		func(c *Config) { c.URLs = nil },
+		func(c *Config) { c.URLs = []string{"http://x"} },
+		func(c *Config) { c.URLs = []string{"127.0.0.1:4222"} },
+		func(c *Config) { c.Key = Key{} },
+		func(c *Config) { c.Node = "" },
+		func(c *Config) { c.Credentials = "/none" },
+	} {
+		cfg := good
+		if edit(&cfg); func() bool { _, err := New(cfg); return err == nil }() {
+			t.Errorf("taken: %+v", cfg)
+		}
+	}
+}

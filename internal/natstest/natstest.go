@@ -1,0 +1,169 @@
+// Package natstest runs real NATS servers with JetStream for tests: processes of the test
+// binary started again, or within the test's process.
+package natstest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// environment is the variable in which a server that is a process of its own finds what it is.
+const environment = "NATSTEST_SERVER"
+
+// settings are what a server is told.
+type settings struct {
+	Name, Store, Cluster string
+	Port, ClusterPort    int
+	Routes               []string
+}
+
+// Main is a NATS server, for ever, if the process was started to be one. TestMain calls it
+// first.
+func Main() {
+	text := os.Getenv(environment)
+	if text == "" {
+		return
+	}
+	var s settings
+	err := json.Unmarshal([]byte(text), &s)
+	if err == nil {
+		err = run(s, func(*server.Server) { select {} })
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func run(s settings, then func(*server.Server)) error {
+	o := &server.Options{ServerName: s.Name, Host: "127.0.0.1", Port: s.Port, JetStream: true, StoreDir: s.Store, NoSigs: true, NoLog: true,
+		JetStreamMaxStore: 4 << 30, JetStreamMaxMemory: 256 << 20}
+	if s.Cluster != "" {
+		o.Cluster = server.ClusterOpts{Name: s.Cluster, Host: "127.0.0.1", Port: s.ClusterPort}
+		for _, r := range s.Routes {
+			u, err := url.Parse(r)
+			if err != nil {
+				return err
+			}
+			o.Routes = append(o.Routes, u)
+		}
+	}
+	srv, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	go srv.Start()
+	if !srv.ReadyForConnections(30 * time.Second) {
+		return errors.New("the NATS server does not get ready")
+	}
+	then(srv)
+	return nil
+}
+
+// Port returns a port of the loopback address that was free.
+func Port(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// InProcess runs a server in this process until the test ends, and returns its URL.
+func InProcess(t testing.TB) string {
+	t.Helper()
+	url := ""
+	err := run(settings{Name: "one", Port: server.RANDOM_PORT, Store: t.TempDir()}, func(srv *server.Server) {
+		url = srv.ClientURL()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// Server is a server in a process of its own.
+type Server struct {
+	URL string
+	s   settings
+	cmd *exec.Cmd
+}
+
+// Servers starts a cluster of so many servers, or a single one.
+func Servers(t testing.TB, count int) []*Server {
+	t.Helper()
+	var all []*Server
+	var routes []string
+	for i := range count {
+		s := settings{Name: fmt.Sprintf("nats-%d", i), Store: t.TempDir(), Port: Port(t)}
+		if count > 1 {
+			s.Cluster, s.ClusterPort = "test", Port(t)
+			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", s.ClusterPort))
+		}
+		all = append(all, &Server{URL: fmt.Sprintf("nats://127.0.0.1:%d", s.Port), s: s})
+	}
+	for _, s := range all {
+		s.s.Routes = routes
+		s.Start(t)
+		t.Cleanup(s.Kill)
+	}
+	return all
+}
+
+// URLs are those of all servers, as --cluster takes them.
+func URLs(all []*Server) string {
+	var urls []string
+	for _, s := range all {
+		urls = append(urls, s.URL)
+	}
+	return strings.Join(urls, ",")
+}
+
+// Start starts it, with what it has stored.
+func (s *Server) Start(t testing.TB) {
+	t.Helper()
+	b, err := json.Marshal(s.s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = exec.Command(os.Args[0], "-test.run", "^$")
+	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), environment+"="+string(b)), os.Stderr
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "nats://"))
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a NATS server does not listen: %v", err)
+		}
+	}
+}
+
+// Kill ends it as a power cut would.
+func (s *Server) Kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill() // it may have ended
+		_ = s.cmd.Wait()         // its exit code says nothing
+		s.cmd = nil
+	}
+}
+
+// Store is the directory with what it has stored.
+func (s *Server) Store() string { return s.s.Store }
