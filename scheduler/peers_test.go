@@ -1,0 +1,510 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"trust-worker/cache"
+	"trust-worker/cache/store"
+	"trust-worker/internal/signtest"
+	"trust-worker/trust"
+)
+
+// group is what the workers of a test tell each other. Package cluster's tests are about how
+// that travels.
+type group struct {
+	mu    sync.Mutex
+	facts map[store.FactKey]*store.Shared
+	all   []*peer
+}
+
+// peer is one worker's place in a group.
+type peer struct {
+	*group
+	s       *Scheduler
+	wait    func(repository string) time.Duration
+	took    int
+	refused map[string]int
+	hints   []string
+}
+
+func (p *peer) Ask(_ context.Context, keys []store.FactKey) map[store.FactKey]*store.Shared {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found := map[store.FactKey]*store.Shared{}
+	for _, k := range keys {
+		if f := p.facts[k]; f != nil {
+			found[k] = f
+		}
+	}
+	return found
+}
+
+func (p *peer) Tell(f *store.Shared) {
+	b, err := f.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	if f, err = store.UnmarshalShared(b); err != nil {
+		panic(err)
+	}
+	p.mu.Lock()
+	p.facts[f.Key()] = f
+	all := slices.Clone(p.all)
+	p.mu.Unlock()
+	for _, other := range all {
+		if other != p && other.s != nil {
+			other.s.FactArrived(f.Subject)
+		}
+	}
+}
+
+func (p *peer) Wait(repository string, _ time.Time, _ bool) time.Duration {
+	if p.wait == nil {
+		return 0
+	}
+	return p.wait(repository)
+}
+
+func (p *peer) Rank(repository string) int {
+	if p.Wait(repository, time.Time{}, false) > 0 {
+		return 1
+	}
+	return 0
+}
+
+func (p *peer) note(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
+func (p *peer) Took()                      { p.note(func() { p.took++ }) }
+func (p *peer) Refuse(reason string)       { p.note(func() { p.refused[reason]++ }) }
+func (p *peer) HintTrust()                 { p.note(func() { p.hints = append(p.hints, "") }) }
+func (p *peer) HintRepository(name string) { p.note(func() { p.hints = append(p.hints, name) }) }
+
+// join makes a world over the storage of the first that takes part in a group.
+func (g *group) join(t *testing.T, st *signtest.Storage) (*world, *peer) {
+	t.Helper()
+	w := newWorld(t)
+	if st != nil {
+		w.st = st
+	}
+	if g.facts == nil {
+		g.facts = map[store.FactKey]*store.Shared{}
+	}
+	p := &peer{group: g, refused: map[string]int{}}
+	g.all = append(g.all, p)
+	w.edit = func(c *Config) { c.Peers = p }
+	return w, p
+}
+
+// sample is an image of each kind, in repositories of their own.
+func sample(w *world) (all []signtest.Image) {
+	k, stranger, c := signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P384), signtest.NewRoot(signtest.CertOptions{CommonName: "acme"})
+	w.st.TrustKey("k.pub", k)
+	w.st.TrustCert("ca:acme", "root.pem", c.Cert())
+	sign := []func(signtest.Image){
+		func(img signtest.Image) { w.st.SignSimple(img, k, simple) },
+		func(img signtest.Image) { w.st.SignBundle(img, k, simple) },
+		func(img signtest.Image) {
+			w.st.SignNotation(img, c.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+		},
+		func(img signtest.Image) { w.st.SignSimple(img, stranger, simple) },
+		func(img signtest.Image) {
+			w.st.SignNotation(img, signtest.NewRoot(signtest.CertOptions{CommonName: "acme"}).Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+		},
+		func(img signtest.Image) { w.st.Attest(img, k, simple) },
+		func(img signtest.Image) { w.st.SignSimple(img, k, simple); w.st.SignSimple(img, stranger, simple) },
+		func(signtest.Image) {},
+	}
+	for n, f := range sign {
+		img := w.st.Content("team/app"+string(rune('a'+n)), "1", string(rune('a'+n)))
+		f(img)
+		all = append(all, img)
+	}
+	return all
+}
+
+// answers are all answers of a world, without what differs between workers by right.
+func (w *world) answers() string {
+	w.t.Helper()
+	r, err := cache.OpenReader(w.state)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Close()
+	snap, err := r.Snapshot()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer snap.Close()
+	var all []cache.Image
+	err = snap.Repositories(func(repo string) error {
+		return snap.Each(repo, func(img cache.Image) error {
+			img.AsOf = time.Time{}
+			for i := range img.SignatureInfo {
+				img.SignatureInfo[i].Since, img.SignatureInfo[i].VerifiedAt = nil, nil
+			}
+			all = append(all, img)
+			return nil
+		})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// stateOf is the state of an image's answer.
+func (w *world) stateOf(img signtest.Image) string {
+	a := w.image(img)
+	return a.State()
+}
+
+func TestWhatOthersHaveVerifiedIsTaken(t *testing.T) {
+	g := &group{}
+	first, _ := g.join(t, nil)
+	sample(first)
+	stop := first.run()
+	verified := first.last.Work().Verified
+	stop()
+	second, p := g.join(t, first.st)
+	stop = second.run()
+	if work := second.last.Work(); work.Verified != 0 || work.Taken != verified || verified == 0 || p.took != int(verified) || len(p.refused) > 0 {
+		t.Errorf("of %d: %+v, refused %v", verified, work, p.refused)
+	}
+	stop()
+	if a, b := first.answers(), second.answers(); a != b {
+		t.Errorf("answers differ:\n%s\n%s", a, b)
+	}
+	// What was taken leads a new key to its signatures, as what was verified does.
+	k := signtest.NewKey(signtest.P256)
+	img := second.st.Content("late", "1", "late")
+	second.st.SignSimple(img, k, simple)
+	alone := newWorld(t)
+	alone.st = first.st
+	alone.scan()
+	for _, w := range []*world{first, second} {
+		stop := w.run()
+		w.want(img, "untrusted")
+		w.st.TrustKey("late.pub", k)
+		if err := w.last.ReloadNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the new key counts", func() bool { return w.stateOf(img) == "trusted" })
+		stop()
+		w.st.Untrust("_cosign/late.pub")
+	}
+}
+
+// A fact that is about something else than what is here, or says what only holds elsewhere, is
+// not taken: the signature is verified here.
+func TestWhatIsNotTaken(t *testing.T) {
+	type edit func(s *store.Shared)
+	lie := func(s *store.Shared) { // it says the opposite
+		v := &s.Verdicts[0]
+		if v.Matched() {
+			v.Grounds, v.Reason = nil, trust.NoTrustedKey
+		}
+	}
+	for name, c := range map[string]struct {
+		edit   edit
+		reason string
+	}{
+		"another size":                  {func(s *store.Shared) { s.Size++ }, refusedPlace},
+		"another media type":            {func(s *store.Shared) { s.MediaType = "application/vnd.docker.distribution.manifest.v2+json" }, refusedPlace},
+		"another carrier":               {func(s *store.Shared) { s.Carrier = trust.CosignReferrer }, refusedPlace},
+		"another layer":                 {func(s *store.Shared) { s.Verdicts[0].Layer[0]++ }, refusedPlace},
+		"one layer more":                {func(s *store.Shared) { s.Verdicts = append(s.Verdicts, s.Verdicts[0]) }, refusedPlace},
+		"no layer":                      {func(s *store.Shared) { s.Verdicts = nil }, refusedPlace},
+		"another policy":                {func(s *store.Shared) { s.Verdicts[0].Policy[0]++ }, refusedPlace},
+		"another epoch":                 {func(s *store.Shared) { s.Epoch++ }, refusedUndecided},
+		"a verdict of another epoch":    {func(s *store.Shared) { s.Verdicts[0].Epoch-- }, refusedPlace},
+		"no, under another trust store": {func(s *store.Shared) { lie(s); s.TrustStore[0]++ }, refusedTrust},
+		"a signer that is not in force": {func(s *store.Shared) { s.Verdicts[0].Grounds[0].Signers[0][0]++ }, refusedSigner},
+		"a second one that is not": {func(s *store.Shared) {
+			s.Verdicts[0].Grounds[0].Signers = append(s.Verdicts[0].Grounds[0].Signers, trust.SignerID{1})
+		}, refusedSigner},
+		"nothing":                          {func(s *store.Shared) { s.Verdicts[0].Grounds = nil }, refusedUndecided},
+		"a ground without a signer":        {func(s *store.Shared) { s.Verdicts[0].Grounds[0].Signers = nil }, refusedSigner},
+		"yes and no":                       {func(s *store.Shared) { s.Verdicts[0].Reason = trust.Malformed }, refusedUndecided},
+		"what belongs to a place, missing": {func(s *store.Shared) { lie(s); s.Verdicts[0].Reason = trust.BlobMissing }, refusedUndecided},
+		"what belongs to a place, other":   {func(s *store.Shared) { lie(s); s.Verdicts[0].Reason = trust.DigestMismatch }, refusedUndecided},
+		"what belongs to a place, error":   {func(s *store.Shared) { lie(s); s.Verdicts[0].Reason = trust.IOError }, refusedUndecided},
+		"a limit":                          {func(s *store.Shared) { lie(s); s.Verdicts[0].Reason = trust.LimitExceeded }, refusedUndecided},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &group{}
+			first, _ := g.join(t, nil)
+			k := signtest.NewKey(signtest.P256)
+			first.st.TrustKey("k.pub", k)
+			img := first.st.Content("a", "1", "x")
+			first.st.SignSimple(img, k, simple)
+			first.run()()
+			for _, f := range g.facts {
+				c.edit(f)
+			}
+			second, p := g.join(t, first.st)
+			second.run()()
+			second.want(img, "trusted")
+			if work := second.last.Work(); work.Verified != 1 || work.Taken != 0 || !maps.Equal(p.refused, map[string]int{c.reason: 1}) {
+				t.Errorf("%+v, refused %v", work, p.refused)
+			}
+		})
+	}
+}
+
+// Yes by a key counts whatever else the other worker trusts; no, and what may have further
+// grounds here, does not.
+func TestFactsUnderAnotherTrustStore(t *testing.T) {
+	g := &group{}
+	first, _ := g.join(t, nil)
+	images := sample(first)
+	first.run()()
+	first.st.TrustKey("other.pub", signtest.NewKey(signtest.P256))
+	second, p := g.join(t, first.st)
+	second.run()()
+	if work := second.last.Work(); work.Taken == 0 || work.Verified == 0 || p.refused[refusedTrust] == 0 || len(p.refused) != 1 {
+		t.Errorf("%+v, refused %v", work, p.refused)
+	}
+	second.want(images[0], "trusted")
+	second.want(images[1], "trusted")
+	alone := newWorld(t)
+	alone.st = first.st
+	alone.scan()
+	if a, b := alone.answers(), second.answers(); a != b {
+		t.Errorf("answers differ:\n%s\n%s", a, b)
+	}
+}
+
+// What is stored here counts, whatever was stored there.
+func TestWhatIsTakenIsReadHere(t *testing.T) {
+	for name, damage := range map[string]func(w *world, img signtest.Image, layer ocispec.Descriptor){
+		"a layer is missing":       func(w *world, img signtest.Image, layer ocispec.Descriptor) { w.st.RemoveBlob(img.Repo, layer) },
+		"a layer has other bytes":  func(w *world, img signtest.Image, layer ocispec.Descriptor) { w.st.Corrupt(img.Repo, layer) },
+		"the image is other bytes": func(w *world, img signtest.Image, _ ocispec.Descriptor) { w.st.Corrupt(img.Repo, img.Descriptor) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &group{}
+			first, _ := g.join(t, nil)
+			k := signtest.NewKey(signtest.P256)
+			first.st.TrustKey("k.pub", k)
+			img := first.st.Content("a", "1", "x")
+			sig := first.st.SignSimple(img, k, simple)
+			first.run()()
+			first.want(img, "trusted")
+			damage(first, img, first.st.Signatures(sig)[0])
+			second, _ := g.join(t, first.st)
+			second.run()()
+			alone := newWorld(t)
+			alone.st = first.st
+			alone.scan()
+			if state := second.stateOf(img); state == "trusted" || state != alone.stateOf(img) {
+				t.Errorf("%s; alone it is %s", state, alone.stateOf(img))
+			}
+		})
+	}
+}
+
+// Where it is another's turn a signature waits, for no longer than it is told, also over a
+// restart; other work goes on meanwhile.
+func TestWhatIsAnothersTurnWaits(t *testing.T) {
+	g := &group{}
+	first, _ := g.join(t, nil)
+	images := sample(first)
+	second, p := g.join(t, first.st)
+	var mu sync.Mutex
+	wait := time.Hour
+	p.wait = func(name string) time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		if name == images[0].Repo {
+			return wait
+		}
+		return 0
+	}
+	s := second.scheduler()
+	p.s = s
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	eventually(t, "the others are decided", func() bool {
+		a, err := second.get(images[1])
+		return err == nil && a.State() == "trusted"
+	})
+	eventually(t, "it waits", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	eventually(t, "it reads pending", func() bool {
+		a, err := second.get(images[0])
+		return err == nil && a.State() == "pending" && a.SignatureInfo[0].Reason == trust.New
+	})
+	select {
+	case <-s.FirstPass():
+		t.Error("the first pass is over before all is decided")
+	default:
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if place, _, err := second.store.Place(images[0].Repo); err != nil || !place.Unsettled {
+		t.Errorf("what waits is forgotten at a restart: %+v, %v", place, err)
+	}
+
+	// Started again, it still waits; then the other tells.
+	s = second.scheduler()
+	p.s = s
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() { done <- s.Run(ctx) }()
+	eventually(t, "it waits again", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	first.run()()
+	eventually(t, "what was told is taken", func() bool { return second.stateOf(images[0]) == "trusted" })
+	if work := s.Work(); work.Verified != 0 || work.Taken == 0 {
+		t.Errorf("%+v", work)
+	}
+	<-s.FirstPass()
+	eventually(t, "nothing waits", func() bool { _, _, waiting := s.Turns(); return waiting == 0 })
+
+	// Nobody tells of a new one: it is verified here when the wait is over.
+	img := second.st.Content(images[0].Repo, "2", "new")
+	k := signtest.NewKey(signtest.P256)
+	second.st.SignSimple(img, k, simple)
+	s.LookAt(img.Repo)
+	eventually(t, "it waits", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	mu.Lock()
+	wait = 0
+	mu.Unlock()
+	s.FactArrived(img.Trust()) // some fact: it looks again, and the wait is over
+	eventually(t, "it is decided", func() bool { a, err := second.get(img); return err == nil && a.State() == "untrusted" })
+	if work := s.Work(); work.Verified != 1 {
+		t.Errorf("%+v", work)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a worker knows of revocation is not overridden, nor made worse.
+func TestWhatIsKnownHereStays(t *testing.T) {
+	w, p := (&group{}).join(t, nil)
+	c := signtest.NewRoot(signtest.CertOptions{CommonName: "acme"})
+	w.st.TrustCert("ca:acme", "root.pem", c.Cert())
+	img := w.st.Content("a", "1", "x")
+	w.st.SignNotation(img, c.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	w.run()()
+	s := w.scheduler()
+	if err := s.ReloadNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	row, _, err := w.store.Row("a", img.Trust())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, ref := s.trust.Load(), &row.References[0]
+	r, err := s.open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	o := &opened{Repository: r, name: "a", in: in}
+	manifest, err := r.Manifest(t.Context(), ref.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	context, _ := in.context("a", &row, ref)
+	good, ok, err := w.store.Fact(img.Trust(), ref.Digest, context)
+	if err != nil || !ok || !good.Matched() {
+		t.Fatal(good, ok, err)
+	}
+	now := time.Now().Unix()
+	until := func(f *store.Fact, at int64) store.Fact { // it rests on an answer
+		out := *f
+		out.Verdicts = slices.Clone(f.Verdicts)
+		out.Verdicts[0].Grounds = slices.Clone(f.Verdicts[0].Grounds)
+		out.Verdicts[0].Grounds[0].Until, out.Verdicts[0].Grounds[0].Limit = at, trust.RevocationUnknown
+		return out
+	}
+	says := func(f *store.Fact, r trust.Reason, until int64) store.Fact {
+		out := *f
+		out.Verdicts = slices.Clone(f.Verdicts)
+		out.Verdicts[0].Grounds, out.Verdicts[0].Reason, out.Verdicts[0].RevocationUntil = nil, r, until
+		return out
+	}
+	for name, c := range map[string]struct {
+		here, there store.Fact
+		refused     string
+	}{
+		"the same":                 {good, good, ""},
+		"a later answer":           {until(&good, now+1000), until(&good, now+2000), ""},
+		"an older answer":          {until(&good, now+2000), until(&good, now+1000), refusedOlder},
+		"no answer":                {until(&good, now+2000), good, refusedOlder},
+		"one that ends at once":    {good, until(&good, now+1), refusedOlder},
+		"revoked here":             {says(&good, trust.Revoked, now+1000), until(&good, now+2000), refusedRevoked},
+		"revoked here, long ago":   {says(&good, trust.Revoked, now-1000), good, refusedRevoked},
+		"revoked there":            {until(&good, now+1000), says(&good, trust.Revoked, now+2000), refusedWorse},
+		"no there, and yes here":   {good, says(&good, trust.Malformed, 0), refusedWorse},
+		"yes there, and no here":   {says(&good, trust.NoTrustedKey, 0), good, ""},
+		"nothing here, no there":   {says(&good, "", 0), says(&good, trust.NoTrustedKey, 0), ""},
+		"revoked there, news here": {says(&good, "", 0), says(&good, trust.Revoked, now+2000), ""},
+	} {
+		c.here.Trust = in.generation
+		if _, err := w.store.Commit(store.Batch{Facts: []store.Fact{c.here}}); err != nil {
+			t.Fatal(err)
+		}
+		shared := &store.Shared{Fact: c.there, Carrier: ref.Carrier, MediaType: row.MediaType, Size: row.Size, TrustStore: in.store.ID()}
+		refused, err := s.refuses(o, &row, ref, manifest, shared)
+		if err != nil || refused != c.refused {
+			t.Errorf("%s: refused %q, %v, want %q", name, refused, err, c.refused)
+		}
+	}
+	_ = p
+}
+
+// Changes of trust, and of repositories after the first pass, are told to the others.
+func TestHintsToOthers(t *testing.T) {
+	w, p := (&group{}).join(t, nil)
+	w.st.Content("a", "1", "x")
+	defer w.run()()
+	told := func(what string) bool {
+		has := false
+		p.note(func() { has = slices.Contains(p.hints, what) })
+		return has
+	}
+	if told("") || told("a") {
+		t.Errorf("the first load and the first pass are told: %q", p.hints)
+	}
+	w.st.TrustKey("k.pub", signtest.NewKey(signtest.P256))
+	w.last.HintTrust() // as another worker would
+	eventually(t, "the change of trust is told", func() bool { return told("") })
+	w.st.Content("a", "2", "y")
+	w.last.HintRepository("a")
+	eventually(t, "the change of the repository is told", func() bool { return told("a") })
+	p.note(func() { p.hints = nil })
+	w.last.HintRepository("a") // unchanged
+	if err := os.RemoveAll(filepath.Join(w.st.Dir, "a")); err != nil && !w.st.Distribution {
+		t.Fatal(err)
+	}
+	w.last.HintRepository("a")
+	if !w.st.Distribution {
+		eventually(t, "that it is gone is told", func() bool { return told("a") })
+	}
+	if strings.Contains(strings.Join(p.hints, " "), "none") {
+		t.Error("a name that is no repository")
+	}
+}
