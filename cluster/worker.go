@@ -446,6 +446,10 @@ func (w *Worker) Ask(ctx context.Context, keys []store.FactKey) map[store.FactKe
 func (w *Worker) ask(ctx context.Context, subjects []string, found map[store.FactKey]*store.Shared) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	wanted := make(map[string]bool, len(subjects))
+	for _, subject := range subjects {
+		wanted[subject] = true
+	}
 	messages, err := jetstreamext.GetLastMsgsFor(ctx, w.link.Load().js, w.stream, subjects)
 	if err != nil {
 		return err
@@ -457,7 +461,7 @@ func (w *Worker) ask(ctx context.Context, subjects []string, found map[store.Fac
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(subjects, m.Subject) {
+		if !wanted[m.Subject] {
 			continue
 		}
 		if f, ok := w.read(m.Subject, m.Data); ok {

@@ -339,11 +339,17 @@ const (
 // reread reads a signature manifest and its layers again, verifies nothing, and says
 // what is wrong with them. The error is that of ctx.
 func (e *examiner) reread(ctx context.Context, p *opened, ref *store.Reference) (trust.Reason, error) {
-	e.counters.reread.Add(1)
 	m, err := p.Manifest(ctx, ref.Digest)
 	if err != nil {
+		e.counters.reread.Add(1)
 		return reasonOf(err), ctx.Err()
 	}
+	return e.readLayers(ctx, p, ref, m)
+}
+
+// readLayers is reread of the layers of a manifest that has just been read.
+func (e *examiner) readLayers(ctx context.Context, p *opened, ref *store.Reference, m *layout.Manifest) (_ trust.Reason, err error) {
+	e.counters.reread.Add(1)
 	limits, seen := verifier.LimitsOf(ref.Carrier), map[string]bool{}
 	for i := 0; err == nil && i < min(len(m.Layers), trust.MaxLayers); i++ {
 		l := m.Layers[i]

@@ -190,15 +190,13 @@ func travels(f *store.Fact) bool {
 
 // take makes a look of a fact that another worker has told, if it can be taken: it is about
 // the bytes that are here, which are read, and says what verifying them here would. A reason
-// is why it cannot be. manifest is the signature's, as it was just read.
+// is why it cannot be. manifest is the signature's, as it was just read; the image's was read
+// and hashed when the repository was scanned, or there would be no row with it.
 func (e *examiner) take(ctx context.Context, o *opened, row *store.Row, ref *store.Reference, manifest *layout.Manifest, s *store.Shared) (l looked, refused string, err error) {
 	if refused, err = e.refuses(o, row, ref, manifest, s); refused != "" || err != nil {
 		return looked{}, refused, err
 	}
-	reason, err := e.imageReason(ctx, o, row)
-	if err == nil && reason == "" {
-		reason, err = e.reread(ctx, o, ref)
-	}
+	reason, err := e.readLayers(ctx, o, ref, manifest)
 	if err != nil {
 		return looked{}, "", err
 	}
