@@ -124,6 +124,12 @@ bench-follow: build ## measure replicas of N signatures: first copy, how far beh
 	$(GO) build -o bin/follow ./integration/follow
 	./bin/follow -n $(N) $(ARGS) | tee bin/bench-follow-$(N).md
 
+.PHONY: bench-fleet
+bench-fleet: build ## measure workers that share facts over NATS, on N signatures (N=10000)
+	$(GO) build -o bin/scale ./integration/scale
+	$(GO) build -o bin/fleet ./integration/fleet
+	./bin/fleet -n $(N) $(ARGS) | tee bin/bench-fleet-$(N).md
+
 .PHONY: bench-noisy
 bench-noisy: build ## measure how long a push waits beside repositories full of each costly kind (10 minutes)
 	$(GO) run ./integration/noisy $(ARGS)

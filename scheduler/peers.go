@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"trust-worker/cache/store"
 	"trust-worker/layout"
 	"trust-worker/trust"
@@ -159,9 +161,16 @@ func (v *visit) others(row *store.Row, ref *store.Reference) bool {
 	}
 	if v.wait > 0 {
 		v.waits = true
+		if n := len(v.awaits); n < maxAwaits && (n == 0 || v.awaits[n-1] != row.Digest) {
+			v.awaits = append(v.awaits, row.Digest)
+		}
 	}
 	return v.wait > 0
 }
+
+// maxAwaits is of how many images a visit knows that it waits for facts about them. Facts about
+// others are found when the wait is over.
+const maxAwaits = 1000
 
 // tell tells the others a fact that was made here of what stands in storage alone.
 func (o *opened) tell(row *store.Row, ref *store.Reference, l *looked) {
@@ -300,6 +309,16 @@ func (e *examiner) refuses(o *opened, row *store.Row, ref *store.Reference, mani
 type waits struct {
 	mu sync.Mutex
 	by map[string]*waited
+	// arrived are images of facts that came last: one may come between a look and its wait.
+	arrived *lru.Cache[trust.Digest, struct{}]
+}
+
+const maxArrived = 1 << 14
+
+func newWaits() *waits {
+	w := &waits{by: map[string]*waited{}}
+	w.arrived, _ = lru.New[trust.Digest, struct{}](maxArrived) // fails with a size below 1 alone
+	return w
 }
 
 type waited struct {
@@ -339,7 +358,7 @@ func (w *waits) over(name string) {
 // await looks at a repository again in d, or sooner if a fact arrives: a visit has left
 // references to other workers.
 func (s *Scheduler) await(v *visit, level priority) {
-	w := &s.waits
+	w := s.waits
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	is := w.by[v.name]
@@ -347,14 +366,17 @@ func (s *Scheduler) await(v *visit, level priority) {
 		is = &waited{since: v.since, level: level}
 		name := v.name
 		is.timer = time.AfterFunc(time.Hour, func() { s.awaited(name) })
-		if w.by == nil {
-			w.by = map[string]*waited{}
-		}
 		w.by[v.name] = is
 	}
+	wait := v.wait
+	for _, d := range v.awaits {
+		if w.arrived.Remove(d) {
+			wait = min(wait, factPause)
+		}
+	}
 	is.level = min(is.level, level)
-	is.due = time.Now().Add(v.wait)
-	is.timer.Reset(v.wait)
+	is.due = time.Now().Add(wait)
+	is.timer.Reset(wait)
 }
 
 // awaited owes the look.
@@ -377,6 +399,7 @@ const factPause = 20 * time.Millisecond
 // FactArrived says that another worker has told a fact about an image. What waits for it is
 // looked at.
 func (s *Scheduler) FactArrived(subject trust.Digest) {
+	s.waits.arrived.Add(subject, struct{}{})
 	if s.waits.size() == 0 {
 		return
 	}

@@ -71,7 +71,7 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
-	waits  waits       // for other workers
+	waits  *waits      // for other workers
 	hinted atomic.Bool // by another worker, that trust has changed
 
 	state stateOfScan
@@ -107,6 +107,7 @@ func New(cfg Config) (*Scheduler, error) {
 		firstPass: make(chan struct{}),
 		rescan:    make(chan struct{}, 1), reload: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		follow: make(chan struct{}, 1),
+		waits:  newWaits(),
 	}
 	cfg.Store.OnPublish(func(asOf time.Time) {
 		s.measures.published(asOf)

@@ -33,6 +33,7 @@ type visit struct {
 	hurry, looked bool
 	wait          time.Duration
 	waits         bool
+	awaits        []trust.Digest // images
 }
 
 func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, level priority) *visit {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,15 +70,14 @@ func run(s settings, then func(*server.Server)) error {
 	return nil
 }
 
-// Port returns a port of the loopback address that was free.
-func Port(t testing.TB) int {
-	t.Helper()
+// port returns a port of the loopback address that was free.
+func port() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // InProcess runs a server in this process until the test ends, and returns its URL.
@@ -101,25 +101,43 @@ type Server struct {
 	cmd *exec.Cmd
 }
 
-// Servers starts a cluster of so many servers, or a single one.
+// Servers starts a cluster of so many servers, or a single one, until the test ends.
 func Servers(t testing.TB, count int) []*Server {
 	t.Helper()
-	var all []*Server
+	all, err := Begin(t.TempDir(), count)
+	for _, s := range all {
+		t.Cleanup(s.Kill)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Begin starts a cluster of so many servers, or a single one, which store below dir.
+func Begin(dir string, count int) (all []*Server, err error) {
 	var routes []string
 	for i := range count {
-		s := settings{Name: fmt.Sprintf("nats-%d", i), Store: t.TempDir(), Port: Port(t)}
+		s := settings{Name: fmt.Sprintf("nats-%d", i), Store: filepath.Join(dir, fmt.Sprint(i))}
+		if s.Port, err = port(); err != nil {
+			return nil, err
+		}
 		if count > 1 {
-			s.Cluster, s.ClusterPort = "test", Port(t)
+			if s.ClusterPort, err = port(); err != nil {
+				return nil, err
+			}
+			s.Cluster = "test"
 			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", s.ClusterPort))
 		}
 		all = append(all, &Server{URL: fmt.Sprintf("nats://127.0.0.1:%d", s.Port), s: s})
 	}
 	for _, s := range all {
 		s.s.Routes = routes
-		s.Start(t)
-		t.Cleanup(s.Kill)
+		if err := s.Begin(); err != nil {
+			return all, err
+		}
 	}
-	return all
+	return all, nil
 }
 
 // URLs are those of all servers, as --cluster takes them.
@@ -131,27 +149,33 @@ func URLs(all []*Server) string {
 	return strings.Join(urls, ",")
 }
 
-// Start starts it, with what it has stored.
+// Start starts it again, with what it has stored.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
+	if err := s.Begin(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Begin is Start.
+func (s *Server) Begin() error {
 	b, err := json.Marshal(s.s)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	s.cmd = exec.Command(os.Args[0], "-test.run", "^$")
 	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), environment+"="+string(b)), os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "nats://"))
 		if err == nil {
-			c.Close()
-			return
+			return c.Close()
 		}
 		if time.Now().After(end) {
-			t.Fatalf("a NATS server does not listen: %v", err)
+			return fmt.Errorf("a NATS server does not listen: %w", err)
 		}
 	}
 }
