@@ -336,6 +336,9 @@ func (w *Worker) lostSince(last *time.Time) bool {
 func (w *Worker) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if is := w.link.Load().ConnectedServerVersion(); tooOld(is) {
+		return fmt.Errorf("the NATS server is version %s; %d.%d or later is needed, which gives many facts at once", is, needsMajor, needsMinor)
+	}
 	replicas := 1
 	if w.link.Load().ConnectedClusterName() != "" {
 		replicas = 3
@@ -379,6 +382,17 @@ func (w *Worker) prepare(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// The first version of nats-server with batched direct gets (ADR-31 of NATS).
+const needsMajor, needsMinor = 2, 11
+
+// tooOld reports whether a server of that version does not know what is asked of it. One that
+// does not say its version as others do is believed to.
+func tooOld(version string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor) // 2, or it is not known
+	return n == 2 && (major < needsMajor || major == needsMajor && minor < needsMinor)
 }
 
 // beat hears a member.

@@ -268,6 +268,14 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
+func TestOldServers(t *testing.T) {
+	for version, old := range map[string]bool{"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.15.3": false, "3.0.0-RC.1": false, "": false, "dev": false} {
+		if tooOld(version) != old {
+			t.Errorf("%q: too old is %v", version, !old)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	good := Config{URLs: []string{"nats://user:secret@127.0.0.1:1"}, Key: key(t, 1), Node: "some.host"}
 	w, err := New(good)

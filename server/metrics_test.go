@@ -13,6 +13,7 @@ import (
 
 	"trust-worker/cache/mirror"
 	"trust-worker/changes/webhook"
+	"trust-worker/cluster"
 	"trust-worker/cluster/replica"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
@@ -56,6 +57,14 @@ func aReplica(c *Config) {
 	}
 }
 
+// inACluster is a server of a worker among others.
+func inACluster(c *Config) {
+	c.Cluster = func() *cluster.Status {
+		return &cluster.Status{Node: "w1", Connected: true, Members: []cluster.MemberStatus{{Node: "w2", Alike: true}, {Node: "w3", Why: "not heard"}},
+			Given: 4, Taken: 5, Refused: map[string]int64{"authentication": 1}}
+	}
+}
+
 var family = regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`)
 
 // The page of metrics is what the registry has, kind and labels included, and
@@ -63,7 +72,7 @@ var family = regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`)
 func TestMetricsPage(t *testing.T) {
 	w := full(t)
 	w.get("/metrics").want(t, 200) // so that the route has been answered once
-	body := w.get("/metrics").body + start(t, aReplica).get("/metrics").body
+	body := w.get("/metrics").body + start(t, aReplica).get("/metrics").body + start(t, inACluster).get("/metrics").body
 	rows := append(slices.Clone(daemonMetrics),
 		metric{"http_requests_total", counter, "Requests by route.", []string{"route"}},
 		metric{"http_request_seconds", histogram, "Time to answer a request, by route; streams of changes count when they end.", []string{"route"}},

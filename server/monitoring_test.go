@@ -91,7 +91,7 @@ var (
 func TestAlertsAndDashboardAskForWhatThereIs(t *testing.T) {
 	w := full(t)
 	w.get("/metrics").want(t, 200) // so that the route has been answered once
-	metrics := exposed(w.get("/metrics").body + start(t, aReplica).get("/metrics").body)
+	metrics := exposed(w.get("/metrics").body + start(t, aReplica).get("/metrics").body + start(t, inACluster).get("/metrics").body)
 	metrics["up"] = map[string][]string{"instance": nil, "job": nil}
 	all, alerts := queries(t)
 	if len(all) < 20 {

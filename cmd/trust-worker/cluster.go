@@ -59,6 +59,35 @@ func (c *clusterSettings) check() error {
 	return nil
 }
 
+// checkFiles is check with the files, for `config check`.
+func (c *clusterSettings) checkFiles() error {
+	if err := c.check(); err != nil || len(c.servers) == 0 {
+		return err
+	}
+	key, err := cluster.ReadKey(c.key)
+	if err == nil {
+		_, err = cluster.New(c.config(key, "check", nil))
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// shown are the servers without what is secret in their URLs.
+func (c *clusterSettings) shown() string {
+	urls := make([]string, len(c.servers))
+	for i, u := range c.servers {
+		urls[i] = cluster.Redact(u)
+	}
+	return "[" + strings.Join(urls, ",") + "]"
+}
+
+func (c *clusterSettings) config(key cluster.Key, node string, log *slog.Logger) cluster.Config {
+	return cluster.Config{URLs: c.servers, Key: key, Credentials: c.credentials, CA: c.ca, Cert: c.cert, CertKey: c.certKey,
+		Events: c.events, ReadEvent: server.ReadZotEvent, Node: node, Version: versions().Version, Epoch: verifier.Epoch, Log: log}
+}
+
 // join makes this worker's place in the cluster, nil if there is none.
 func (c *clusterSettings) join(store *store.Store, log *slog.Logger) (*cluster.Worker, error) {
 	if len(c.servers) == 0 {
@@ -76,8 +105,7 @@ func (c *clusterSettings) join(store *store.Store, log *slog.Logger) (*cluster.W
 		host, _ := os.Hostname() // the id is enough
 		node = fmt.Sprintf("%s-%08x", host, uint32(store.ID()>>32))
 	}
-	w, err := cluster.New(cluster.Config{URLs: c.servers, Key: key, Credentials: c.credentials, CA: c.ca, Cert: c.cert, CertKey: c.certKey,
-		Events: c.events, ReadEvent: server.ReadZotEvent, Node: node, Version: versions().Version, Epoch: verifier.Epoch, Log: log})
+	w, err := cluster.New(c.config(key, node, log))
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -45,6 +45,9 @@ nothing listens. Mistakes are named with file, line and column; exit code 2.`,
 			if err := s.http.check(); err != nil {
 				return usageError{err}
 			}
+			if err := s.cluster.checkFiles(); err != nil {
+				return err
+			}
 			rows := s.inEffect(cmd.Flags())
 			return o.print(cmd.OutOrStdout(), rows, func(t *table) {
 				t.columns(column{}, column{fit: middle}, column{fit: middle})
@@ -54,7 +57,7 @@ nothing listens. Mistakes are named with file, line and column; exit code 2.`,
 			})
 		},
 	}
-	s.http.register(c.Flags())
+	s.registerServe(c.Flags())
 	o.register(c)
 	return c
 }
@@ -71,6 +74,9 @@ func (s *settings) inEffect(flags *pflag.FlagSet) []setting {
 		r := setting{Key: key.path, Flag: "--" + key.flag, Value: flag.Value.String(), Source: s.sources[key.flag]}
 		if r.Source == "" {
 			r.Source = "default"
+		}
+		if key.flag == "cluster" && len(s.cluster.servers) > 0 {
+			r.Value = s.cluster.shown()
 		}
 		rows = append(rows, r)
 	}
@@ -124,7 +130,7 @@ func newConfigSchemaCommand(s *settings) *cobra.Command {
 			return o.print(cmd.OutOrStdout(), configSchema(cmd.Flags()), nil)
 		},
 	}
-	s.http.register(c.Flags())
+	s.registerServe(c.Flags())
 	c.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
 	return c
 }

@@ -24,7 +24,7 @@ func allFlags(t *testing.T) *pflag.FlagSet {
 	s := &settings{}
 	c := &cobra.Command{}
 	s.register(c.Flags())
-	s.http.register(c.Flags())
+	s.registerServe(c.Flags())
 	return c.Flags()
 }
 

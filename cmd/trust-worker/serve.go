@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"trust-worker/cache"
 	"trust-worker/cache/store"
@@ -60,9 +61,14 @@ the trust directories and trustWorker.scopes; USR1 looks at all of storage again
 			return s.serve(cmd.Context(), nil)
 		},
 	}
-	s.http.register(c.Flags())
-	s.cluster.register(c.Flags())
+	s.registerServe(c.Flags())
 	return c
+}
+
+// registerServe declares the flags of `serve` that other commands do not have.
+func (s *settings) registerServe(f *pflag.FlagSet) {
+	s.http.register(f)
+	s.cluster.register(f)
 }
 
 // serve runs the daemon until ctx ends. ready, if not nil, is called when the
