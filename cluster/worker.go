@@ -90,6 +90,8 @@ type Worker struct {
 	told  *lru.Cache[store.FactKey, struct{}]
 	tell  chan *store.Shared
 	rests atomic.Int64 // Unix nanoseconds until when nobody asks
+	// prepared: the stream and the bucket are there, as far as is known.
+	prepared atomic.Bool
 
 	hints hints
 
@@ -279,7 +281,7 @@ func (w *Worker) lost(why string) { w.count(func(st *Status) { st.Lost++; st.Los
 func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
-	ready, beats := false, uint64(0)
+	beats := uint64(0)
 	tried := time.Time{}
 	for {
 		m := l.Load()
@@ -287,16 +289,8 @@ func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 		m.Node, m.Version, m.Epoch, m.Boot, m.Beat = w.cfg.Node, w.cfg.Version, w.cfg.Epoch, w.boot, beats
 		w.turns.be(m)
 		if w.online() {
-			if lost := w.lostSince(&tried); !ready || lost {
-				if err := w.prepare(ctx); err != nil {
-					w.count(func(st *Status) { st.StreamProblem = err.Error() })
-					if !ready && tried.IsZero() || lost {
-						w.cfg.Log.Warn("the stream of facts cannot be used; this worker verifies everything itself meanwhile", "error", err)
-					}
-				} else {
-					ready = true
-					w.count(func(st *Status) { st.StreamProblem = "" })
-				}
+			if w.lostSince(&tried) || !w.prepared.Load() {
+				w.see(w.prepare(ctx))
 				tried = time.Now()
 			}
 			body, err := json.Marshal(m)
@@ -309,13 +303,32 @@ func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 				w.cfg.Log.Debug("no heartbeat", "error", err)
 			}
 		} else {
-			ready = false
+			w.prepared.Store(false)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// see notes whether the stream can be used, and says so when that has changed.
+func (w *Worker) see(err error) {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	w.prepared.Store(err == nil)
+	w.mu.Lock()
+	was := w.st.StreamProblem
+	w.st.StreamProblem = problem
+	w.mu.Unlock()
+	switch {
+	case problem != "" && was == "":
+		w.cfg.Log.Warn("the stream of facts cannot be used; this worker verifies everything itself meanwhile", "error", err)
+	case problem == "" && was != "":
+		w.cfg.Log.Info("the stream of facts can be used again")
 	}
 }
 
@@ -485,16 +498,26 @@ func (w *Worker) ask(ctx context.Context, subjects []string, found map[store.Fac
 	return nil
 }
 
-// Tell tells the others a fact that this worker has verified. It does not wait.
+// Tell tells the others a fact that this worker has verified. It does not wait: while there is
+// nobody to tell, facts are kept for later, as many as there is room for.
 func (w *Worker) Tell(f *store.Shared) {
-	if !w.online() {
-		return
-	}
 	select {
 	case w.tell <- f:
 	default:
-		w.lost("the servers take facts too slowly")
+		w.lost("too many wait to be told")
 	}
+}
+
+// ready waits until facts can be told. It returns false when ctx ends.
+func (w *Worker) ready(ctx context.Context) bool {
+	for !w.prepared.Load() || !w.online() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(heartbeat / 5):
+		}
+	}
+	return true
 }
 
 func (w *Worker) telling(ctx context.Context) error {
@@ -504,6 +527,9 @@ func (w *Worker) telling(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case f = <-w.tell:
+		}
+		if !w.ready(ctx) {
+			return nil
 		}
 		f.Node, f.At = w.cfg.Node, time.Now()
 		body, err := f.Marshal()

@@ -209,7 +209,7 @@ func TestServersGoAndCome(t *testing.T) {
 	if known := a.Ask(context.Background(), []store.FactKey{aFact(1).Key()}); len(known) != 0 {
 		t.Errorf("known: %v", known)
 	}
-	a.Tell(aFact(1)) // nobody to tell
+	a.Tell(aFact(1)) // nobody to tell: it is kept
 	if st := a.Status(); st.Connected || st.Problem == "" {
 		t.Errorf("status %+v", st)
 	}
@@ -218,6 +218,7 @@ func TestServersGoAndCome(t *testing.T) {
 	}
 	servers[0].Start(t)
 	together(t, a, b)
+	ask(t, b, aFact(1))
 	eventually(t, "facts are told again", func() bool {
 		a.Tell(aFact(2))
 		return b.Ask(t.Context(), []store.FactKey{aFact(2).Key()})[aFact(2).Key()] != nil

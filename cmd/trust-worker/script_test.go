@@ -12,12 +12,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"trust-worker/internal/natstest"
 	"trust-worker/internal/signtest"
 )
 
 func TestMain(m *testing.M) {
 	defaultConfig = filepath.Join(os.Getenv("WORK"), "etc", "config.yaml") // a script's own, and never this machine's
-	testscript.Main(m, map[string]func(){"trust-worker": main})
+	testscript.Main(m, map[string]func(){"trust-worker": main, "nats-server": natstest.Program})
 }
 
 // TestScripts runs testdata/script: the command line, specified by example. In
@@ -29,6 +30,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Values[shopKey{}] = &shop{map[string]*signtest.Storage{}, map[string]*signtest.Key{}, map[string]*signtest.Chain{}, map[string]*signtest.Sigstore{}, map[string]string{}}
 			e.Setenv("TMPDIR", e.WorkDir)
+			port, err := natstest.Port()
+			if err != nil {
+				return err
+			}
+			e.Setenv("NATSPORT", strconv.Itoa(port))
 			e.Setenv("ESC", "\x1bc")
 			e.Setenv("BIDI", "\u202e")
 			e.Setenv("GORACE", "atexit_sleep_ms=10") // else each command sleeps for a second before it ends

@@ -5,6 +5,7 @@ package natstest
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/url"
@@ -45,6 +46,24 @@ func Main() {
 	os.Exit(1)
 }
 
+// Program is nats-server, as its own command.
+func Program() {
+	fs := flag.NewFlagSet("nats-server", flag.ExitOnError)
+	o, err := server.ConfigureOptions(fs, os.Args[1:], func() {}, fs.Usage, func() {})
+	if err == nil {
+		var srv *server.Server
+		if srv, err = server.NewServer(o); err == nil {
+			srv.ConfigureLogger()
+			if err = server.Run(srv); err == nil {
+				srv.WaitForShutdown()
+				return
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
 func run(s settings, then func(*server.Server)) error {
 	o := &server.Options{ServerName: s.Name, Host: "127.0.0.1", Port: s.Port, JetStream: true, StoreDir: s.Store, NoSigs: true, NoLog: true,
 		JetStreamMaxStore: 4 << 30, JetStreamMaxMemory: 256 << 20}
@@ -70,8 +89,8 @@ func run(s settings, then func(*server.Server)) error {
 	return nil
 }
 
-// port returns a port of the loopback address that was free.
-func port() (int, error) {
+// Port returns a port of the loopback address that was free.
+func Port() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
@@ -119,11 +138,11 @@ func Begin(dir string, count int) (all []*Server, err error) {
 	var routes []string
 	for i := range count {
 		s := settings{Name: fmt.Sprintf("nats-%d", i), Store: filepath.Join(dir, fmt.Sprint(i))}
-		if s.Port, err = port(); err != nil {
+		if s.Port, err = Port(); err != nil {
 			return nil, err
 		}
 		if count > 1 {
-			if s.ClusterPort, err = port(); err != nil {
+			if s.ClusterPort, err = Port(); err != nil {
 				return nil, err
 			}
 			s.Cluster = "test"
