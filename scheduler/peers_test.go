@@ -3,12 +3,15 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,7 +158,14 @@ func (w *world) answers() string {
 		return snap.Each(repo, func(img cache.Image) error {
 			img.AsOf = time.Time{}
 			for i := range img.SignatureInfo {
-				img.SignatureInfo[i].Since, img.SignatureInfo[i].VerifiedAt = nil, nil
+				sig := &img.SignatureInfo[i]
+				sig.Since, sig.VerifiedAt = nil, nil
+				if sig.Reason == trust.SignerRemoved { // which depends on what was verified before it left
+					sig.Reason, sig.Detail = trust.NoTrustedKey, ""
+				}
+				if sig.Reason == trust.NoTrustedKey {
+					sig.Detail = ""
+				}
 			}
 			all = append(all, img)
 			return nil
@@ -474,6 +484,114 @@ func TestWhatIsKnownHereStays(t *testing.T) {
 		}
 	}
 	_ = p
+}
+
+// Three workers that take turns answer as one alone after each step of a random history, with
+// clocks that jump.
+func TestAGroupAnswersAsOneAlone(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	g := &group{}
+	var members []*world
+	var clocks []*atomic.Int64
+	alone := newWorld(t)
+	for i := range 3 {
+		w, p := g.join(t, alone.st)
+		clock := &atomic.Int64{}
+		now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
+		p.wait = func(name string) time.Duration { // one in three is this one's turn, the others' for a moment
+			if int(name[len(name)-1])%3 == i {
+				return 0
+			}
+			return time.Duration(rand.IntN(200)) * time.Millisecond
+		}
+		edit := w.edit
+		w.edit = func(c *Config) { edit(c); c.Now = now }
+		w.opts.Now, w.opts.Lease = now, -1 // the reader's clock, which the lease counts by, does not jump
+		members, clocks = append(members, w), append(clocks, clock)
+	}
+	for i, w := range append(members, alone) {
+		w.run()
+		if i < 3 {
+			g.all[i].note(func() { g.all[i].s = w.last })
+		}
+	}
+	keys := []*signtest.Key{signtest.NewKey(signtest.P256), signtest.NewKey(signtest.P384), signtest.NewKey(signtest.Ed25519)}
+	c := signtest.NewRoot(signtest.CertOptions{CommonName: "acme"})
+	steps := 25
+	if os.Getenv("TRUST_WORKER_TORTURE") == "1" {
+		steps = 1000
+	}
+	trusted := map[string]bool{}
+	for n := range steps {
+		repo := fmt.Sprintf("team/app%d", rng.IntN(6))
+		what := ""
+		switch rng.IntN(6) {
+		case 0, 1:
+			img := alone.st.Content(repo, fmt.Sprint(n), fmt.Sprint(n))
+			alone.st.SignSimple(img, keys[rng.IntN(3)], signtest.CosignOptions{Referrer: rng.IntN(2) == 0})
+			if rng.IntN(3) == 0 {
+				alone.st.SignNotation(img, c.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+			}
+			what = "a push"
+		case 2, 3:
+			name := fmt.Sprintf("key%d.pub", rng.IntN(3))
+			if what = "key removed"; trusted[name] {
+				alone.st.Untrust("_cosign/" + name)
+			} else {
+				what = "key added"
+				alone.st.TrustKey(name, keys[name[3]-'0'])
+			}
+			trusted[name] = !trusted[name]
+		case 4:
+			if what = "certificate removed"; trusted["root.pem"] {
+				alone.st.Untrust("_notation/truststore/x509/ca/acme/root.pem")
+			} else {
+				what = "certificate added"
+				alone.st.TrustCert("ca:acme", "root.pem", c.Cert())
+			}
+			trusted["root.pem"] = !trusted["root.pem"]
+		case 5:
+			i := rng.IntN(3)
+			clocks[i].Store(int64(time.Duration(rng.IntN(7200)-3600) * time.Second))
+			what = "a clock that jumps"
+		}
+		for _, w := range append(members, alone) {
+			if err := w.last.ReloadNow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.last.LookAt(repo)
+		}
+		end := time.Now().Add(time.Minute)
+		for {
+			want := alone.answers()
+			agree := !strings.Contains(want, `"pending"`)
+			for _, w := range members {
+				agree = agree && w.answers() == want
+			}
+			if agree {
+				break
+			}
+			if time.Now().After(end) {
+				for i, w := range members {
+					if got := w.answers(); got != want {
+						t.Logf("member %d (clock %v) answers\n%s\nand the one alone\n%s", i, time.Duration(clocks[i].Load()), got, want)
+					}
+				}
+				t.Fatalf("step %d, %s: they never agree", n, what)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	var verified, taken int64
+	for _, w := range members {
+		verified, taken = verified+w.last.Work().Verified, taken+w.last.Work().Taken
+	}
+	t.Logf("%d verified by three, %d taken; %d verified by the one alone", verified, taken, alone.last.Work().Verified)
+	if taken == 0 {
+		t.Error("nothing was taken")
+	}
 }
 
 // Changes of trust, and of repositories after the first pass, are told to the others.

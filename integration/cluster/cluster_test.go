@@ -151,6 +151,40 @@ func (f *fleet) works(when string) {
 	f.agree(when)
 }
 
+// Workers over copies of the storage: each answers by its own, and what is whole in both is
+// verified once.
+func TestReplicatedStorage(t *testing.T) {
+	f := newFleet(t, 2, 1)
+	k, all := fill(f, 3, 3)
+	damaged := f.st.Content("team/damaged", "1", "damaged")
+	sig := f.st.SignSimple(damaged, k, signtest.CosignOptions{})
+	copied := filepath.Join(f.dir, "copy")
+	if err := os.CopyFS(copied, os.DirFS(f.st.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	second := signtest.NewStorage(copied)
+	second.Corrupt(damaged.Repo, second.Signatures(sig)[0])
+	f.workers[1].root = copied
+	f.startAll()
+	f.together()
+	for _, img := range all {
+		f.all(img, "trusted")
+	}
+	eventually(t, "it is trusted where it is whole", func() bool { return f.workers[0].stateOf(damaged) == "trusted" })
+	eventually(t, "and not where it is not", func() bool { return f.workers[1].stateOf(damaged) == "untrusted" })
+	only := second.Content("team/only", "1", "only here")
+	second.SignBundle(only, k, signtest.CosignOptions{})
+	eventually(t, "what is in one copy alone is decided there", func() bool { return f.workers[1].stateOf(only) == "trusted" })
+	if state := f.workers[0].stateOf(only); state != "" {
+		t.Errorf("it is %s where it is not", state)
+	}
+	second.Untrust("_cosign/team.pub") // in one copy
+	eventually(t, "the key is gone where it was removed", func() bool { return f.workers[1].stateOf(all[0]) == "untrusted" })
+	if state := f.workers[0].stateOf(all[0]); state != "trusted" {
+		t.Errorf("it is %s where the key is", state)
+	}
+}
+
 // Who has an account at the servers and not the key makes nothing trusted.
 func TestNobodyElseTellsFacts(t *testing.T) {
 	f := newFleet(t, 2, 1)

@@ -90,6 +90,7 @@ type fleet struct {
 type worker struct {
 	f      *fleet
 	node   string
+	root   string
 	state  string
 	args   []string
 	cmd    *exec.Cmd
@@ -118,7 +119,7 @@ func newFleet(t *testing.T, workers, servers int) *fleet {
 
 func (f *fleet) worker(node string) *worker {
 	f.t.Helper()
-	w := &worker{f: f, node: node, state: filepath.Join(f.dir, "state-"+node), log: &logBuffer{}}
+	w := &worker{f: f, node: node, root: f.st.Dir, state: filepath.Join(f.dir, "state-"+node), log: &logBuffer{}}
 	if err := os.Mkdir(w.state, 0o750); err != nil {
 		f.t.Fatal(err)
 	}
@@ -151,7 +152,7 @@ func (f *fleet) startAll() {
 
 func (w *worker) start() {
 	w.f.t.Helper()
-	w.cmd = exec.Command(binary, append([]string{"serve", "--config", "none", "--root", w.f.st.Dir, "--state", w.state, "--scan-interval", "5s", "--mirror-policy=false"}, w.args...)...)
+	w.cmd = exec.Command(binary, append([]string{"serve", "--config", "none", "--root", w.root, "--state", w.state, "--scan-interval", "5s", "--mirror-policy=false"}, w.args...)...)
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := w.cmd.Start(); err != nil {
@@ -242,14 +243,9 @@ func (w *worker) answers() (string, error) {
 	err = snap.Repositories(func(repo string) error {
 		return snap.Images(repo, func(img cache.Image) error {
 			img.AsOf = time.Time{}
-			for i := range img.SignatureInfo {
-				img.SignatureInfo[i].Since, img.SignatureInfo[i].VerifiedAt = nil, nil
-			}
+			alike(img.SignatureInfo)
 			for i := range img.Manifests {
-				for k := range img.Manifests[i].SignatureInfo {
-					s := &img.Manifests[i].SignatureInfo[k]
-					s.Since, s.VerifiedAt = nil, nil
-				}
+				alike(img.Manifests[i].SignatureInfo)
 			}
 			b, err := json.Marshal(img)
 			out.Write(append(b, '\n'))
@@ -259,7 +255,22 @@ func (w *worker) answers() (string, error) {
 	return out.String(), err
 }
 
-// state is the state of one image at a worker, "" if it has none.
+// alike takes out what differs by right: times, and whether a signer that is not trusted once
+// was, which depends on what was verified before it left.
+func alike(signatures []cache.Signature) {
+	for i := range signatures {
+		s := &signatures[i]
+		s.Since, s.VerifiedAt = nil, nil
+		if s.Reason == trust.SignerRemoved {
+			s.Reason = trust.NoTrustedKey
+		}
+		if s.Reason == trust.NoTrustedKey {
+			s.Detail = ""
+		}
+	}
+}
+
+// stateOf is the state of one image at a worker, "" if it has none.
 func (w *worker) stateOf(img signtest.Image) string {
 	r, err := cache.OpenReader(w.state)
 	if err != nil {
