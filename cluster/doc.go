@@ -12,8 +12,8 @@
 // signature, the image and the context; members are heartbeats in a key-value bucket with a
 // time to live; hints, that something is to be looked at, are core NATS messages. All carry
 // an HMAC-SHA-256 by the cluster's key over the subject and all that they say (key.go):
-// whoever has an account at the NATS servers can keep messages back, and no more. Whoever
-// has the key can make anything trusted.
+// whoever has an account at the NATS servers can keep messages back, and send old ones
+// again, which costs work and time. Whoever has the key can make anything trusted.
 //
 // What a fact has to be for a worker to take it, package scheduler decides, which has the
 // storage and the trust store to compare it with.

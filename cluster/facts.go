@@ -30,12 +30,16 @@ const (
 	refusedForm    = "form"
 	refusedSubject = "subject" // about something else than it is filed under
 	refusedEpoch   = "epoch"
+	refusedOld     = "old" // a hint that was heard before
 )
 
 // read reads a fact from a message. One that is refused is counted.
 func (w *Worker) read(subject string, message []byte) (*store.Shared, bool) {
+	if len(message) > sha256.Size+maxFact {
+		return nil, w.refuse(refusedForm, subject)
+	}
 	body, ok := w.cfg.Key.open(subject, message)
-	if !ok || len(body) > maxFact {
+	if !ok {
 		return nil, w.refuse(refusedSeal, subject)
 	}
 	f, err := store.UnmarshalShared(body)

@@ -19,6 +19,7 @@ const (
 	hintPause   = 20 * time.Millisecond // hints within it are one message
 	hintsAtOnce = 100                   // repositories in a message
 	hintsAhead  = 10_000                // repositories that wait to be told of; the passes find the others
+	maxHint     = 64 << 10              // bytes of a message
 )
 
 // hints are what is to be told.
@@ -26,12 +27,15 @@ type hints struct {
 	mu    sync.Mutex
 	trust bool
 	names map[string]bool
+	count uint64 // of messages
 	more  chan struct{}
+	heard map[string]*order // by node
 }
 
-// hint is the body of a message.
+// hint is the body of a message. Boot and Count are as a Member's.
 type hint struct {
 	Node         string
+	Boot, Count  uint64
 	Repositories []string `json:",omitempty"`
 }
 
@@ -97,7 +101,11 @@ func (w *Worker) hinting(ctx context.Context) error {
 
 func (w *Worker) hint(kind string, names []string) {
 	subject := w.prefix + "hint." + kind
-	body, err := json.Marshal(hint{w.cfg.Node, names})
+	w.hints.mu.Lock()
+	w.hints.count++
+	h := hint{w.cfg.Node, w.boot, w.hints.count, names}
+	w.hints.mu.Unlock()
+	body, err := json.Marshal(h)
 	if err == nil {
 		err = w.link.Load().Publish(subject, w.cfg.Key.seal(subject, body))
 	}
@@ -106,7 +114,27 @@ func (w *Worker) hint(kind string, names []string) {
 	}
 }
 
+// isNew reports whether a hint is not one that somebody has kept and sends again.
+func (h *hints) isNew(m *hint) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.heard == nil {
+		h.heard = map[string]*order{}
+	}
+	if h.heard[m.Node] == nil {
+		if len(h.heard) >= maxMembers {
+			return false
+		}
+		h.heard[m.Node] = &order{}
+	}
+	return h.heard[m.Node].isNew(m.Boot, m.Count)
+}
+
 func (w *Worker) hinted(m *nats.Msg, l Listener) {
+	if len(m.Data) > maxHint {
+		w.refuse(refusedForm, m.Subject)
+		return
+	}
 	body, ok := w.cfg.Key.open(m.Subject, m.Data)
 	if !ok {
 		w.refuse(refusedSeal, m.Subject)
@@ -115,6 +143,10 @@ func (w *Worker) hinted(m *nats.Msg, l Listener) {
 	var h hint
 	if err := json.Unmarshal(body, &h); err != nil || len(h.Repositories) > hintsAtOnce {
 		w.refuse(refusedForm, m.Subject)
+		return
+	}
+	if !w.hints.isNew(&h) {
+		w.refuse(refusedOld, m.Subject)
 		return
 	}
 	w.count(func(st *Status) { st.Hints++ })

@@ -18,6 +18,8 @@ type Status struct {
 	// have the stream.
 	StreamProblem string `json:",omitempty"`
 	Replicas      int    `json:",omitempty"`
+	// Twin is when another worker of this name was last heard.
+	Twin time.Time `json:",omitzero"`
 	// Members are the others.
 	Members []MemberStatus
 	// Facts since the start: Given to the others, Heard from them, Taken instead of a
@@ -38,8 +40,6 @@ type Status struct {
 	First, Repositories, Waiting int
 	// Mounts says of directories why a look may not see what is there.
 	Mounts []string `json:",omitempty"`
-
-	lostSeen int64
 }
 
 func (st *Status) refuse(reason string) {

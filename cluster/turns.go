@@ -26,8 +26,11 @@ const (
 	// stuckTime is after how long without any work done a member that owes some is not
 	// waited for.
 	stuckTime = 4 * time.Second
-	// maxWait bounds every wait.
-	maxWait = 5 * time.Minute
+	// maxWait bounds every wait: then a worker that has nothing else to do helps one that is
+	// slower.
+	maxWait = 10 * time.Second
+	// shownTime is for how long a member that is gone is shown.
+	shownTime = time.Minute
 	// maxMembers bounds what is remembered of members.
 	maxMembers = 256
 )
@@ -52,19 +55,40 @@ type Member struct {
 // heard is a member, and when this process heard it.
 type heard struct {
 	Member
+	order
 	last  time.Time // it said something
 	moved time.Time // Done grew
-	boots []uint64  // of processes before this one
 }
 
-// maxBoots bounds what is remembered of a member's earlier processes.
-const maxBoots = 64
+// order knows which messages of a node are new: those of a process come in order, and a
+// process that another has followed says nothing more.
+type order struct {
+	boot, count uint64
+	former      []uint64
+}
+
+// maxFormer bounds what is remembered of a node's earlier processes.
+const maxFormer = 64
+
+// isNew reports whether a message is new, and notes it.
+func (o *order) isNew(boot, count uint64) bool {
+	switch {
+	case boot == o.boot && count <= o.count, slices.Contains(o.former, boot):
+		return false
+	case boot != o.boot && o.count > 0:
+		o.former = append(o.former[max(0, len(o.former)-maxFormer+1):], o.boot)
+	}
+	o.boot, o.count = boot, count
+	return true
+}
 
 // turns knows the members that are heard.
 type turns struct {
 	mu      sync.Mutex
 	self    Member
 	members map[string]*heard
+	own     order // another process of this worker's name
+	twins   int   // what it has said
 }
 
 // newTurns knows nobody but self.
@@ -85,34 +109,51 @@ func (t *turns) hear(m Member) {
 	defer t.mu.Unlock()
 	now := time.Now()
 	h := t.members[m.Node]
-	switch {
-	case m.Node == t.self.Node:
+	if m.Node == t.self.Node {
 		return
-	case h == nil:
-		t.forget(now)
-		if len(t.members) >= maxMembers {
+	}
+	if h == nil {
+		if t.forget(); len(t.members) >= maxMembers {
 			return
 		}
 		h = &heard{moved: now}
 		t.members[m.Node] = h
-	case m.Boot == h.Boot && m.Beat <= h.Beat || slices.Contains(h.boots, m.Boot):
+	}
+	if boot := h.boot; !h.isNew(m.Boot, m.Beat) {
 		return
-	case m.Boot != h.Boot:
-		h.boots = append(h.boots[max(0, len(h.boots)-maxBoots+1):], h.Boot)
-		h.moved = now
-	case m.Done != h.Done:
+	} else if boot != m.Boot || m.Done != h.Done {
 		h.moved = now
 	}
 	h.Member, h.last = m, now
 }
 
-// forget drops members that have been gone for long. mu is held.
-func (t *turns) forget(now time.Time) {
+// twin hears another process of this worker's own name, and reports whether it has said so
+// many new things since it was first heard.
+func (t *turns) twin(m Member, sure int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.own.boot != m.Boot {
+		t.twins = 0
+	}
+	if t.own.isNew(m.Boot, m.Beat) {
+		t.twins++
+	}
+	return t.twins >= sure
+}
+
+// forget makes room for a member by forgetting the one that has been gone for longest. What is
+// remembered of others keeps their old messages from being taken for new ones. mu is held.
+func (t *turns) forget() {
+	if len(t.members) < maxMembers {
+		return
+	}
+	gone := ""
 	for name, h := range t.members {
-		if now.Sub(h.last) > 10*memberTime {
-			delete(t.members, name)
+		if time.Since(h.last) > memberTime && (gone == "" || h.last.Before(t.members[gone].last)) {
+			gone = name
 		}
 	}
+	delete(t.members, gone)
 }
 
 // alike reports whether the member is heard and verifies as this worker does. mu is held.
@@ -186,9 +227,11 @@ func (t *turns) status() []MemberStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	t.forget(now)
 	all := []MemberStatus{}
 	for _, h := range t.members {
+		if now.Sub(h.last) > shownTime {
+			continue
+		}
 		m := MemberStatus{Node: h.Node, Version: h.Version, Heard: now.Sub(h.last), Alike: t.alike(h, now)}
 		switch {
 		case now.Sub(h.last) >= memberTime:

@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"trust-worker/cache/store"
 	"trust-worker/internal/natstest"
@@ -161,7 +163,8 @@ func TestHints(t *testing.T) {
 	a.HintTrust()
 	a.HintRepository("team/app")
 	eventually(t, "b is told", func() bool { return heardB.heard("team/app") })
-	eventually(t, "of trust, too", func() bool { n := 0; heardB.note(func() { n = heardB.trusts }); return n == 1 })
+	trusts := func() (n int) { heardB.note(func() { n = heardB.trusts }); return n }
+	eventually(t, "of trust, too", func() bool { return trusts() == 1 })
 	if heardA.heard("team/app") {
 		t.Error("a is told what it has told")
 	}
@@ -170,6 +173,20 @@ func TestHints(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
+	kept := make(chan *nats.Msg, 10)
+	if _, err := nc.ChanSubscribe(a.prefix+"hint.trust", kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	a.HintTrust()
+	old := <-kept
+	eventually(t, "of trust again", func() bool { return trusts() == 2 })
+	if err := nc.Publish(old.Subject, old.Data); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what is kept and sent again is refused", func() bool { return b.Status().Refused[refusedOld] == 1 })
 	for _, forged := range []string{"trust", "repository"} {
 		if err := nc.Publish(a.prefix+"hint."+forged, key(t, 9).seal(a.prefix+"hint."+forged, []byte(`{"Node":"z","Repositories":["forged"]}`))); err != nil {
 			t.Fatal(err)
@@ -225,21 +242,94 @@ func TestServersGoAndCome(t *testing.T) {
 	})
 }
 
-// The stream may be deleted while all are there.
+// The stream may be deleted while all are there; that others hear what is published keeps
+// nobody from noticing.
 func TestTheStreamIsMadeAgain(t *testing.T) {
 	url, k := natstest.InProcess(t), key(t, 1)
 	a, _ := join(t, url, "a", k)
-	together(t, a)
+	b, _ := join(t, url, "b", k)
+	together(t, a, b)
 	if err := a.link.Load().js.DeleteStream(t.Context(), a.stream); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := join(t, url, "b", key(t, 2)) // of another cluster: it neither makes it nor has it
-	together(t, b)
-	eventually(t, "facts are told again", func() bool {
-		a.Tell(aFact(2))
-		a.kept.Purge()
-		return a.Ask(t.Context(), []store.FactKey{aFact(2).Key()})[aFact(2).Key()] != nil
+	js := a.link.Load().js
+	var stream jetstream.Stream
+	eventually(t, "it is made again", func() (made bool) {
+		a.Tell(aFact(2)) // or the next look finds it
+		var err error
+		stream, err = js.Stream(t.Context(), a.stream)
+		return err == nil
 	})
+	eventually(t, "facts are stored again", func() bool {
+		a.Tell(aFact(2))
+		b.kept.Purge()
+		return b.Ask(t.Context(), []store.FactKey{aFact(2).Key()})[aFact(2).Key()] != nil
+	})
+	// One that is altered is named, and used again when it is as it was.
+	was := stream.CachedInfo().Config
+	altered := was
+	altered.NoAck = true
+	if _, err := js.UpdateStream(t.Context(), altered); err != nil {
+		t.Fatal(err)
+	}
+	a.checkStream()
+	eventually(t, "it is named", func() bool { return strings.Contains(a.Status().StreamProblem, "acknowledgements") })
+	if _, err := js.UpdateStream(t.Context(), was); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is used again", func() bool { return a.Status().StreamProblem == "" })
+}
+
+// A server that hangs holds up nobody but the goroutines that talk to it.
+func TestAFrozenLine(t *testing.T) {
+	servers, k := natstest.Servers(t, 1), key(t, 1)
+	a, _ := join(t, servers[0].URL, "a", k)
+	b, _ := join(t, servers[0].URL, "b", k)
+	together(t, a, b)
+	servers[0].Signal(t, syscall.SIGSTOP)
+	defer servers[0].Signal(t, syscall.SIGCONT)
+	large := aFact(1)
+	for range 500 {
+		large.Verdicts = append(large.Verdicts, large.Verdicts[0])
+	}
+	for range tellAhead { // more than the socket takes
+		a.Tell(large)
+	}
+	called := make(chan bool)
+	go func() {
+		for range 1000 {
+			a.HintTrust()
+			a.HintRepository("team/app")
+			a.Wait("team/app", time.Now(), true)
+			a.Rank("team/app")
+			a.Tell(aFact(2))
+			a.Ask(t.Context(), []store.FactKey{aFact(3).Key()})
+		}
+		close(called)
+	}()
+	select {
+	case <-called:
+	case <-time.After(30 * time.Second): // what nats.go would wait for is a minute
+		t.Error("somebody waits for the network")
+	}
+	eventually(t, "it is noticed", func() bool { return !a.Status().Connected })
+}
+
+// Servers that refuse the credentials for a while are tried again.
+func TestRefusedCredentials(t *testing.T) {
+	servers, k := natstest.Servers(t, 1), key(t, 1)
+	a, _ := join(t, servers[0].URL, "a", k)
+	b, _ := join(t, servers[0].URL, "b", k)
+	together(t, a, b)
+	servers[0].Kill()
+	servers[0].Password("another")
+	servers[0].Start(t)
+	eventually(t, "it is said", func() bool { return strings.Contains(a.Status().Problem, "uthorization") })
+	time.Sleep(3 * heartbeat) // and tried more than once
+	servers[0].Kill()
+	servers[0].Password("")
+	servers[0].Start(t)
+	together(t, a, b)
 }
 
 func TestKeyFile(t *testing.T) {
@@ -293,6 +383,8 @@ func TestConfig(t *testing.T) {
 		func(c *Config) { c.Key = Key{} },
 		func(c *Config) { c.Node = "" },
 		func(c *Config) { c.Credentials = "/none" },
+		func(c *Config) { c.Events = "zot events" },
+		func(c *Config) { c.Events = "zot." },
 	} {
 		cfg := good
 		if edit(&cfg); func() bool { _, err := New(cfg); return err == nil }() {

@@ -12,7 +12,6 @@ import (
 	"trust-worker/layout"
 	"trust-worker/trust"
 	"trust-worker/verifier"
-	"trust-worker/verifier/revocation"
 )
 
 // Other workers of a cluster verify, too. Whatever makes work here makes it here as without
@@ -20,8 +19,8 @@ import (
 // is another's turn first (package cluster) the look waits for a while. A fact that is taken
 // goes the way of one that was made here.
 
-// Peers are the other workers of a cluster, package cluster's Worker. Its methods do not
-// wait for the network for long, and know nobody while it is gone.
+// Peers are the other workers of a cluster, package cluster's Worker. Ask alone waits for the
+// network, for half a second at most; while that is gone they know nobody.
 type Peers interface {
 	// Ask returns what others have told of these.
 	Ask(ctx context.Context, keys []store.FactKey) map[store.FactKey]*store.Shared
@@ -47,8 +46,8 @@ const (
 	refusedSigner    = "unknown-signer" // it rests on one that is not in force here
 	refusedUndecided = "undecided"      // it says what belongs to a place, or nothing
 	refusedRevoked   = "revoked-here"
-	refusedOlder     = "older" // than what is known here of revocation
-	refusedWorse     = "worse" // than what is known here
+	refusedService   = "revocation" // a revocation service has answered here
+	refusedWorse     = "worse"      // than what is known here
 )
 
 // asked is what was asked of other workers in a turn, and what they know of it.
@@ -146,8 +145,8 @@ func (v *visit) askAhead(ctx context.Context, ref *store.Reference, rows []store
 	return nil
 }
 
-// others reports whether a reference waits for another worker's fact: it has been asked
-// about and is not known, and it is another's turn.
+// others reports whether a reference waits for another worker's fact: nothing is known of it,
+// and it is another's turn.
 func (v *visit) others(row *store.Row, ref *store.Reference) bool {
 	if v.in.peers == nil {
 		return false
@@ -183,7 +182,8 @@ func (o *opened) tell(row *store.Row, ref *store.Reference, l *looked) {
 }
 
 // travels reports whether a fact says something of each layer that follows from bytes and
-// signers alone, and not from a place.
+// signers alone, and not from a place or from what a revocation service said at a time: who
+// sends an old answer again could undo a later one.
 func travels(f *store.Fact) bool {
 	for i := range f.Verdicts {
 		v := &f.Verdicts[i]
@@ -192,6 +192,8 @@ func travels(f *store.Fact) bool {
 			return false
 		case r != "" && r.Undecided(), r == trust.DigestMismatch:
 			return false
+		case r == trust.Revoked, v.Recheck() != 0, v.RevocationLogged, v.RevocationNotChecked:
+			return false // what a service said when it was asked there: each worker asks
 		}
 	}
 	return len(f.Verdicts) > 0
@@ -285,32 +287,40 @@ func (e *examiner) refuses(o *opened, row *store.Row, ref *store.Reference, mani
 		}
 	}
 	known, ok, err := e.facts.Fact(row.Digest, ref.Digest, c)
-	if err != nil || !ok || known.Epoch != verifier.Epoch {
-		known = store.Fact{}
+	if err != nil || !ok {
+		return "", err
 	}
-	asked := slices.ContainsFunc(append(slices.Clone(s.Verdicts), known.Verdicts...), func(v trust.Verdict) bool { return v.Recheck() != 0 || v.Reason == trust.Revoked })
+	if slices.ContainsFunc(known.Verdicts, func(v trust.Verdict) bool { return v.Reason == trust.Revoked }) {
+		return refusedRevoked, nil
+	}
 	for i := range known.Verdicts {
 		v := &known.Verdicts[i]
 		switch {
-		case v.Reason == trust.Revoked:
-			return refusedRevoked, err
+		case known.Epoch != verifier.Epoch:
+		case v.Recheck() != 0:
+			return refusedService, nil
 		case f.Lives(v) && (i >= len(s.Verdicts) || !s.Verdicts[i].Matched()):
-			return refusedWorse, err
+			return refusedWorse, nil
 		}
 	}
-	if until := recheck(s.Verdicts); asked && (until <= recheck(known.Verdicts) || revocation.Refresh(e.now(), time.Unix(until, 0)).Before(e.now().Add(time.Second))) {
-		return refusedOlder, err
-	}
-	return "", err
+	return "", nil
 }
 
-// waits are the repositories in which facts of other workers are waited for. What is owed to
-// them is marked in the store; this is when to look again.
+// waits are the repositories in which facts of other workers are waited for, until they are
+// looked at again. What is owed to them is marked in the store.
 type waits struct {
 	mu sync.Mutex
 	by map[string]*waited
 	// arrived are images of facts that came last: one may come between a look and its wait.
 	arrived *lru.Cache[trust.Digest, struct{}]
+}
+
+// waited is a wait; its timer always ends it.
+type waited struct {
+	since time.Time // owed since
+	level priority
+	timer *time.Timer
+	due   time.Time
 }
 
 const maxArrived = 1 << 14
@@ -321,14 +331,7 @@ func newWaits() *waits {
 	return w
 }
 
-type waited struct {
-	since time.Time
-	level priority
-	timer *time.Timer
-	due   time.Time
-}
-
-// since is when the wait for a repository began, now if there is none.
+// since is when what is waited for in a repository was first owed, now if nothing is.
 func (w *waits) since(name string) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -338,59 +341,57 @@ func (w *waits) since(name string) time.Time {
 	return time.Now()
 }
 
-// size is in how many repositories something is waited for.
-func (w *waits) size() int {
+// size is in how many repositories something is waited for, and of how many of these nobody
+// hurries.
+func (w *waits) size() (all, unhurried int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.by)
+	for _, is := range w.by {
+		if is.level > fresh {
+			unhurried++
+		}
+	}
+	return len(w.by), unhurried
 }
 
-// over ends the wait for a repository.
-func (w *waits) over(name string) {
+func (s *Scheduler) waitsUnhurried() bool {
+	_, n := s.waits.size()
+	return n > 0
+}
+
+// take ends the wait for a repository.
+func (w *waits) take(name string) (is *waited) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if is := w.by[name]; is != nil {
+	if is = w.by[name]; is != nil {
 		is.timer.Stop()
 		delete(w.by, name)
 	}
+	return is
 }
 
-// await looks at a repository again in d, or sooner if a fact arrives: a visit has left
-// references to other workers.
+// await looks at a repository again when its wait is over, or sooner if a fact arrives: a visit
+// has left references to other workers.
 func (s *Scheduler) await(v *visit, level priority) {
-	w := s.waits
+	w, name, wait := s.waits, v.name, v.wait
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	is := w.by[v.name]
-	if is == nil {
-		is = &waited{since: v.since, level: level}
-		name := v.name
-		is.timer = time.AfterFunc(time.Hour, func() { s.awaited(name) })
-		w.by[v.name] = is
-	}
-	wait := v.wait
 	for _, d := range v.awaits {
 		if w.arrived.Remove(d) {
 			wait = min(wait, factPause)
 		}
 	}
-	is.level = min(is.level, level)
-	is.due = time.Now().Add(wait)
-	is.timer.Reset(wait)
-}
-
-// awaited owes the look.
-func (s *Scheduler) awaited(name string) {
-	s.waits.mu.Lock()
-	is := s.waits.by[name]
-	level := bulk
-	if is != nil {
-		level = is.level
+	is := &waited{since: v.since, level: level, due: time.Now().Add(wait)}
+	if was := w.by[name]; was != nil {
+		was.timer.Stop()
+		is.level = min(is.level, was.level)
 	}
-	s.waits.mu.Unlock()
-	if is != nil {
-		s.oweSettle(name, level)
-	}
+	is.timer = time.AfterFunc(wait, func() {
+		if is := w.take(name); is != nil {
+			s.agenda.add(item{repository: name}, is.level, func(w *work) { w.settle, w.at, w.owed = true, place{}, is.since })
+		}
+	})
+	w.by[name] = is
 }
 
 // factPause is how long a look waits for further facts once one has arrived.
@@ -400,7 +401,7 @@ const factPause = 20 * time.Millisecond
 // looked at.
 func (s *Scheduler) FactArrived(subject trust.Digest) {
 	s.waits.arrived.Add(subject, struct{}{})
-	if s.waits.size() == 0 {
+	if all, _ := s.waits.size(); all == 0 {
 		return
 	}
 	names, err := s.cfg.Store.Repositories(subject)
@@ -417,17 +418,26 @@ func (s *Scheduler) FactArrived(subject trust.Digest) {
 	}
 }
 
-// hintPause is for how long hints about trust directories are one look.
-const hintPause = 20 * time.Millisecond
+// A hint about trust is followed within hintPause, and the next one hintRest after it at the
+// earliest: hints cost a look at all trust directories.
+const hintPause, hintRest = 20 * time.Millisecond, 250 * time.Millisecond
 
 // HintTrust has the trust directories looked at soon: another worker has seen a change.
 func (s *Scheduler) HintTrust() {
-	if s.hinted.CompareAndSwap(false, true) {
-		time.AfterFunc(hintPause, func() {
-			s.hinted.Store(false)
-			s.Reload()
-		})
+	if !s.hinted.CompareAndSwap(false, true) {
+		return
 	}
+	pause := hintPause
+	if last := s.followed.Swap(nil); last != nil {
+		pause = max(pause, time.Until(last.Add(hintRest)))
+	}
+	time.AfterFunc(pause, func() {
+		now := time.Now()
+		s.followed.Store(&now)
+		s.hinted.Store(false)
+		s.byHint.Store(true)
+		s.Reload()
+	})
 }
 
 // Load is what a worker says of itself to others of its cluster.
@@ -450,17 +460,22 @@ func (s *Scheduler) Load() (l Load) {
 	return l
 }
 
-// Turns says of how many of the repositories it is this worker's turn first, and in how many a
-// fact of another is waited for.
-func (s *Scheduler) Turns() (first, all, waiting int) {
+// Waiting is in how many repositories a fact of another worker is waited for.
+func (s *Scheduler) Waiting() int {
+	all, _ := s.waits.size()
+	return all
+}
+
+// Turns says of how many of the repositories it is this worker's turn first. It asks about each.
+func (s *Scheduler) Turns() (first, all int) {
 	l := s.listed.Load()
 	if l == nil || s.cfg.Peers == nil {
-		return 0, 0, s.waits.size()
+		return 0, 0
 	}
 	for name := range l.found {
 		if s.cfg.Peers.Rank(name) == 0 {
 			first++
 		}
 	}
-	return first, len(l.found), s.waits.size()
+	return first, len(l.found)
 }

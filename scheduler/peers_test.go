@@ -92,10 +92,18 @@ func (p *peer) note(f func()) {
 	f()
 }
 
-func (p *peer) Took()                      { p.note(func() { p.took++ }) }
-func (p *peer) Refuse(reason string)       { p.note(func() { p.refused[reason]++ }) }
-func (p *peer) HintTrust()                 { p.note(func() { p.hints = append(p.hints, "") }) }
-func (p *peer) HintRepository(name string) { p.note(func() { p.hints = append(p.hints, name) }) }
+func (p *peer) Took()                { p.note(func() { p.took++ }) }
+func (p *peer) Refuse(reason string) { p.note(func() { p.refused[reason]++ }) }
+func (p *peer) HintTrust()           { p.note(func() { p.hints = append(p.hints, "") }) }
+
+func (p *peer) HintRepository(name string) {
+	p.note(func() { p.hints = append(p.hints, name) })
+	for _, other := range p.all {
+		if other != p && other.s != nil {
+			other.s.HintRepository(name)
+		}
+	}
+}
 
 // join makes a world over the storage of the first that takes part in a group.
 func (g *group) join(t *testing.T, st *signtest.Storage) (*world, *peer) {
@@ -358,7 +366,7 @@ func TestWhatIsAnothersTurnWaits(t *testing.T) {
 		a, err := second.get(images[1])
 		return err == nil && a.State() == "trusted"
 	})
-	eventually(t, "it waits", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	eventually(t, "it waits", func() bool { return s.Waiting() == 1 })
 	eventually(t, "it reads pending", func() bool {
 		a, err := second.get(images[0])
 		return err == nil && a.State() == "pending" && a.SignatureInfo[0].Reason == trust.New
@@ -381,21 +389,21 @@ func TestWhatIsAnothersTurnWaits(t *testing.T) {
 	p.s = s
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { done <- s.Run(ctx) }()
-	eventually(t, "it waits again", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	eventually(t, "it waits again", func() bool { return s.Waiting() == 1 })
 	first.run()()
 	eventually(t, "what was told is taken", func() bool { return second.stateOf(images[0]) == "trusted" })
 	if work := s.Work(); work.Verified != 0 || work.Taken == 0 {
 		t.Errorf("%+v", work)
 	}
 	<-s.FirstPass()
-	eventually(t, "nothing waits", func() bool { _, _, waiting := s.Turns(); return waiting == 0 })
+	eventually(t, "nothing waits", func() bool { return s.Waiting() == 0 })
 
 	// Nobody tells of a new one: it is verified here when the wait is over.
 	img := second.st.Content(images[0].Repo, "2", "new")
 	k := signtest.NewKey(signtest.P256)
 	second.st.SignSimple(img, k, simple)
 	s.LookAt(img.Repo)
-	eventually(t, "it waits", func() bool { _, _, waiting := s.Turns(); return waiting == 1 })
+	eventually(t, "it waits", func() bool { return s.Waiting() == 1 })
 	mu.Lock()
 	wait = 0
 	mu.Unlock()
@@ -412,7 +420,7 @@ func TestWhatIsAnothersTurnWaits(t *testing.T) {
 
 // What a worker knows of revocation is not overridden, nor made worse.
 func TestWhatIsKnownHereStays(t *testing.T) {
-	w, p := (&group{}).join(t, nil)
+	w, _ := (&group{}).join(t, nil)
 	c := signtest.NewRoot(signtest.CertOptions{CommonName: "acme"})
 	w.st.TrustCert("ca:acme", "root.pem", c.Cert())
 	img := w.st.Content("a", "1", "x")
@@ -456,22 +464,27 @@ func TestWhatIsKnownHereStays(t *testing.T) {
 		out.Verdicts[0].Grounds, out.Verdicts[0].Reason, out.Verdicts[0].RevocationUntil = nil, r, until
 		return out
 	}
+	ofEpoch := func(f store.Fact) store.Fact {
+		f.Epoch--
+		return f
+	}
 	for name, c := range map[string]struct {
 		here, there store.Fact
 		refused     string
 	}{
-		"the same":                 {good, good, ""},
-		"a later answer":           {until(&good, now+1000), until(&good, now+2000), ""},
-		"an older answer":          {until(&good, now+2000), until(&good, now+1000), refusedOlder},
-		"no answer":                {until(&good, now+2000), good, refusedOlder},
-		"one that ends at once":    {good, until(&good, now+1), refusedOlder},
-		"revoked here":             {says(&good, trust.Revoked, now+1000), until(&good, now+2000), refusedRevoked},
-		"revoked here, long ago":   {says(&good, trust.Revoked, now-1000), good, refusedRevoked},
-		"revoked there":            {until(&good, now+1000), says(&good, trust.Revoked, now+2000), refusedWorse},
-		"no there, and yes here":   {good, says(&good, trust.Malformed, 0), refusedWorse},
-		"yes there, and no here":   {says(&good, trust.NoTrustedKey, 0), good, ""},
-		"nothing here, no there":   {says(&good, "", 0), says(&good, trust.NoTrustedKey, 0), ""},
-		"revoked there, news here": {says(&good, "", 0), says(&good, trust.Revoked, now+2000), ""},
+		"the same":                       {good, good, ""},
+		"what a service said there":      {good, until(&good, now+2000), refusedUndecided},
+		"and nothing is known here":      {says(&good, "", 0), until(&good, now+2000), refusedUndecided},
+		"what a service said here":       {until(&good, now+2000), good, refusedService},
+		"and it is over":                 {until(&good, now-2000), good, refusedService},
+		"revoked here":                   {says(&good, trust.Revoked, now+1000), good, refusedRevoked},
+		"revoked here, long ago":         {says(&good, trust.Revoked, now-1000), good, refusedRevoked},
+		"revoked here, by another epoch": {ofEpoch(says(&good, trust.Revoked, 0)), good, refusedRevoked},
+		"by another epoch, no":           {ofEpoch(says(&good, trust.Malformed, 0)), good, ""},
+		"revoked there":                  {says(&good, "", 0), says(&good, trust.Revoked, now+2000), refusedUndecided},
+		"no there, and yes here":         {good, says(&good, trust.Malformed, 0), refusedWorse},
+		"yes there, and no here":         {says(&good, trust.NoTrustedKey, 0), good, ""},
+		"nothing here, no there":         {says(&good, "", 0), says(&good, trust.NoTrustedKey, 0), ""},
 	} {
 		c.here.Trust = in.generation
 		if _, err := w.store.Commit(store.Batch{Facts: []store.Fact{c.here}}); err != nil {
@@ -483,7 +496,6 @@ func TestWhatIsKnownHereStays(t *testing.T) {
 			t.Errorf("%s: refused %q, %v, want %q", name, refused, err, c.refused)
 		}
 	}
-	_ = p
 }
 
 // Three workers that take turns answer as one alone after each step of a random history, with
@@ -594,35 +606,112 @@ func TestAGroupAnswersAsOneAlone(t *testing.T) {
 	}
 }
 
-// Changes of trust, and of repositories after the first pass, are told to the others.
+// Changes of trust, and of repositories after the first pass, are told to the others by whoever
+// noticed them, and by nobody who was told.
 func TestHintsToOthers(t *testing.T) {
-	w, p := (&group{}).join(t, nil)
+	g := &group{}
+	w, p := g.join(t, nil)
 	w.st.Content("a", "1", "x")
+	other, _ := g.join(t, w.st)
 	defer w.run()()
-	told := func(what string) bool {
-		has := false
-		p.note(func() { has = slices.Contains(p.hints, what) })
-		return has
+	defer other.run()()
+	g.all[1].note(func() { g.all[1].s = other.last })
+	g.all[0].note(func() { g.all[0].s = w.last })
+	told := func(p *peer, what string) (n int) {
+		p.note(func() {
+			for _, hint := range p.hints {
+				if hint == what {
+					n++
+				}
+			}
+		})
+		return n
 	}
-	if told("") || told("a") {
-		t.Errorf("the first load and the first pass are told: %q", p.hints)
+	for _, p := range g.all {
+		if told(p, "")+told(p, "a") > 0 {
+			t.Errorf("the first load and the first pass are told: %q", p.hints)
+		}
 	}
 	w.st.TrustKey("k.pub", signtest.NewKey(signtest.P256))
-	w.last.HintTrust() // as another worker would
-	eventually(t, "the change of trust is told", func() bool { return told("") })
-	w.st.Content("a", "2", "y")
-	w.last.HintRepository("a")
-	eventually(t, "the change of the repository is told", func() bool { return told("a") })
-	p.note(func() { p.hints = nil })
-	w.last.HintRepository("a") // unchanged
-	if err := os.RemoveAll(filepath.Join(w.st.Dir, "a")); err != nil && !w.st.Distribution {
+	if err := w.last.ReloadNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.last.HintRepository("a")
-	if !w.st.Distribution {
-		eventually(t, "that it is gone is told", func() bool { return told("a") })
+	if told(p, "") != 1 {
+		t.Errorf("the change of trust is told %d times", told(p, ""))
 	}
-	if strings.Contains(strings.Join(p.hints, " "), "none") {
-		t.Error("a name that is no repository")
+	other.last.HintTrust()
+	same := func() bool { return other.last.TrustStore().ID() == w.last.TrustStore().ID() }
+	eventually(t, "the other has the same trust", same)
+	img := w.st.Content("a", "2", "y")
+	w.last.LookAt("a") // as an event of the registry would
+	eventually(t, "the other has it", func() bool { _, err := other.get(img); return err == nil })
+	if told(p, "a") != 1 || told(g.all[1], "a")+told(g.all[1], "") != 0 {
+		t.Errorf("told %q and %q", p.hints, g.all[1].hints)
+	}
+
+	// An index of which a child is not there has no stamp: it is read again at each look, and
+	// the looks make no further ones.
+	child := w.st.Content("sparse", "child", "z")
+	w.st.Index("sparse", "index", child)
+	if !w.st.Distribution {
+		w.st.RemoveBlob("sparse", child.Descriptor)
+	}
+	w.last.LookAt("sparse")
+	eventually(t, "both have read it", func() bool {
+		_, known, err := w.store.Place("sparse")
+		_, too, err2 := other.store.Place("sparse")
+		return known && too && err == nil && err2 == nil
+	})
+	if n := told(p, "sparse") + told(g.all[1], "sparse"); n != 1 {
+		t.Errorf("it was told of %d times", n)
+	}
+	w.last.LookAt("none") // no repository
+	if told(p, "none") != 0 {
+		t.Error("a name that is no repository is told")
+	}
+}
+
+// What cannot be read when its wait is over ends no wait, and keeps nothing waiting.
+func TestWhatWaitsMayBecomeUnreadable(t *testing.T) {
+	g := &group{}
+	w, p := g.join(t, nil)
+	k := signtest.NewKey(signtest.P256)
+	w.st.TrustKey("k.pub", k)
+	img := w.st.Content("a", "1", "x")
+	w.st.SignSimple(img, k, simple)
+	here, away := w.st.Repository("a"), filepath.Join(w.st.Dir, "_away")
+	var once sync.Once
+	p.wait = func(string) time.Duration {
+		wait := time.Duration(0)
+		once.Do(func() { // the first time, and by then it is a link that leads out
+			wait = 50 * time.Millisecond
+			if err := os.Rename(here, away); err != nil {
+				t.Error(err)
+			}
+			if err := os.Symlink("/", here); err != nil {
+				t.Error(err)
+			}
+		})
+		return wait
+	}
+	s := w.scheduler()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.FirstPass()
+	if s.Waiting() != 0 {
+		t.Errorf("%d wait", s.Waiting())
+	}
+	if err := os.Remove(here); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(away, here); err != nil {
+		t.Fatal(err)
+	}
+	s.Rescan()
+	eventually(t, "it is decided", func() bool { a, err := w.get(img); return err == nil && a.State() == "trusted" })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -32,12 +32,12 @@ type plan struct {
 // subject had signatures before first: a co-signature that replaces the .sig
 // manifest must not make a trusted image flicker (S7). It returns errLong if that takes
 // longer than until, unless that is zero.
-func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents, until time.Time, level priority) (*plan, error) {
+func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string, c *layout.Contents, until time.Time, w *work) (*plan, error) {
 	asOf, err := s.cfg.Store.Sequence()
 	if err != nil {
 		return nil, err
 	}
-	v := s.newVisit(s.trust.Load(), p, name, level)
+	v := s.newVisit(s.trust.Load(), p, name, w)
 	pl := &plan{rows: rowsOf(c), asOf: asOf, under: v.in}
 	var replaced, others []found
 	for i := range pl.rows {

@@ -57,6 +57,7 @@ type work struct {
 	level  priority
 	since  time.Time // owed since
 	waits  *visit    // settle has left something to other workers
+	owed   time.Time // since when that was owed which other workers were waited for; zero: it was not
 	long   bool      // a scan that may take long: set when it is taken from that queue
 }
 
@@ -77,6 +78,9 @@ func (w *work) merge(other *work) {
 	w.force = w.force || other.force
 	if other.settle && !w.settle {
 		w.settle, w.at, w.asOf, w.waits = true, other.at, other.asOf, other.waits
+	}
+	if w.owed.IsZero() || !other.owed.IsZero() && other.owed.Before(w.owed) {
+		w.owed = other.owed
 	}
 	if other.rehash && !w.rehash {
 		w.rehash, w.reread = true, other.reread
@@ -205,8 +209,9 @@ const othersTurn = 8
 
 // pop takes the first item of the best lane of a kind. mu is held.
 func (a *agenda) pop(kind int) (item, bool) {
-	if a.pops++; a.pops%othersTurn == 0 {
-		if i, ok := a.popFrom(kind, bulk); ok {
+	if a.pops++; a.pops%othersTurn == 0 { // each of these classes in turn is the first
+		first := bulk + priority(a.pops/othersTurn)%(priorities-bulk)
+		if i, ok := a.popFrom(kind, first); ok {
 			return i, true
 		}
 	}

@@ -199,11 +199,9 @@ func (s *Scheduler) scanTurn(ctx context.Context, name string, w *work) (result,
 
 // removed is the result for a repository that is not there any more.
 func (s *Scheduler) removed(name string, known bool, w *work) result {
-	s.waits.over(name)
 	if !known {
 		return result{}
 	}
-	s.hintOthers(name)
 	return result{again: w, batches: []store.Batch{{Place: name, Remove: true}}}
 }
 
@@ -248,7 +246,6 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 			return s.rest(item{repository: name}, w, result{}), nil
 		}
 	}
-	s.hintOthers(name)
 	if !w.long && s.serving(name).Whole(name) > longIndex {
 		return result{}, errLong
 	}
@@ -301,7 +298,7 @@ func (s *Scheduler) scan(ctx context.Context, p *layout.Repository, name string,
 	} else {
 		s.stored.over(name, noImage)
 	}
-	plan, err := s.plan(ctx, p, name, contents, until, w.level)
+	plan, err := s.plan(ctx, p, name, contents, until, w)
 	if err != nil {
 		return result{}, err
 	}
@@ -337,6 +334,8 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 				s.oweSettle(name, level)
 			} else if plan.waits != nil {
 				s.await(plan.waits, level)
+			} else {
+				s.waits.take(name)
 			}
 			s.lookAgain(name, stamp == "" || c.Recent && !s.impatient) // after a single pass nobody is there
 		},

@@ -71,8 +71,11 @@ type Scheduler struct {
 	reload chan struct{}
 	wakeup chan struct{} // the retry timer looks again
 
-	waits  *waits      // for other workers
-	hinted atomic.Bool // by another worker, that trust has changed
+	waits *waits // for other workers
+	// hinted: another worker has said that trust has changed, and a look is due; followed is
+	// when the last was, byHint that the next load is such a look.
+	hinted, byHint atomic.Bool
+	followed       atomic.Pointer[time.Time]
 
 	state stateOfScan
 	// impatient is set for a single pass, which does not wait for the time of
@@ -369,7 +372,7 @@ func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 			return nil
 		case <-s.agenda.quiet():
 		}
-		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && s.waits.size() == 0 {
+		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && !s.waitsUnhurried() {
 			err := s.cfg.Store.Publish(ctx)
 			if err == nil {
 				err = s.cfg.Store.SetWhole(s.rootsListed.Load())

@@ -93,12 +93,23 @@ func (s *Scheduler) TrustStore() *truststore.TrustStore { return s.loaded.Load()
 // reloadTrust loads the trust directories, publishes what differs (S1), renews the
 // lease, and has the rest follow. It waits for no transaction.
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
+	byHint := s.byHint.Swap(false)
+	changed, err := s.reloadOnce(ctx)
+	if changed && !byHint && s.cfg.Peers != nil {
+		s.cfg.Peers.HintTrust()
+	}
+	return err
+}
+
+// reloadOnce is reloadTrust. It reports whether the trust in force was published that is
+// another than the one before.
+func (s *Scheduler) reloadOnce(ctx context.Context) (anew bool, err error) {
 	s.trustMu.Lock()
 	defer s.trustMu.Unlock()
 	looked := s.now()
 	loaded, err := s.cfg.Loader.Load(ctx, looked)
 	if err != nil {
-		return fmt.Errorf("load trust directories: %w", err)
+		return false, fmt.Errorf("load trust directories: %w", err)
 	}
 	was := s.loaded.Load()
 	s.logFiles(was, loaded)
@@ -107,13 +118,10 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 		s.publishOwed = true
 		if err := s.cfg.Store.PublishTrust(loaded.InForce(), looked); err != nil {
 			s.state.setTrustProblem("cannot publish trust: " + err.Error())
-			return fmt.Errorf("%w: %w", errTrustNotPublished, err)
+			return false, fmt.Errorf("%w: %w", errTrustNotPublished, err)
 		}
 		s.publishOwed = false
 		s.published()
-		if s.cfg.Peers != nil && was != nil {
-			s.cfg.Peers.HintTrust()
-		}
 		s.state.setTrustProblem("")
 		s.log.Info("trust in force", "signers", len(loaded.InForce().Terms().Materials),
 			"policy", loaded.Policy().String(), "refused", len(loaded.Refused()))
@@ -124,7 +132,7 @@ func (s *Scheduler) reloadTrust(ctx context.Context) error {
 	if changed || s.cfg.MirrorPolicy && s.cfg.Loader.WantsMirror() || s.cfg.Loader.MemoryLags() {
 		poke(s.follow)
 	}
-	return s.cfg.Store.Confirm(looked)
+	return changed && was != nil, s.cfg.Store.Confirm(looked)
 }
 
 // followLoop does what a change of trust makes necessary once it is published, and

@@ -36,8 +36,12 @@ type visit struct {
 	awaits        []trust.Digest // images
 }
 
-func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, level priority) *visit {
-	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance(), since: s.waits.since(name), hurry: level <= fresh}
+func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, w *work) *visit {
+	since := w.owed
+	if since.IsZero() {
+		since = s.waits.since(name)
+	}
+	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance(), since: since, hurry: w.level <= fresh}
 }
 
 // errSpent ends a visit at a reference: the turn may do no more.
@@ -48,7 +52,6 @@ var errSpent = errors.New("the turn's allowance is spent")
 func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result, error) {
 	p, err := s.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.waits.over(name)
 		s.oweScan(name, false) // finds it gone
 		return result{}, nil
 	}
@@ -97,7 +100,7 @@ func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, b
 			return nil, err
 		}
 	}
-	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w)
 	done, err := s.eachRow(v, &w.at, func(row *store.Row) (bool, error) {
 		prior := priorVerdicts{of: row.References}
 		return v.references(row, func(ref *store.Reference) (bool, error) { return v.settle(ctx, row, ref, &prior) })
@@ -106,14 +109,15 @@ func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, b
 		return nil, err
 	}
 	if v.waits {
+		if w.waits != nil {
+			v.awaits = append(w.waits.awaits, v.awaits...)[:min(len(w.waits.awaits)+len(v.awaits), maxAwaits)]
+		}
 		w.waits = v
 	}
 	if w.settle = !done; done {
 		waiting := w.waits != nil
 		batch.Update = &store.PlaceUpdate{Unsettled: &waiting, AsOf: w.asOf}
-		if !waiting {
-			s.waits.over(v.name)
-		}
+		w.owed = time.Time{}
 		waits, w.waits = w.waits, nil
 	}
 	batch.Rows, batch.Facts = v.rows, v.facts
@@ -123,7 +127,7 @@ func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, b
 // retry goes through the references of the rows that are due, for those whose time has
 // come.
 func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) error {
-	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w)
 	v.at = w.dueAt
 	for len(w.due) > 0 && !v.left.spent() {
 		row, _, err := s.cfg.Store.Row(v.name, w.due[0])
@@ -156,7 +160,7 @@ func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, ba
 // rehash reads the signatures of the rows again, and their images. One that cannot be read
 // any more gets a problem, which is retried like any other.
 func (s *Scheduler) rehash(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) error {
-	v := s.newVisit(s.trust.Load(), p, batch.Place, w.level)
+	v := s.newVisit(s.trust.Load(), p, batch.Place, w)
 	done, err := s.eachRow(v, &w.reread, func(row *store.Row) (bool, error) {
 		if !row.Present || len(row.References) == 0 {
 			return false, nil

@@ -77,6 +77,9 @@ func (s *Scheduler) walkAs(ctx context.Context, how extent) (again bool, err err
 		p := known[name]
 		same := p != nil && !p.Unlisted && p.Stamp != "" && (how == listRepositories && last.has(name) || s.unchanged(p))
 		l.found[name] = same
+		if !same && p != nil && p.Stamp != "" && !p.Unlisted || p == nil && last != nil {
+			s.hintOthers(name)
+		}
 		if how == everyOne || !same {
 			level := bulk
 			if last != nil && !last.has(name) {
@@ -293,6 +296,7 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 		i := item{repository: p.Name}
 		cause := l.hidden(p.Name)
 		if cause == nil {
+			s.hintOthers(p.Name)
 			s.agenda.add(i, bulk, func(w *work) { w.scan = true }) // the turn finds it gone
 			continue
 		}

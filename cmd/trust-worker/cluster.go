@@ -43,7 +43,7 @@ func (c *clusterSettings) register(f *pflag.FlagSet) {
 // check finds what can be wrong without a network.
 func (c *clusterSettings) check() error {
 	if len(c.servers) == 0 {
-		for name, value := range map[string]string{"key": c.key, "credentials": c.credentials, "ca": c.ca, "cert": c.cert, "cert-key": c.certKey, "events": c.events} {
+		for name, value := range map[string]string{"key": c.key, "credentials": c.credentials, "node": c.node, "ca": c.ca, "cert": c.cert, "cert-key": c.certKey, "events": c.events} {
 			if value != "" {
 				return usageError{fmt.Errorf("--cluster-%s needs --cluster: name the NATS servers", name)}
 			}
@@ -128,20 +128,22 @@ func (s *settings) clusterStatus(w *cluster.Worker, sched *scheduler.Scheduler) 
 	var mu sync.Mutex
 	var looked time.Time
 	var mounts []string
+	var first, repositories int
 	return func() *cluster.Status {
 		st := w.Status()
-		st.First, st.Repositories, st.Waiting = sched.Turns()
 		mu.Lock()
 		defer mu.Unlock()
-		if time.Since(looked) > 30*time.Second {
+		st.Waiting = sched.Waiting()
+		if time.Since(looked) > 10*time.Second || repositories == 0 {
 			looked, mounts = time.Now(), nil
+			first, repositories = sched.Turns()
 			for _, dir := range []string{s.root, s.cosignDir, s.notationDir} {
 				if p := cluster.MountProblem(dir); p != "" {
 					mounts = append(mounts, p)
 				}
 			}
 		}
-		st.Mounts = mounts
+		st.Mounts, st.First, st.Repositories = mounts, first, repositories
 		return st
 	}
 }
@@ -155,6 +157,9 @@ func clusterText(t *table, c *cluster.Status) {
 	t.row("cluster", line)
 	if c.StreamProblem != "" {
 		t.row("  problem", "facts are not shared: "+c.StreamProblem)
+	}
+	if time.Since(c.Twin) < time.Minute {
+		t.row("  problem", "another worker has this one's name: give each a --cluster-node of its own")
 	}
 	for i, m := range c.Members {
 		text := m.Node

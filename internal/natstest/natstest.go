@@ -26,6 +26,7 @@ const environment = "NATSTEST_SERVER"
 // settings are what a server is told.
 type settings struct {
 	Name, Store, Cluster string
+	Password             string
 	Port, ClusterPort    int
 	Routes               []string
 }
@@ -67,6 +68,9 @@ func Program() {
 func run(s settings, then func(*server.Server)) error {
 	o := &server.Options{ServerName: s.Name, Host: "127.0.0.1", Port: s.Port, JetStream: true, StoreDir: s.Store, NoSigs: true, NoLog: true,
 		JetStreamMaxStore: 4 << 30, JetStreamMaxMemory: 256 << 20}
+	if s.Password != "" {
+		o.Username, o.Password = "user", s.Password
+	}
 	if s.Cluster != "" {
 		o.Cluster = server.ClusterOpts{Name: s.Cluster, Host: "127.0.0.1", Port: s.ClusterPort}
 		for _, r := range s.Routes {
@@ -210,3 +214,14 @@ func (s *Server) Kill() {
 
 // Store is the directory with what it has stored.
 func (s *Server) Store() string { return s.s.Store }
+
+// Password is what it asks for when it is started again; "" for nothing.
+func (s *Server) Password(p string) { s.s.Password = p }
+
+// Signal sends it a signal.
+func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
