@@ -44,7 +44,7 @@ screenshots: ## remake docs/images with a headless chromium
 .PHONY: torture
 torture: ## the long loops: more turns, more cases; prints what they did
 	@mkdir -p bin
-	set -o pipefail; TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Model|Script|Corpus|Differential|Kill|Damage|FullDisk' $(PACKAGES) | tee bin/torture.log
+	set -o pipefail; TRUST_WORKER_TORTURE=1 $(GO) test -race -shuffle=on -timeout 6h -v -run 'Torture|Model|Script|Corpus|Differential|Kill|Damage|FullDisk|History|AGroup' $(PACKAGES) | tee bin/torture.log
 	@grep -E 'wrongly trusted' bin/torture.log
 
 .PHONY: lint

@@ -115,3 +115,27 @@ func TestOtherRegistriesEvents(t *testing.T) {
 		}
 	}
 }
+
+// Over NATS events come with headers or without (CloudEvents 1.0, NATS protocol binding).
+func TestZotEventsOverNATS(t *testing.T) {
+	structured := `{"specversion":"1.0","id":"1","source":"http://registry.example","type":"zotregistry.image.updated","data":{"name":"team/app","reference":"1.0"}}`
+	for name, c := range map[string]struct {
+		body   string
+		header map[string][]string
+		want   string
+	}{
+		"structured, as zot sends it":      {structured, nil, "team/app"},
+		"structured, with a content type":  {structured, map[string][]string{"content-type": {"application/cloudevents+json"}}, "team/app"},
+		"binary":                           {`{"name":"team/app"}`, map[string][]string{"ce-specversion": {"1.0"}, "ce-type": {"zotregistry.image.deleted"}}, "team/app"},
+		"of somebody else":                 {strings.Replace(structured, "zotregistry", "other", 1), nil, ""},
+		"no event":                         {`{"name":"team/app"}`, nil, ""},
+		"no JSON":                          {`team/app`, nil, ""},
+		"nothing":                          {``, nil, ""},
+		"with a content type of something": {structured, map[string][]string{"Content-Type": {"text/plain"}}, ""},
+	} {
+		got, err := ReadZotEvent([]byte(c.body), c.header)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}

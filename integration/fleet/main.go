@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -19,6 +20,9 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"trust-worker/cache"
 	"trust-worker/internal/natstest"
@@ -261,8 +265,32 @@ func (b *bench) late() error {
 	if err != nil {
 		return err
 	}
+	bytes, messages, err := b.stream()
+	if err != nil {
+		return err
+	}
+	row("the stream of facts", "%d messages, %d bytes each", messages, bytes/max(messages, 1))
 	row("a worker that comes when all is known: first pass", "%.2f s; %d facts taken, %d verified", late.took.Seconds(), late.taken, late.verified)
 	return nil
+}
+
+// stream is the size of the largest stream at the server.
+func (b *bench) stream() (bytes, messages uint64, err error) {
+	nc, err := nats.Connect(b.nats.URL)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, 0, err
+	}
+	for s := range js.ListStreams(context.Background()).Info() {
+		if s.State.Bytes > bytes {
+			bytes, messages = s.State.Bytes, s.State.Msgs
+		}
+	}
+	return bytes, messages, nil
 }
 
 // changes measures how long changes take to show at three workers, two of which see no events,
