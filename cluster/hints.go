@@ -3,10 +3,12 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/nats-io/nats.go"
 
 	"trust-worker/layout"
@@ -26,10 +28,10 @@ const (
 type hints struct {
 	mu    sync.Mutex
 	trust bool
-	names map[string]bool
-	count uint64 // of messages
+	names map[string]bool // repositories, and whether somebody waits for them
+	count uint64          // of messages
 	more  chan struct{}
-	heard map[string]*order // by node
+	heard *lru.Cache[string, *order] // by subject and node: each comes in order
 }
 
 // hint is the body of a message. Boot and Count are as a Member's.
@@ -37,19 +39,21 @@ type hint struct {
 	Node         string
 	Boot, Count  uint64
 	Repositories []string `json:",omitempty"`
+	Hurry        bool     `json:",omitempty"` // somebody waits for them
 }
 
 // HintTrust has the others look at their trust directories.
 func (w *Worker) HintTrust() { w.owe(func(h *hints) { h.trust = true }) }
 
 // HintRepository has the others look at a repository.
-func (w *Worker) HintRepository(name string) {
+// hurry: somebody waits for what has changed.
+func (w *Worker) HintRepository(name string, hurry bool) {
 	w.owe(func(h *hints) {
 		if h.names == nil {
 			h.names = map[string]bool{}
 		}
-		if len(h.names) < hintsAhead {
-			h.names[name] = true
+		if _, is := h.names[name]; is || len(h.names) < hintsAhead {
+			h.names[name] = h.names[name] || hurry
 		}
 	})
 }
@@ -79,17 +83,18 @@ func (w *Worker) hinting(ctx context.Context) error {
 		w.hints.trust, w.hints.names = false, nil
 		w.hints.mu.Unlock()
 		if trust {
-			w.hint("trust", nil)
+			w.hint("trust", nil, true)
 		}
-		part := make([]string, 0, hintsAtOnce)
-		for name := range names {
-			if part = append(part, name); len(part) == hintsAtOnce {
-				w.hint("repository", part)
-				part = part[:0]
+		for _, hurry := range []bool{true, false} {
+			var some []string
+			for name, is := range names {
+				if is == hurry {
+					some = append(some, name)
+				}
 			}
-		}
-		if len(part) > 0 {
-			w.hint("repository", part)
+			for part := range slices.Chunk(some, hintsAtOnce) {
+				w.hint("repository", part, hurry)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -99,11 +104,11 @@ func (w *Worker) hinting(ctx context.Context) error {
 	}
 }
 
-func (w *Worker) hint(kind string, names []string) {
+func (w *Worker) hint(kind string, names []string, hurry bool) {
 	subject := w.prefix + "hint." + kind
 	w.hints.mu.Lock()
 	w.hints.count++
-	h := hint{w.cfg.Node, w.boot, w.hints.count, names}
+	h := hint{w.cfg.Node, w.boot, w.hints.count, names, hurry}
 	w.hints.mu.Unlock()
 	body, err := json.Marshal(h)
 	if err == nil {
@@ -115,19 +120,15 @@ func (w *Worker) hint(kind string, names []string) {
 }
 
 // isNew reports whether a hint is not one that somebody has kept and sends again.
-func (h *hints) isNew(m *hint) bool {
+func (h *hints) isNew(from string, m *hint) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.heard == nil {
-		h.heard = map[string]*order{}
+	o, ok := h.heard.Get(from)
+	if !ok {
+		o = &order{}
+		h.heard.Add(from, o)
 	}
-	if h.heard[m.Node] == nil {
-		if len(h.heard) >= maxMembers {
-			return false
-		}
-		h.heard[m.Node] = &order{}
-	}
-	return h.heard[m.Node].isNew(m.Boot, m.Count)
+	return o.isNew(m.Boot, m.Count)
 }
 
 func (w *Worker) hinted(m *nats.Msg, l Listener) {
@@ -145,7 +146,7 @@ func (w *Worker) hinted(m *nats.Msg, l Listener) {
 		w.refuse(refusedForm, m.Subject)
 		return
 	}
-	if !w.hints.isNew(&h) {
+	if !w.hints.isNew(m.Subject+" "+h.Node, &h) {
 		w.refuse(refusedOld, m.Subject)
 		return
 	}
@@ -156,7 +157,7 @@ func (w *Worker) hinted(m *nats.Msg, l Listener) {
 	}
 	for _, name := range h.Repositories {
 		if layout.ValidName(name) {
-			l.HintRepository(name)
+			l.HintRepository(name, h.Hurry)
 		}
 	}
 }
@@ -173,5 +174,5 @@ func (w *Worker) event(m *nats.Msg, l Listener) {
 		return
 	}
 	w.count(func(st *Status) { st.Events++ })
-	l.HintRepository(name)
+	l.HintRepository(name, true)
 }

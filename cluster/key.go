@@ -27,10 +27,10 @@ func ReadKey(path string) (Key, error) {
 	n, _ := f.Read(b) // one that cannot be read is no key
 	raw, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b[:n])))
 	if err != nil || len(raw) != len(k.secret) || n == len(b) {
-		return k, fmt.Errorf("cluster key %s: not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64", path)
+		return k, fmt.Errorf("cluster key %s: not 32 bytes in base64; make one with: (umask 077; head -c 32 /dev/urandom | base64 > cluster.key)", path)
 	}
 	if bytes.Count(raw, raw[:1]) == len(raw) {
-		return k, fmt.Errorf("cluster key %s: all bytes are the same; make one with: head -c 32 /dev/urandom | base64", path)
+		return k, fmt.Errorf("cluster key %s: all bytes are the same; make one with: (umask 077; head -c 32 /dev/urandom | base64 > cluster.key)", path)
 	}
 	copy(k.secret[:], raw)
 	return k, nil

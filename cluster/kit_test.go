@@ -45,8 +45,10 @@ type listener struct {
 }
 
 func (l *listener) FactArrived(d trust.Digest) { l.note(func() { l.facts = append(l.facts, d) }) }
-func (l *listener) HintRepository(name string) { l.note(func() { l.names = append(l.names, name) }) }
-func (l *listener) HintTrust()                 { l.note(func() { l.trusts++ }) }
+func (l *listener) HintRepository(name string, _ bool) {
+	l.note(func() { l.names = append(l.names, name) })
+}
+func (l *listener) HintTrust() { l.note(func() { l.trusts++ }) }
 func (l *listener) Load() (m Member) {
 	l.note(func() { m = l.load })
 	return m
@@ -99,7 +101,7 @@ func together(t *testing.T, all ...*Worker) {
 					alike++
 				}
 			}
-			return st.Connected && st.Replicas > 0 && alike == len(all)-1
+			return st.Connected && st.StreamReplicas > 0 && alike == len(all)-1
 		})
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// startTime is for how long a worker that has just started waits for the servers.
+const startTime = 2 * time.Second
+
 // maxHeartbeat bounds the message of a member, in bytes.
 const maxHeartbeat = 4 << 10
 
@@ -22,6 +25,7 @@ func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 		m := l.Load()
 		m.Node, m.Version, m.Epoch, m.Boot, m.Beat = w.cfg.Node, w.cfg.Version, w.cfg.Epoch, w.boot, beat
 		w.turns.be(m)
+		w.sayMembers()
 		if w.online() {
 			subject := w.memberSubject(w.cfg.Node)
 			body, err := json.Marshal(m)
@@ -38,6 +42,24 @@ func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// sayMembers logs who has come and gone, and who is not counted on.
+func (w *Worker) sayMembers() {
+	now := map[string]string{}
+	for _, m := range w.turns.status() {
+		now[m.Node] = m.Why
+		switch was, known := w.members[m.Node]; {
+		case known && was == m.Why || !known && !m.Heard:
+		case m.Alike:
+			w.cfg.Log.Info("a worker is heard, and counted on", "worker", m.Node)
+		case !m.Heard:
+			w.cfg.Log.Warn("a worker is not heard any more; the others do its part", "worker", m.Node)
+		default:
+			w.cfg.Log.Info("a worker is not counted on", "worker", m.Node, "reason", m.Why)
+		}
+	}
+	w.members = now
 }
 
 // hearMember hears a member.
@@ -66,7 +88,7 @@ func (w *Worker) hearMember(subject string, message []byte) {
 // hearName hears a member of this worker's own name, which is another process: the one
 // before this, or one that was given the same name.
 func (w *Worker) hearName(m Member) {
-	const sure = 3 // messages
+	const sure = 3 // messages: what is left of a process before this is one
 	if m.Boot == w.boot || !w.turns.twin(m, sure) {
 		return
 	}
@@ -74,8 +96,8 @@ func (w *Worker) hearName(m Member) {
 	w.warn("another worker has this one's name; give each a name of its own", "node", w.cfg.Node)
 }
 
-// members hears the members that the bucket knows, for one who has just come.
-func (w *Worker) members(ctx context.Context) {
+// hearMembers hears the members that the bucket knows, for one who has just come.
+func (w *Worker) hearMembers(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, netTime)
 	defer cancel()
 	kv, err := w.link.Load().js.KeyValue(ctx, w.stream)
@@ -95,8 +117,14 @@ func (w *Worker) members(ctx context.Context) {
 
 // Wait says for how long not to verify what is new in a repository that is owed since a time:
 // 0 if it is this worker's turn, or nobody else is there.
+//
+// A worker that has just started waits for the servers first, where nobody hurries: what it has
+// to verify may be known.
 func (w *Worker) Wait(repository string, since time.Time, hurry bool) time.Duration {
-	if !w.online() {
+	switch {
+	case !hurry && !w.joined.Load() && time.Since(w.made) < startTime:
+		return startTime / 10
+	case !w.online():
 		return 0
 	}
 	return w.turns.wait(repository, since, hurry)

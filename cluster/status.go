@@ -14,10 +14,10 @@ type Status struct {
 	// everything itself.
 	Connected bool
 	Problem   string `json:",omitempty"`
-	// StreamProblem is why facts cannot be told, or "". Replicas is how many NATS servers
-	// have the stream.
-	StreamProblem string `json:",omitempty"`
-	Replicas      int    `json:",omitempty"`
+	// StreamProblem is why facts cannot be told, or "". StreamReplicas is how many NATS
+	// servers have the stream.
+	StreamProblem  string `json:",omitempty"`
+	StreamReplicas int    `json:",omitempty"`
 	// Twin is when another worker of this name was last heard.
 	Twin time.Time `json:",omitzero"`
 	// Members are the others.
@@ -25,10 +25,10 @@ type Status struct {
 	// Facts since the start: Given to the others, Heard from them, Taken instead of a
 	// verification. Double counts those that this worker has verified and another too. Lost
 	// are those that could not be told, LostWhy why the last one was not. Refused are
-	// messages that were not believed or not of use, by reason.
+	// messages that were not believed, Left facts that were not taken, by reason.
 	Given, Heard, Taken, Double, Lost int64
 	LostWhy                           string           `json:",omitempty"`
-	Refused                           map[string]int64 `json:",omitempty"`
+	Refused, Left                     map[string]int64 `json:",omitempty"`
 	AskFailed                         int64            `json:",omitempty"` // requests to the stream without an answer
 	// Hints from other workers, Events from the registry.
 	Hints, Events int64
@@ -42,18 +42,11 @@ type Status struct {
 	Mounts []string `json:",omitempty"`
 }
 
-func (st *Status) refuse(reason string) {
-	const maxReasons = 32 // there are fewer
-	if len(st.Refused) < maxReasons || st.Refused[reason] > 0 {
-		st.Refused[reason]++
-	}
-}
-
 // Status returns the present condition.
 func (w *Worker) Status() *Status {
 	w.mu.Lock()
 	st := w.st
-	st.Refused = maps.Clone(st.Refused)
+	st.Refused, st.Left = maps.Clone(st.Refused), maps.Clone(st.Left)
 	w.mu.Unlock()
 	st.Members = w.turns.status()
 	return &st

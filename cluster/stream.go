@@ -12,20 +12,25 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"trust-worker/cache/store"
+	"trust-worker/trust"
 )
 
 const (
 	// askTime is how long an answer of the stream is waited for, restTime for how long nobody
-	// asks once there was none. After an answer that took slowly or longer nobody asks for
-	// restTimes as long.
+	// asks once there was none. After an answer that took longer than slowly, and askEach for
+	// each of the facts, which is about what it takes to verify them, nobody asks for restTimes
+	// as long.
 	askTime   = 500 * time.Millisecond
 	restTime  = time.Second
 	slowly    = 50 * time.Millisecond
+	askEach   = time.Millisecond
 	restTimes = 10
 	// askAtOnce is how many facts one request asks for; the server takes 1,024.
 	askAtOnce = 256
-	// tellAhead is how many facts wait to be told; what is beyond is not told.
+	// tellAhead is how many facts wait to be told, tellBytes how many bytes of them; what is
+	// beyond is not told.
 	tellAhead = 4096
+	tellBytes = 32 << 20
 	// keptFacts are the facts of others that are kept here, of smallFact bytes at most each;
 	// the stream has all of them. keptTold are the names of those that this worker has told.
 	keptFacts = 4096
@@ -67,7 +72,8 @@ func (w *Worker) preparing(ctx context.Context) error {
 		case err != nil:
 			wait = restTime
 		case !was:
-			w.members(ctx)
+			w.hearMembers(ctx)
+			w.joined.Store(true)
 		}
 		select { // one look a second
 		case <-ctx.Done():
@@ -91,9 +97,10 @@ func (w *Worker) see(err error) {
 	switch {
 	case problem != "" && was == "":
 		w.cfg.Log.Warn("the stream of facts cannot be used; this worker verifies everything itself meanwhile", "error", err)
-	case problem == "" && was != "":
-		w.cfg.Log.Info("the stream of facts can be used again")
+	case problem == "" && !w.shares:
+		w.cfg.Log.Info("facts are shared with other workers", "node", w.cfg.Node, "cluster", w.st.ID)
 	}
+	w.shares = problem == ""
 }
 
 // The first version of nats-server with batched direct gets (ADR-31 of NATS).
@@ -125,13 +132,16 @@ func (w *Worker) prepare(ctx context.Context) error {
 			stream, err = l.js.CreateStream(ctx, jetstream.StreamConfig{Name: w.stream, Description: "facts about signatures, by trust-worker; may be deleted",
 				Subjects: []string{w.prefix + "fact.>"}, MaxMsgsPerSubject: 1, MaxBytes: maxStream, MaxMsgSize: maxFact + 1024, Discard: jetstream.DiscardOld,
 				Storage: jetstream.FileStorage, Replicas: replicas, AllowDirect: true})
-			if err == nil || replicas == 1 {
+			if err == nil || replicas == 1 || ctx.Err() != nil {
 				break
 			}
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another was quicker
 			stream, err = l.js.Stream(ctx, w.stream)
 		}
+	}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return fmt.Errorf("the NATS server has no JetStream for this account (nats-server -js): %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", w.stream, err)
@@ -140,7 +150,7 @@ func (w *Worker) prepare(ctx context.Context) error {
 	if c.MaxMsgsPerSubject != 1 || !c.AllowDirect || c.NoAck || c.Sealed || c.Retention != jetstream.LimitsPolicy || !slices.Contains(c.Subjects, w.prefix+"fact.>") {
 		return fmt.Errorf("stream %s is not as a worker makes it: it needs one message per subject, direct gets, acknowledgements, retention by limits, and the subject %sfact.>; edit or delete it", w.stream, w.prefix)
 	}
-	w.count(func(st *Status) { st.Replicas = c.Replicas })
+	w.count(func(st *Status) { st.StreamReplicas = c.Replicas })
 	if _, err := l.js.KeyValue(ctx, w.stream); errors.Is(err, jetstream.ErrBucketNotFound) {
 		// Who finds no bucket hears of the others all the same.
 		_, err = l.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: w.stream, Description: "members of a cluster of trust-worker", TTL: 2 * memberTime,
@@ -200,7 +210,7 @@ func (w *Worker) Ask(ctx context.Context, keys []store.FactKey) map[store.FactKe
 		case err != nil:
 			w.count(func(st *Status) { st.AskFailed++ })
 			w.cfg.Log.Debug("the stream of facts gives no answer", "error", err)
-		case took < slowly:
+		case took < max(slowly, time.Duration(len(part))*askEach):
 			continue
 		default:
 			rest = restTimes * took
@@ -255,15 +265,37 @@ func (w *Worker) lastOf(ctx context.Context, subjects []string) (facts []*store.
 			facts = append(facts, f)
 		}
 	}
-	return facts, nil
+	return facts, ctx.Err() // at its end the answers end, too, and nobody says so
+}
+
+// telling is a fact on its way to the others.
+type telling struct {
+	key        store.FactKey
+	trustStore trust.Digest
+	subject    string
+	message    []byte
 }
 
 // Tell tells the others a fact that this worker has verified. It does not wait: while there is
 // nobody to tell, facts are kept for later, as many as there is room for.
 func (w *Worker) Tell(f *store.Shared) {
+	f.Node, f.At = w.cfg.Node, time.Now()
+	body, err := f.Marshal()
+	if err != nil || len(body) > maxFact {
+		w.lost("it is too large")
+		return
+	}
+	t := telling{key: f.Key(), trustStore: f.TrustStore, subject: w.factSubject(f.Key())}
+	t.message = w.cfg.Key.seal(t.subject, body)
+	if w.ahead.Add(int64(len(t.message))) > tellBytes {
+		w.ahead.Add(-int64(len(t.message)))
+		w.lost("too many wait to be told")
+		return
+	}
 	select {
-	case w.tell <- f:
+	case w.tell <- t:
 	default:
+		w.ahead.Add(-int64(len(t.message)))
 		w.lost("too many wait to be told")
 	}
 }
@@ -280,33 +312,27 @@ func (w *Worker) ready(ctx context.Context) bool {
 	return true
 }
 
-func (w *Worker) telling(ctx context.Context) error {
+func (w *Worker) tellAll(ctx context.Context) error {
 	for {
-		var f *store.Shared
+		var t telling
 		select {
 		case <-ctx.Done():
 			return nil
-		case f = <-w.tell:
+		case t = <-w.tell:
 		}
+		w.ahead.Add(-int64(len(t.message)))
 		if !w.ready(ctx) {
 			return nil
 		}
-		f.Node, f.At = w.cfg.Node, time.Now()
-		body, err := f.Marshal()
-		if err != nil || len(body) > maxFact {
-			w.lost("it is too large")
-			continue
-		}
-		subject := w.factSubject(f.Key())
-		w.told.Add(f.Key(), f.TrustStore)
-		other, double := w.kept.Get(subject)
-		if _, err := w.link.Load().js.PublishAsync(subject, w.cfg.Key.seal(subject, body)); err != nil {
+		w.told.Add(t.key, t.trustStore)
+		other, double := w.kept.Get(t.subject)
+		if _, err := w.link.Load().js.PublishAsync(t.subject, t.message); err != nil {
 			w.lost(err.Error())
 			continue
 		}
 		w.count(func(st *Status) {
 			st.Given++
-			if double && other.TrustStore == f.TrustStore {
+			if double && other.TrustStore == t.trustStore {
 				st.Double++
 			}
 		})
@@ -316,12 +342,12 @@ func (w *Worker) telling(ctx context.Context) error {
 // Took counts a fact of another that was taken.
 func (w *Worker) Took() { w.count(func(st *Status) { st.Taken++ }) }
 
-// Refuse counts a fact that was not, with the reason.
-func (w *Worker) Refuse(reason string) { w.count(func(st *Status) { st.refuse(reason) }) }
+// Leave counts a fact that was not, with the reason.
+func (w *Worker) Leave(reason string) { w.count(func(st *Status) { st.Left[reason]++ }) }
 
 // refuse counts a message that is not believed, and says so now and then. It returns false.
 func (w *Worker) refuse(reason, subject string) bool {
-	w.Refuse(reason)
+	w.count(func(st *Status) { st.Refused[reason]++ })
 	w.warn("a message of the cluster is refused", "reason", reason, "subject", subject)
 	return false
 }

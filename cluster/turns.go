@@ -60,25 +60,27 @@ type heard struct {
 	moved time.Time // Done grew
 }
 
-// order knows which messages of a node are new: those of a process come in order, and a
-// process that another has followed says nothing more.
-type order struct {
-	boot, count uint64
-	former      []uint64
-}
+// order knows which messages of a node are new: those of each of its processes come in order.
+type order struct{ processes []process }
 
-// maxFormer bounds what is remembered of a node's earlier processes.
-const maxFormer = 64
+// process is one by its random number, and the last message of it that was heard.
+type process struct{ boot, count uint64 }
+
+// maxProcesses bounds what is remembered of a node's processes, the last ones.
+const maxProcesses = 64
 
 // isNew reports whether a message is new, and notes it.
 func (o *order) isNew(boot, count uint64) bool {
-	switch {
-	case boot == o.boot && count <= o.count, slices.Contains(o.former, boot):
-		return false
-	case boot != o.boot && o.count > 0:
-		o.former = append(o.former[max(0, len(o.former)-maxFormer+1):], o.boot)
+	for i := range o.processes {
+		if p := &o.processes[i]; p.boot == boot {
+			if count <= p.count {
+				return false
+			}
+			p.count = count
+			return true
+		}
 	}
-	o.boot, o.count = boot, count
+	o.processes = append(o.processes[max(0, len(o.processes)-maxProcesses+1):], process{boot, count})
 	return true
 }
 
@@ -87,8 +89,10 @@ type turns struct {
 	mu      sync.Mutex
 	self    Member
 	members map[string]*heard
-	own     order // another process of this worker's name
-	twins   int   // what it has said
+	own     order // other processes of this worker's name
+	// twins counts what the last of them has said.
+	twins    int
+	twinBoot uint64
 }
 
 // newTurns knows nobody but self.
@@ -119,24 +123,25 @@ func (t *turns) hear(m Member) {
 		h = &heard{moved: now}
 		t.members[m.Node] = h
 	}
-	if boot := h.boot; !h.isNew(m.Boot, m.Beat) {
+	if !h.isNew(m.Boot, m.Beat) {
 		return
-	} else if boot != m.Boot || m.Done != h.Done {
+	}
+	if m.Boot != h.Boot || m.Done != h.Done {
 		h.moved = now
 	}
 	h.Member, h.last = m, now
 }
 
-// twin hears another process of this worker's own name, and reports whether it has said so
-// many new things since it was first heard.
+// twin hears another process of this worker's own name, and reports whether it has just said
+// something new, and has so often before as sure says.
 func (t *turns) twin(m Member, sure int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.own.boot != m.Boot {
-		t.twins = 0
+	if !t.own.isNew(m.Boot, m.Beat) {
+		return false
 	}
-	if t.own.isNew(m.Boot, m.Beat) {
-		t.twins++
+	if t.twins++; t.twinBoot != m.Boot {
+		t.twins, t.twinBoot = 1, m.Boot
 	}
 	return t.twins >= sure
 }
@@ -215,8 +220,9 @@ func (t *turns) wait(repository string, since time.Time, hurry bool) time.Durati
 type MemberStatus struct {
 	Node    string
 	Version string `json:",omitempty"`
-	// Heard is for how long it has not been.
-	Heard time.Duration
+	// Silence is for how long it has not been heard.
+	Silence time.Duration
+	Heard   bool // within the time after which a member is taken for gone
 	// Alike: it is waited for. Else Why says why it is not.
 	Alike bool
 	Why   string `json:",omitempty"`
@@ -232,10 +238,14 @@ func (t *turns) status() []MemberStatus {
 		if now.Sub(h.last) > shownTime {
 			continue
 		}
-		m := MemberStatus{Node: h.Node, Version: h.Version, Heard: now.Sub(h.last), Alike: t.alike(h, now)}
+		m := MemberStatus{Node: h.Node, Version: h.Version, Silence: now.Sub(h.last), Heard: now.Sub(h.last) < memberTime, Alike: t.alike(h, now)}
 		switch {
-		case now.Sub(h.last) >= memberTime:
+		case !m.Heard:
 			m.Why = "not heard"
+		case h.TrustStore == (trust.Digest{}):
+			m.Why = "it has not read its trust directories yet"
+		case t.self.TrustStore == (trust.Digest{}):
+			m.Why = "this worker has not read its trust directories yet"
 		case h.Epoch != t.self.Epoch:
 			m.Why = "its version verifies by other rules"
 		case h.TrustStore != t.self.TrustStore:

@@ -126,7 +126,7 @@ func TestKeptHeartbeats(t *testing.T) {
 		turns.hear(Member{Node: "b", Boot: 1, Beat: 5})
 		turns.hear(Member{Node: "b", Boot: 2, Beat: 1}) // it has begun anew
 		time.Sleep(memberTime)
-		for _, m := range []Member{{Node: "b", Boot: 1, Beat: 5}, {Node: "b", Boot: 1, Beat: 6}, {Node: "b", Boot: 2, Beat: 1}, {Node: "a", Boot: 3}} {
+		for _, m := range []Member{{Node: "b", Boot: 1, Beat: 5}, {Node: "b", Boot: 1, Beat: 4}, {Node: "b", Boot: 2, Beat: 1}, {Node: "a", Boot: 3}} {
 			turns.hear(m)
 			if turns.rank(name) != 0 {
 				t.Errorf("%+v is heard", m)
@@ -140,6 +140,14 @@ func TestKeptHeartbeats(t *testing.T) {
 		turns.hear(Member{Node: "b", Boot: 2, Beat: 2})
 		if turns.rank(name) != 1 {
 			t.Error("b is not heard")
+		}
+		// One who has had another of its name beside it, and is alone again.
+		time.Sleep(memberTime)
+		turns.hear(Member{Node: "b", Boot: 3, Beat: 1})
+		time.Sleep(memberTime)
+		turns.hear(Member{Node: "b", Boot: 2, Beat: 3})
+		if turns.rank(name) != 1 {
+			t.Error("b is not heard once its twin is gone")
 		}
 	})
 }

@@ -28,6 +28,9 @@ import (
 // netTime bounds what is done on the network: a connection, a write, an acknowledgement.
 const netTime = 2 * time.Second
 
+// retryTime is after how long a connection is tried again that could not even begin.
+const retryTime = 5 * time.Second
+
 // maxPending bounds what one subscription keeps until it is read.
 const maxPending, maxPendingBytes = 1 << 14, 8 << 20
 
@@ -55,7 +58,7 @@ type Listener interface {
 	// FactArrived says that another has told a fact about an image.
 	FactArrived(subject trust.Digest)
 	// HintRepository and HintTrust say that something may have changed; they are hints.
-	HintRepository(name string)
+	HintRepository(name string, hurry bool)
 	HintTrust()
 	// Load is what the heartbeat says; the rest of it is filled in.
 	Load() Member
@@ -73,16 +76,24 @@ type Worker struct {
 
 	link atomic.Pointer[link] // nil before Run
 	up   atomic.Bool          // there is a connection, as its handlers say
+	// stopping: what becomes of the connection is of no interest any more.
+	stopping atomic.Bool
 
 	kept  *lru.Cache[string, *store.Shared]
 	told  *lru.Cache[store.FactKey, trust.Digest] // under which trust store
-	tell  chan *store.Shared
+	tell  chan telling
+	ahead atomic.Int64              // bytes in tell
 	rests atomic.Pointer[time.Time] // until when nobody asks
+	made  time.Time
+	// joined: the stream was there once, and the members that the bucket knew are heard.
+	joined atomic.Bool
 	// prepared: the stream is there, as far as is known; check: look again whether it is.
 	prepared atomic.Bool
 	check    chan struct{}
 
-	hints hints
+	hints   hints
+	members map[string]string // what was last said of them, see sayMembers
+	shares  bool              // as was last said
 
 	mu     sync.Mutex
 	st     Status
@@ -100,10 +111,15 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, u := range cfg.URLs {
+	cfg.URLs = slices.Clone(cfg.URLs)
+	for i, u := range cfg.URLs {
+		if !strings.Contains(u, "://") {
+			u = "nats://" + u
+			cfg.URLs[i] = u
+		}
 		parsed, err := url.Parse(u)
 		if err != nil || parsed.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme) {
-			return nil, fmt.Errorf("%q is no URL of a NATS server, such as nats://nats.example:4222", Redact(u))
+			return nil, fmt.Errorf("%s: not the URL of a NATS server, such as nats://nats.example:4222", Redact(u))
 		}
 	}
 	if len(cfg.URLs) == 0 || cfg.Node == "" || cfg.Key == (Key{}) {
@@ -114,32 +130,40 @@ func New(cfg Config) (*Worker, error) {
 	}); cfg.Events != "" && bad {
 		return nil, fmt.Errorf("%q is no subject of NATS, such as zot.events", cfg.Events)
 	}
-	for _, file := range []string{cfg.Credentials, cfg.CA, cfg.Cert, cfg.CertKey} {
+	for what, file := range map[string]string{"credentials": cfg.Credentials, "CA certificates": cfg.CA, "certificate": cfg.Cert, "certificate's key": cfg.CertKey} {
 		if file != "" {
 			if _, err := os.Stat(file); err != nil {
-				return nil, fmt.Errorf("cluster: %w", err)
+				return nil, fmt.Errorf("%s for the NATS servers: %w", what, err)
 			}
 		}
 	}
-	cfg.Node = strings.Map(func(r rune) rune { // it is one token of a subject
-		if strings.ContainsRune("-_", r) || r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
-			return r
-		}
-		return '-'
-	}, cfg.Node)
+	if NodeName(cfg.Node) != cfg.Node || len(cfg.Node) > 100 { // it is one token of a subject
+		return nil, fmt.Errorf("%.120q cannot be the name of a worker: it has letters, digits, - and _, 100 at most", cfg.Node)
+	}
 	var boot [8]byte
 	rand.Read(boot[:]) // cannot fail
 	id := cfg.Key.ID()
 	w := &Worker{cfg: cfg, prefix: "trust-worker." + id + ".", stream: "trust-worker-" + id, turns: newTurns(cfg.Node),
-		boot: binary.BigEndian.Uint64(boot[:]), tell: make(chan *store.Shared, tellAhead), check: make(chan struct{}, 1)}
+		boot: binary.BigEndian.Uint64(boot[:]), tell: make(chan telling, tellAhead), check: make(chan struct{}, 1), made: time.Now()}
 	w.kept, _ = lru.New[string, *store.Shared](keptFacts)      // fails with a size below 1 alone
 	w.told, _ = lru.New[store.FactKey, trust.Digest](keptTold) // likewise
-	w.st = Status{Node: cfg.Node, ID: id, Refused: map[string]int64{}}
+	w.st = Status{Node: cfg.Node, ID: id, Problem: notYet, Refused: map[string]int64{}, Left: map[string]int64{}}
 	for _, u := range cfg.URLs {
 		w.st.Servers = append(w.st.Servers, Redact(u))
 	}
 	w.hints.more = make(chan struct{}, 1)
+	w.hints.heard, _ = lru.New[string, *order](2 * maxMembers) // likewise
 	return w, nil
+}
+
+// NodeName makes a name of a worker of a host's.
+func NodeName(host string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("-_", r) || r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return r
+		}
+		return '-'
+	}, host)
 }
 
 // Redact is a server's URL without what is secret in it.
@@ -154,19 +178,27 @@ func Redact(text string) string {
 	return u.String()
 }
 
-// Run takes part until ctx ends. Whatever keeps it from the servers, credentials that they do
-// not take among it, it tries again, for ever, and says so in its status.
+// Run takes part until ctx ends. Whatever keeps it from the servers, files that cannot be read
+// and credentials that are refused among it, it tries again, for ever, and says so in its status.
 func (w *Worker) Run(ctx context.Context, l Listener) error {
 	nc, err := w.connect()
-	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
+	for ; err != nil; nc, err = w.connect() { // a file that cannot be read now
+		w.connected(fmt.Sprint("not connected: ", err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryTime):
+		}
 	}
 	defer nc.end()
+	stop := context.AfterFunc(ctx, func() { w.stopping.Store(true) })
+	defer stop()
 	for subject, handle := range map[string]func(*nats.Msg){
-		w.prefix + "fact.>":      func(m *nats.Msg) { w.arrived(m, l) },
-		w.prefix + "hint.*":      func(m *nats.Msg) { w.hinted(m, l) },
-		"$KV." + w.stream + ".*": func(m *nats.Msg) { w.hearMember(m.Subject, m.Data) },
-		w.cfg.Events:             func(m *nats.Msg) { w.event(m, l) },
+		w.prefix + "fact.>":          func(m *nats.Msg) { w.arrived(m, l) },
+		w.prefix + "hint.trust":      func(m *nats.Msg) { w.hinted(m, l) }, // not behind those about repositories
+		w.prefix + "hint.repository": func(m *nats.Msg) { w.hinted(m, l) },
+		"$KV." + w.stream + ".*":     func(m *nats.Msg) { w.hearMember(m.Subject, m.Data) },
+		w.cfg.Events:                 func(m *nats.Msg) { w.event(m, l) },
 	} {
 		if subject == "" {
 			continue
@@ -182,7 +214,7 @@ func (w *Worker) Run(ctx context.Context, l Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.heartbeats(ctx, l) })
 	g.Go(func() error { return w.preparing(ctx) })
-	g.Go(func() error { return w.telling(ctx) })
+	g.Go(func() error { return w.tellAll(ctx) })
 	g.Go(func() error { return w.hinting(ctx) })
 	return g.Wait()
 }
@@ -201,7 +233,7 @@ func (w *Worker) connect() (*link, error) {
 			if sub != nil {
 				about = sub.Subject
 			}
-			if !w.up.Load() { // credentials that are refused
+			if !w.up.Load() && slices.ContainsFunc([]error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired}, func(e error) bool { return errors.Is(err, e) }) {
 				w.connected(fmt.Sprint("not connected: ", err))
 			}
 			w.warn("NATS reports an error", "error", err, "subject", about)
@@ -215,14 +247,12 @@ func (w *Worker) connect() (*link, error) {
 	if w.cfg.Cert != "" {
 		o = append(o, nats.ClientCert(w.cfg.Cert, w.cfg.CertKey))
 	}
-	w.setProblem("not connected yet")
 	nc, err := nats.Connect(strings.Join(w.cfg.URLs, ","), o...)
 	if err != nil {
 		return nil, err
 	}
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(tellAhead), jetstream.WithPublishAsyncTimeout(netTime),
 		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) {
-			w.count(func(st *Status) { st.Given-- })
 			w.lost(err.Error())
 			w.checkStream()
 		}))
@@ -259,25 +289,25 @@ func cause(err error) error {
 func (w *Worker) connected(problem string) {
 	w.mu.Lock()
 	was := w.st.Problem
-	w.st.Problem, w.st.Connected = problem, problem == ""
+	if w.st.Problem, w.st.Connected = problem, problem == ""; !w.st.Connected {
+		w.st.StreamProblem = "" // that of another connection
+	}
 	w.mu.Unlock()
 	w.rests.Store(nil)
 	w.up.Store(problem == "")
 	w.prepared.Store(false)
 	w.checkStream()
 	switch {
+	case w.stopping.Load():
 	case problem == "" && was != "":
-		w.cfg.Log.Info("NATS is connected; facts are shared with other workers", "node", w.cfg.Node)
-	case problem != "" && was == "":
+		w.cfg.Log.Info("NATS is connected")
+	case problem != "" && (was == "" || was == notYet):
 		w.cfg.Log.Warn("NATS is not connected; this worker verifies everything itself meanwhile", "error", problem)
 	}
 }
 
-func (w *Worker) setProblem(p string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.st.Problem, w.st.Connected = p, p == ""
-}
+// notYet is the problem before the first attempt has ended.
+const notYet = "not connected yet"
 
 func (w *Worker) count(change func(*Status)) {
 	w.mu.Lock()

@@ -58,6 +58,7 @@ type opened struct {
 	in      *trustInUse
 	guesses verifier.Guesses
 	asked   asked // of other workers
+	alone   bool  // none of them is asked
 }
 
 // trialReferences is how many signatures of one subject may have their key
@@ -73,6 +74,8 @@ type looked struct {
 	retry bool
 	// asked is set when revocation services are being asked.
 	asked bool
+	// service is set when revocation services have a say in it.
+	service bool
 	// taken: another worker has verified it.
 	taken bool
 	// until is when what revocation services said ends, 0 if nothing does.
@@ -250,6 +253,7 @@ func (e *examiner) record(in *trustInUse, row *store.Row, ref *store.Reference, 
 		}
 		l.retry = l.retry || lo.Incomplete != ""
 		l.asked = l.asked || lo.Asked
+		l.service = l.service || lo.Service
 		l.fact.Verdicts = append(l.fact.Verdicts, v)
 		for _, h := range lo.Hints {
 			hints[hintOf(h)] = true

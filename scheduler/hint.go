@@ -5,7 +5,7 @@ package scheduler
 // that is neither known nor a repository in storage is ignored: hints change no answer.
 func (s *Scheduler) LookAt(name string) {
 	if s.lookAt(fresh, name) {
-		s.hintOthers(name)
+		s.hintOthers(name, true)
 	}
 }
 
@@ -22,27 +22,30 @@ func (s *Scheduler) lookAt(level priority, name string) bool {
 	return is
 }
 
-// HintRepository is LookAt, by what all workers of a cluster hear: it is told to nobody. Until
-// the first pass is over, which looks at everything, nobody waits for it.
-func (s *Scheduler) HintRepository(name string) {
+// HintRepository is LookAt, by what all workers of a cluster hear: it is told to nobody. Whether
+// somebody waits for it, the other says; nobody does before the first pass is over, which looks
+// at everything.
+func (s *Scheduler) HintRepository(name string, hurry bool) {
+	level := bulk
+	if hurry && s.firstPassOver() {
+		level = fresh
+	}
+	s.lookAt(level, name)
+}
+
+func (s *Scheduler) firstPassOver() bool {
 	select {
 	case <-s.firstPass:
-		s.lookAt(fresh, name)
+		return true
 	default:
-		s.lookAt(bulk, name)
+		return false
 	}
 }
 
-// hintOthers has the other workers look at a repository that this one has noticed by itself. In
-// the first pass all are.
-func (s *Scheduler) hintOthers(name string) {
-	if s.cfg.Peers == nil {
-		return
-	}
-	select {
-	case <-s.firstPass:
-		s.cfg.Peers.HintRepository(name)
-	default:
+// hintOthers has the other workers look at a repository that this one has noticed by itself.
+func (s *Scheduler) hintOthers(name string, hurry bool) {
+	if s.cfg.Peers != nil {
+		s.cfg.Peers.HintRepository(name, hurry)
 	}
 }
 
@@ -52,11 +55,11 @@ func (s *Scheduler) takeHints() (how extent, walk bool) {
 	h := s.cfg.Repositories.Take()
 	for _, name := range h.Names {
 		s.oweScan(name, false)
-		s.hintOthers(name)
+		s.hintOthers(name, true)
 	}
 	for _, name := range h.Watched {
 		s.oweScanAs(bulk, name, false)
-		s.hintOthers(name)
+		s.hintOthers(name, false)
 	}
 	if h.All {
 		return changedOnes, true

@@ -28,12 +28,13 @@ type Peers interface {
 	Wait(repository string, since time.Time, hurry bool) time.Duration
 	// Rank is how many come before this worker in a repository.
 	Rank(repository string) int
-	// Took counts a fact that was taken, Refuse one that was not.
+	// Took counts a fact that was taken, Leave one that was not.
 	Took()
-	Refuse(reason string)
-	// HintTrust and HintRepository have the others look at what has changed.
+	Leave(reason string)
+	// HintTrust and HintRepository have the others look at what has changed. hurry: somebody
+	// waits for it.
 	HintTrust()
-	HintRepository(name string)
+	HintRepository(name string, hurry bool)
 }
 
 // Why a fact of another worker is not taken.
@@ -79,8 +80,8 @@ func (in *trustInUse) ask(ctx context.Context, o *opened, keys ...store.FactKey)
 	}
 }
 
-// askOf asks about cosign's facts, those of notation's being asked about one by one: their
-// context is not known.
+// askOf asks about cosign's facts. Others are not asked about notation's, whose context is not
+// known yet, and which are under another trust store when a signer has come or gone.
 func (s *Scheduler) askOf(ctx context.Context, in *trustInUse, facts []store.Fact, want func(*store.Fact) bool) asked {
 	if in.peers == nil {
 		return nil
@@ -157,21 +158,19 @@ func (v *visit) others(row *store.Row, ref *store.Reference) bool {
 		v.looked, v.wait = true, v.in.peers.Wait(v.name, v.since, v.hurry)
 	}
 	if v.wait > 0 {
-		v.waits = true
-		if n := len(v.awaits); n < maxAwaits && (n == 0 || v.awaits[n-1] != row.Digest) {
-			v.awaits = append(v.awaits, row.Digest)
+		if v.deferred == nil {
+			v.deferred = &deferred{name: v.name, since: v.since, asked: v.began, wait: v.wait}
 		}
+		v.deferred.about(row.Digest)
 	}
 	return v.wait > 0
 }
 
-// maxAwaits is of how many images a visit knows that it waits for facts about them. Facts about
-// others are found when the wait is over.
-const maxAwaits = 1000
-
-// tell tells the others a fact that was made here of what stands in storage alone.
+// tell tells the others a fact that was made here of what stands in storage alone. What a
+// revocation service said when it was asked is told to nobody: who sends an old answer again
+// could undo a later one. Each worker asks for itself.
 func (o *opened) tell(row *store.Row, ref *store.Reference, l *looked) {
-	if o.in.peers == nil || l.fact == nil || len(l.problems) > 0 || l.retry || l.fact.Partial || !travels(l.fact) {
+	if o.in.peers == nil || l.fact == nil || len(l.problems) > 0 || l.retry || l.service || l.fact.Partial || !travels(l.fact) {
 		return
 	}
 	s := &store.Shared{Fact: *l.fact, Carrier: ref.Carrier, MediaType: row.MediaType, Size: row.Size, TrustStore: o.in.store.ID()}
@@ -180,8 +179,8 @@ func (o *opened) tell(row *store.Row, ref *store.Reference, l *looked) {
 }
 
 // travels reports whether a fact says something of each layer that follows from bytes and
-// signers alone, and not from a place or from what a revocation service said at a time: who
-// sends an old answer again could undo a later one.
+// signers alone, and not from a place or, as far as can be seen, from what a revocation
+// service said.
 func travels(f *store.Fact) bool {
 	for i := range f.Verdicts {
 		v := &f.Verdicts[i]
@@ -191,7 +190,7 @@ func travels(f *store.Fact) bool {
 		case r != "" && r.Undecided(), r == trust.DigestMismatch:
 			return false
 		case r == trust.Revoked, v.Recheck() != 0, v.RevocationLogged, v.RevocationNotChecked:
-			return false // what a service said when it was asked there: each worker asks
+			return false
 		}
 	}
 	return len(f.Verdicts) > 0
@@ -238,7 +237,7 @@ func (e *examiner) take(ctx context.Context, o *opened, row *store.Row, ref *sto
 // askOthers takes what another worker has told of a reference.
 func (e *examiner) askOthers(ctx context.Context, o *opened, row *store.Row, ref *store.Reference, manifest *layout.Manifest) (l looked, took bool, err error) {
 	k, ok := o.key(row, ref)
-	if !ok || o.in.peers == nil {
+	if !ok || o.in.peers == nil || o.alone {
 		return looked{}, false, nil
 	}
 	o.in.ask(ctx, o, k)
@@ -251,7 +250,7 @@ func (e *examiner) askOthers(ctx context.Context, o *opened, row *store.Row, ref
 	case err != nil:
 		return looked{}, false, err
 	case refused != "":
-		o.in.peers.Refuse(refused)
+		o.in.peers.Leave(refused)
 		return looked{}, false, nil
 	}
 	if l.fact != nil { // else it cannot be read here

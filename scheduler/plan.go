@@ -23,7 +23,7 @@ type plan struct {
 	// rows are in the store it is looked at again.
 	returned bool
 	notation bool
-	waits    *visit      // it has left something to other workers
+	deferred *deferred   // left to other workers
 	asOf     uint64      // the store's sequence when it began
 	under    *trustInUse // what it was verified under
 }
@@ -105,9 +105,7 @@ func (s *Scheduler) plan(ctx context.Context, p *layout.Repository, name string,
 			return nil, err
 		}
 	}
-	if pl.facts = v.facts; v.waits {
-		pl.waits = v
-	}
+	pl.facts, pl.deferred = v.facts, v.deferred
 	return pl, nil
 }
 

@@ -56,9 +56,10 @@ type work struct {
 	pass   *pass  // a signer's
 	level  priority
 	since  time.Time // owed since
-	waits  *visit    // settle has left something to other workers
-	owed   time.Time // since when that was owed which other workers were waited for; zero: it was not
-	long   bool      // a scan that may take long: set when it is taken from that queue
+	// deferred is what settle has left to other workers so far.
+	deferred *deferred
+	owed     time.Time // since when that was owed which other workers were waited for; zero: it was not
+	long     bool      // a scan that may take long: set when it is taken from that queue
 }
 
 // visits reports whether something is owed to the rows of the repository.
@@ -77,7 +78,7 @@ func (w *work) merge(other *work) {
 	w.scan = w.scan || other.scan
 	w.force = w.force || other.force
 	if other.settle && !w.settle {
-		w.settle, w.at, w.asOf, w.waits = true, other.at, other.asOf, other.waits
+		w.settle, w.at, w.asOf, w.deferred = true, other.at, other.asOf, other.deferred
 	}
 	if w.owed.IsZero() || !other.owed.IsZero() && other.owed.Before(w.owed) {
 		w.owed = other.owed
@@ -209,8 +210,11 @@ const othersTurn = 8
 
 // pop takes the first item of the best lane of a kind. mu is held.
 func (a *agenda) pop(kind int) (item, bool) {
-	if a.pops++; a.pops%othersTurn == 0 { // each of these classes in turn is the first
-		first := bulk + priority(a.pops/othersTurn)%(priorities-bulk)
+	if a.pops++; a.pops%othersTurn == 0 {
+		first := bulk
+		if n := a.pops / othersTurn; n%othersTurn == 0 { // those after it in turn, seldom
+			first = theirs + priority(n/othersTurn)%(priorities-theirs)
+		}
 		if i, ok := a.popFrom(kind, first); ok {
 			return i, true
 		}

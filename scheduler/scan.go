@@ -319,7 +319,7 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 		kinds[d] = cacheKind(k)
 	}
 	more := plan.left > 0 || plan.returned
-	unsettled, level := more || plan.waits != nil, w.level
+	unsettled, level := more || plan.deferred != nil, w.level
 	return result{
 		again: w,
 		batches: []store.Batch{{
@@ -332,10 +332,10 @@ func (s *Scheduler) scanned(name string, c *layout.Contents, plan *plan, w *work
 			// to have signatures that it is about.
 			if more || outdated || s.trust.Load() != plan.under {
 				s.oweSettle(name, level)
-			} else if plan.waits != nil {
-				s.await(plan.waits, level)
+			} else if plan.deferred != nil {
+				s.await(plan.deferred, level)
 			} else {
-				s.waits.take(name)
+				s.waits.over(name)
 			}
 			s.lookAgain(name, stamp == "" || c.Recent && !s.impatient) // after a single pass nobody is there
 		},

@@ -73,9 +73,9 @@ type Scheduler struct {
 
 	waits *waits // for other workers
 	// hinted: another worker has said that trust has changed, and a look is due; followed is
-	// when the last was, byHint that the next load is such a look.
-	hinted, byHint atomic.Bool
-	followed       atomic.Pointer[time.Time]
+	// when the last was.
+	hinted   atomic.Bool
+	followed atomic.Pointer[time.Time]
 
 	state stateOfScan
 	// impatient is set for a single pass, which does not wait for the time of
@@ -366,13 +366,14 @@ func (s *Scheduler) recovered(err *error) {
 
 // watchFirstPass notices when the first pass is over.
 func (s *Scheduler) watchFirstPass(ctx context.Context) error {
+	var quiet time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.agenda.quiet():
 		}
-		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && !s.waitsUnhurried() {
+		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && s.waitedEnough(&quiet) {
 			err := s.cfg.Store.Publish(ctx)
 			if err == nil {
 				err = s.cfg.Store.SetWhole(s.rootsListed.Load())

@@ -249,7 +249,7 @@ func (s *Scheduler) verifyAgain(ctx context.Context, in *trustInUse, f *store.Fa
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.look(ctx, &opened{Repository: repository, name: name, in: in, asked: known.only(f.Subject, f.Signature, c)}, &row, &row.References[k], prior)
+		l, err := s.look(ctx, &opened{Repository: repository, name: name, in: in, asked: known.only(f.Subject, f.Signature, c), alone: c.Tool != trust.Cosign}, &row, &row.References[k], prior)
 		err = errors.Join(err, repository.Close())
 		if err != nil {
 			return nil, err

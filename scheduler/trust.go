@@ -93,10 +93,9 @@ func (s *Scheduler) TrustStore() *truststore.TrustStore { return s.loaded.Load()
 // reloadTrust loads the trust directories, publishes what differs (S1), renews the
 // lease, and has the rest follow. It waits for no transaction.
 func (s *Scheduler) reloadTrust(ctx context.Context) error {
-	byHint := s.byHint.Swap(false)
 	changed, err := s.reloadOnce(ctx)
-	if changed && !byHint && s.cfg.Peers != nil {
-		s.cfg.Peers.HintTrust()
+	if changed && s.cfg.Peers != nil {
+		s.cfg.Peers.HintTrust() // also what a hint led to: a change beside it may be nobody else's
 	}
 	return err
 }

@@ -26,14 +26,13 @@ type visit struct {
 	rows  []store.Row // that have changed
 	facts []store.Fact
 
-	// Of other workers: since when what is done here is owed, and whether somebody waits for
-	// it; for how long to wait for them, once that is looked up; and whether that was asked
-	// of any reference.
-	since         time.Time
+	// Of other workers: when this visit began; since when what is done here is owed, and
+	// whether somebody waits for it; for how long to wait for them, once that is looked up;
+	// and what was left to them, if anything was.
+	began, since  time.Time
 	hurry, looked bool
 	wait          time.Duration
-	waits         bool
-	awaits        []trust.Digest // images
+	deferred      *deferred
 }
 
 func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, w *work) *visit {
@@ -41,7 +40,7 @@ func (s *Scheduler) newVisit(in *trustInUse, p *layout.Repository, name string, 
 	if since.IsZero() {
 		since = s.waits.since(name)
 	}
-	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance(), since: since, hurry: w.level <= fresh}
+	return &visit{examiner: &s.examiner, opened: opened{Repository: p, name: name, in: in}, left: newAllowance(), began: time.Now(), since: since, hurry: w.level <= fresh}
 }
 
 // errSpent ends a visit at a reference: the turn may do no more.
@@ -60,12 +59,12 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 	}
 	left := *w
 	batch := store.Batch{Place: name}
-	var waits *visit
+	var theirs *deferred
 	switch {
 	case len(w.due) > 0:
 		err = s.retry(ctx, p, &left, &batch)
 	case w.settle:
-		waits, err = s.settle(ctx, p, &left, &batch)
+		theirs, err = s.settle(ctx, p, &left, &batch)
 	default:
 		err = s.rehash(ctx, p, &left, &batch)
 	}
@@ -77,8 +76,8 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 		if outdated {
 			left.settle, left.at = true, place{}
 		}
-		if waits != nil {
-			s.await(waits, w.level)
+		if theirs != nil {
+			s.await(theirs, w.level)
 		}
 		if left.visits() {
 			s.agenda.add(item{repository: name}, left.class(), func(w *work) { w.merge(&left) })
@@ -91,11 +90,11 @@ func (s *Scheduler) visitTurn(ctx context.Context, name string, w *work) (result
 }
 
 // settle goes through the rows for what has to be verified. At their end nothing is left
-// to verify in the repository: it is settled, unless other workers' facts are waited for,
-// by the visit that is returned.
-func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) (waits *visit, err error) {
+// to verify in the repository: it is settled, unless something is left to other workers,
+// which is returned.
+func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) (theirs *deferred, err error) {
 	if w.at == (place{}) {
-		w.waits = nil
+		w.deferred = nil
 		if w.asOf, err = s.cfg.Store.Sequence(); err != nil {
 			return nil, err
 		}
@@ -108,27 +107,22 @@ func (s *Scheduler) settle(ctx context.Context, p *layout.Repository, w *work, b
 	if err != nil {
 		return nil, err
 	}
-	if v.waits {
-		if w.waits != nil {
-			v.awaits = append(w.waits.awaits, v.awaits...)[:min(len(w.waits.awaits)+len(v.awaits), maxAwaits)]
-		}
-		w.waits = v
-	}
+	w.deferred = w.deferred.and(v.deferred)
 	if w.settle = !done; done {
-		waiting := w.waits != nil
+		waiting := w.deferred != nil
 		batch.Update = &store.PlaceUpdate{Unsettled: &waiting, AsOf: w.asOf}
 		w.owed = time.Time{}
-		waits, w.waits = w.waits, nil
+		theirs, w.deferred = w.deferred, nil
 	}
 	batch.Rows, batch.Facts = v.rows, v.facts
-	return waits, nil
+	return theirs, nil
 }
 
 // retry goes through the references of the rows that are due, for those whose time has
 // come.
 func (s *Scheduler) retry(ctx context.Context, p *layout.Repository, w *work, batch *store.Batch) error {
 	v := s.newVisit(s.trust.Load(), p, batch.Place, w)
-	v.at = w.dueAt
+	v.at, v.alone = w.dueAt, true // what is tried again is what does not travel
 	for len(w.due) > 0 && !v.left.spent() {
 		row, _, err := s.cfg.Store.Row(v.name, w.due[0])
 		if err != nil {

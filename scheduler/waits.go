@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -12,18 +13,51 @@ import (
 // Where another worker is before this one, and what it tells: waits for facts, hints, and what
 // this worker says of itself.
 
+// deferred is what visits of a repository have left to other workers.
+type deferred struct {
+	name   string
+	since  time.Time // owed since
+	asked  time.Time // what is known was asked after this
+	wait   time.Duration
+	images []trust.Digest
+}
+
+// maxImages is of how many images a wait knows that it is about them. Facts about others are
+// found when it is over.
+const maxImages = 1000
+
+func (d *deferred) about(image trust.Digest) {
+	if n := len(d.images); n < maxImages && (n == 0 || d.images[n-1] != image) {
+		d.images = append(d.images, image)
+	}
+}
+
+// and is both; either may be nil.
+func (d *deferred) and(more *deferred) *deferred {
+	if d == nil || more == nil {
+		return cmp.Or(d, more)
+	}
+	for _, image := range more.images {
+		d.about(image)
+	}
+	d.wait = more.wait // the later visit knows better
+	return d
+}
+
 // waits are the repositories in which facts of other workers are waited for, until they are
 // looked at again. What is owed to them is marked in the store.
 type waits struct {
 	mu sync.Mutex
-	by map[string]*waited
-	// arrived are images of facts that came last: one may come between a look and its wait.
-	arrived *lru.Cache[trust.Digest, struct{}]
+	by map[string]*wait
+	// about are the waits by image.
+	about map[trust.Digest]map[*wait]bool
+	// arrived is when facts came last: one may come between a question and its wait.
+	arrived *lru.Cache[trust.Digest, time.Time]
 }
 
-// waited is a wait; its timer always ends it.
-type waited struct {
-	since time.Time // owed since
+// wait is one of a repository; its timer always ends it.
+type wait struct {
+	*deferred
 	level priority
 	timer *time.Timer
 	due   time.Time
@@ -32,8 +66,8 @@ type waited struct {
 const maxArrived = 1 << 14
 
 func newWaits() *waits {
-	w := &waits{by: map[string]*waited{}}
-	w.arrived, _ = lru.New[trust.Digest, struct{}](maxArrived) // fails with a size below 1 alone
+	w := &waits{by: map[string]*wait{}, about: map[trust.Digest]map[*wait]bool{}}
+	w.arrived, _ = lru.New[trust.Digest, time.Time](maxArrived) // fails with a size below 1 alone
 	return w
 }
 
@@ -60,44 +94,70 @@ func (w *waits) size() (all, unhurried int) {
 	return len(w.by), unhurried
 }
 
-func (s *Scheduler) waitsUnhurried() bool {
-	_, n := s.waits.size()
-	return n > 0
-}
+// firstWaits is for how long the first pass is not over because of waits alone: they end, but
+// somebody who pushes all the time can begin others.
+const firstWaits = 15 * time.Second
 
-// take ends the wait for a repository.
-func (w *waits) take(name string) (is *waited) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if is = w.by[name]; is != nil {
-		is.timer.Stop()
-		delete(w.by, name)
+// waitedEnough reports whether the first pass, of which nothing else is left to do, need not
+// wait for other workers. quiet is when it was first asked.
+func (s *Scheduler) waitedEnough(quiet *time.Time) bool {
+	if quiet.IsZero() {
+		*quiet = time.Now()
 	}
-	return is
+	_, unhurried := s.waits.size()
+	return unhurried == 0 || time.Since(*quiet) > firstWaits
 }
 
-// await looks at a repository again when its wait is over, or sooner if a fact arrives: a visit
-// has left references to other workers.
-func (s *Scheduler) await(v *visit, level priority) {
-	w, name, wait := s.waits, v.name, v.wait
+// over ends the wait for a repository, if there is one.
+func (w *waits) over(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range v.awaits {
-		if w.arrived.Remove(d) {
-			wait = min(wait, factPause)
+	if is := w.by[name]; is != nil {
+		w.drop(is)
+	}
+}
+
+// drop forgets a wait. mu is held.
+func (w *waits) drop(is *wait) {
+	is.timer.Stop()
+	delete(w.by, is.name)
+	for _, image := range is.images {
+		if delete(w.about[image], is); len(w.about[image]) == 0 {
+			delete(w.about, image)
 		}
 	}
-	is := &waited{since: v.since, level: level, due: time.Now().Add(wait)}
-	if was := w.by[name]; was != nil {
-		was.timer.Stop()
-		is.level = min(is.level, was.level)
+}
+
+// await looks at a repository again when its wait is over, or sooner if a fact arrives.
+func (s *Scheduler) await(d *deferred, level priority) {
+	w, pause := s.waits, d.wait
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, image := range d.images {
+		if at, ok := w.arrived.Get(image); ok && at.After(d.asked) {
+			pause = min(pause, factPause)
+		}
 	}
-	is.timer = time.AfterFunc(wait, func() {
-		if is := w.take(name); is != nil {
-			s.agenda.add(item{repository: name}, is.level, func(w *work) { w.settle, w.at, w.owed = true, place{}, is.since })
+	is := &wait{deferred: d, level: level, due: time.Now().Add(pause)}
+	if was := w.by[d.name]; was != nil {
+		is.level = min(is.level, was.level)
+		w.drop(was)
+	}
+	is.timer = time.AfterFunc(pause, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.by[d.name] == is { // owed before it is forgotten: one of both is always seen
+			s.agenda.add(item{repository: d.name}, is.level, func(w *work) { w.settle, w.at, w.owed = true, place{}, d.since })
+			w.drop(is)
 		}
 	})
-	w.by[name] = is
+	w.by[d.name] = is
+	for _, image := range d.images {
+		if w.about[image] == nil {
+			w.about[image] = map[*wait]bool{}
+		}
+		w.about[image][is] = true
+	}
 }
 
 // factPause is how long a look waits for further facts once one has arrived.
@@ -105,19 +165,13 @@ const factPause = 20 * time.Millisecond
 
 // FactArrived says that another worker has told a fact about an image. What waits for it is
 // looked at.
-func (s *Scheduler) FactArrived(subject trust.Digest) {
-	s.waits.arrived.Add(subject, struct{}{})
-	if all, _ := s.waits.size(); all == 0 {
-		return
-	}
-	names, err := s.cfg.Store.Repositories(subject)
-	if err != nil {
-		return // the wait ends anyway
-	}
-	s.waits.mu.Lock()
-	defer s.waits.mu.Unlock()
-	for _, name := range names {
-		if is := s.waits.by[name]; is != nil && time.Until(is.due) > factPause {
+func (s *Scheduler) FactArrived(image trust.Digest) {
+	w := s.waits
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.arrived.Add(image, time.Now())
+	for is := range w.about[image] {
+		if time.Until(is.due) > factPause {
 			is.due = time.Now().Add(factPause)
 			is.timer.Reset(factPause)
 		}
@@ -141,7 +195,6 @@ func (s *Scheduler) HintTrust() {
 		now := time.Now()
 		s.followed.Store(&now)
 		s.hinted.Store(false)
-		s.byHint.Store(true)
 		s.Reload()
 	})
 }

@@ -75,10 +75,15 @@ func (s *Scheduler) walkAs(ctx context.Context, how extent) (again bool, err err
 	for name := range l.found {
 		again = s.hintsMeanwhile() || again
 		p := known[name]
-		same := p != nil && !p.Unlisted && p.Stamp != "" && (how == listRepositories && last.has(name) || s.unchanged(p))
+		same, differs := false, p == nil && last != nil
+		if p != nil && !p.Unlisted && p.Stamp != "" {
+			if same = how == listRepositories && last.has(name); !same {
+				same, differs = s.unchanged(p)
+			}
+		}
 		l.found[name] = same
-		if !same && p != nil && p.Stamp != "" && !p.Unlisted || p == nil && last != nil {
-			s.hintOthers(name)
+		if differs && s.firstPassOver() {
+			s.hintOthers(name, false)
 		}
 		if how == everyOne || !same {
 			level := bulk
@@ -126,11 +131,14 @@ const (
 	insideWatched = 32_768
 )
 
-// unchanged reports whether what a repository lists is what the rows are from. It says no if
-// that takes long to find out.
-func (s *Scheduler) unchanged(p *store.Place) bool {
+// unchanged reports whether what a repository lists is what the rows are from, or whether it
+// differs. It is neither if that takes long to find out, or cannot be.
+func (s *Scheduler) unchanged(p *store.Place) (same, differs bool) {
 	stamp, err := s.stamp(p.Name, time.Now().Add(lookTime))
-	return err == nil && stamp == p.Stamp
+	if err != nil || stamp == "" {
+		return false, false
+	}
+	return stamp == p.Stamp, stamp != p.Stamp
 }
 
 // lookedAt counts the links that were looked at to tell whether something has changed.
@@ -296,7 +304,9 @@ func (s *Scheduler) missing(places []store.Place, known map[string]*store.Place,
 		i := item{repository: p.Name}
 		cause := l.hidden(p.Name)
 		if cause == nil {
-			s.hintOthers(p.Name)
+			if s.firstPassOver() {
+				s.hintOthers(p.Name, false)
+			}
 			s.agenda.add(i, bulk, func(w *work) { w.scan = true }) // the turn finds it gone
 			continue
 		}

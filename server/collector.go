@@ -117,7 +117,9 @@ func (e *emitter) cluster(c *cluster.Status) {
 	e.value("cluster_connected", truth(c.Connected && c.StreamProblem == ""))
 	alike := map[bool]int{}
 	for _, m := range c.Members {
-		alike[m.Alike]++
+		if m.Heard {
+			alike[m.Alike]++
+		}
 	}
 	for is, label := range map[bool]string{true: "yes", false: "no"} {
 		e.value("cluster_members", float64(alike[is]), label)
@@ -127,6 +129,9 @@ func (e *emitter) cluster(c *cluster.Status) {
 	}
 	for reason, n := range c.Refused {
 		e.value("cluster_refused_total", float64(n), reason)
+	}
+	for reason, n := range c.Left {
+		e.value("cluster_not_taken_total", float64(n), reason)
 	}
 	e.value("cluster_lag_seconds", c.Lag.Seconds())
 	e.value("cluster_waiting", float64(c.Waiting))

@@ -60,8 +60,8 @@ func aReplica(c *Config) {
 // inACluster is a server of a worker among others.
 func inACluster(c *Config) {
 	c.Cluster = func() *cluster.Status {
-		return &cluster.Status{Node: "w1", Connected: true, Members: []cluster.MemberStatus{{Node: "w2", Alike: true}, {Node: "w3", Why: "not heard"}},
-			Given: 4, Taken: 5, Refused: map[string]int64{"authentication": 1}}
+		return &cluster.Status{Node: "w1", Connected: true, Members: []cluster.MemberStatus{{Node: "w2", Alike: true, Heard: true}, {Node: "w3", Why: "not heard"}},
+			Given: 4, Taken: 5, Refused: map[string]int64{"authentication": 1}, Left: map[string]int64{"trust-store": 2}}
 	}
 }
 

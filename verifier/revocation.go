@@ -65,6 +65,11 @@ func (c *revocationCheck) ValidateContext(_ context.Context, o nrevocation.Valid
 	return answer.Results, nil
 }
 
+// concerned reports whether a chain that was asked about names revocation services.
+func (c *revocationCheck) concerned() bool {
+	return c.unknown || c.revoked || c.notChecked || !c.until.IsZero()
+}
+
 func uniform(n int, r result.Result) []*result.CertRevocationResult {
 	results := make([]*result.CertRevocationResult, n)
 	for i := range results {

@@ -84,6 +84,7 @@ func (e *examination) run(ctx context.Context, a *truststore.Anchor, tsa []*trus
 		SignatureMediaType: e.mediaType,
 	})
 	e.lo.Asked = e.lo.Asked || out.code.pending || out.stamp.pending
+	e.lo.Service = e.lo.Service || out.code.concerned() || out.stamp.concerned()
 	if out.outcome == nil && out.err == nil {
 		out.err = errors.New("no outcome")
 	}

@@ -121,6 +121,9 @@ type LayerOutcome struct {
 	// Asked is set when revocation services are being asked: the next look may
 	// tell more within [revocation.Soon].
 	Asked bool
+	// Service is set when the chain names revocation services, so that what they said, or
+	// that they were not asked, is a part of this.
+	Service bool
 	// Hints are what the signature is to be filed under.
 	Hints []Hint
 	// RestsOn are the trusted signers that the Verdict's reason takes for granted:

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,14 +60,14 @@ func (c *clusterSettings) check() error {
 	return nil
 }
 
-// checkFiles is check with the files, for `config check`.
+// checkFiles is check with the files.
 func (c *clusterSettings) checkFiles() error {
 	if err := c.check(); err != nil || len(c.servers) == 0 {
 		return err
 	}
 	key, err := cluster.ReadKey(c.key)
 	if err == nil {
-		_, err = cluster.New(c.config(key, "check", nil))
+		_, err = cluster.New(c.config(key, cmp.Or(c.node, "check"), nil))
 	}
 	if err != nil {
 		return usageError{err}
@@ -103,7 +104,7 @@ func (c *clusterSettings) join(store *store.Store, log *slog.Logger) (*cluster.W
 	node := c.node
 	if node == "" {
 		host, _ := os.Hostname() // the id is enough
-		node = fmt.Sprintf("%s-%08x", host, uint32(store.ID()>>32))
+		node = fmt.Sprintf("%.80s-%08x", cluster.NodeName(host), uint32(store.ID()>>32))
 	}
 	w, err := cluster.New(c.config(key, node, log))
 	if err != nil {
@@ -127,15 +128,22 @@ func (s *settings) clusterStatus(w *cluster.Worker, sched *scheduler.Scheduler) 
 	}
 	var mu sync.Mutex
 	var looked time.Time
-	var mounts []string
+	var with, mounts []string
 	var first, repositories int
 	return func() *cluster.Status {
 		st := w.Status()
+		var now []string
+		for _, m := range st.Members {
+			if m.Alike {
+				now = append(now, m.Node)
+			}
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		st.Waiting = sched.Waiting()
-		if time.Since(looked) > 10*time.Second || repositories == 0 {
-			looked, mounts = time.Now(), nil
+		// Whose turn each repository is takes a while to count.
+		if time.Since(looked) > 10*time.Second || !slices.Equal(now, with) {
+			looked, with, mounts = time.Now(), now, nil
 			first, repositories = sched.Turns()
 			for _, dir := range []string{s.root, s.cosignDir, s.notationDir} {
 				if p := cluster.MountProblem(dir); p != "" {
@@ -148,43 +156,58 @@ func (s *settings) clusterStatus(w *cluster.Worker, sched *scheduler.Scheduler) 
 	}
 }
 
+// twinShown is for how long another worker of the same name is spoken of.
+const twinShown = 15 * time.Second
+
 // clusterText says how a worker does among the others.
 func clusterText(t *table, c *cluster.Status) {
 	line := c.Node + ", connected to NATS"
 	if !c.Connected {
 		line = fmt.Sprintf("%s, alone: NATS %s; this worker verifies everything itself", c.Node, c.Problem)
 	}
-	t.row("cluster", line)
+	t.row("cluster", line+"; cluster "+c.ID)
 	if c.StreamProblem != "" {
 		t.row("  problem", "facts are not shared: "+c.StreamProblem)
 	}
-	if time.Since(c.Twin) < time.Minute {
+	if time.Since(c.Twin) < twinShown {
 		t.row("  problem", "another worker has this one's name: give each a --cluster-node of its own")
 	}
 	for i, m := range c.Members {
 		text := m.Node
-		if !m.Alike {
+		switch {
+		case !m.Heard:
+			text += fmt.Sprintf(": not heard for %s", m.Silence.Round(time.Second))
+		case !m.Alike:
 			text += ": not counted on: " + m.Why
 		}
 		t.row(map[bool]string{true: "members"}[i == 0], text)
 	}
 	if len(c.Members) == 0 {
-		t.row("members", "no other is heard")
+		t.row("members", "no other is heard; those with another key are in another cluster")
 	}
 	t.row("turns", fmt.Sprintf("first for %d of %s; %d wait for another's fact", c.First, phrase.Count(c.Repositories, "repository", "repositories"), c.Waiting))
-	t.row("facts", fmt.Sprintf("%d given, %d taken, %d verified by this worker and another, %d lost; the last was %s on its way", c.Given, c.Taken, c.Double, c.Lost, c.Lag.Round(time.Millisecond)))
+	line = fmt.Sprintf("%d given, %d taken, %d verified twice (here and by another), %d lost", c.Given, c.Taken, c.Double, c.Lost)
+	if c.Heard > 0 {
+		line += fmt.Sprintf("; the last was %s on its way", c.Lag.Round(time.Millisecond))
+	}
+	t.row("facts", line)
 	if c.LostWhy != "" {
 		t.row("  last lost", c.LostWhy)
 	}
-	if len(c.Refused) > 0 {
-		var words []string
-		for reason, n := range c.Refused {
-			words = append(words, fmt.Sprintf("%d %s", n, reason))
-		}
-		sort.Strings(words)
-		t.row("  refused", strings.Join(words, ", "))
-	}
+	byReason(t, "  refused", c.Refused)
+	byReason(t, "  not taken", c.Left)
 	for _, m := range c.Mounts {
 		t.row("mount", m)
+	}
+}
+
+func byReason(t *table, what string, counts map[string]int64) {
+	var words []string
+	for reason, n := range counts {
+		words = append(words, fmt.Sprintf("%d %s", n, reason))
+	}
+	if len(words) > 0 {
+		slices.Sort(words)
+		t.row(what, strings.Join(words, ", "))
 	}
 }

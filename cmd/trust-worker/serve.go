@@ -55,7 +55,7 @@ the trust directories and trustWorker.scopes; USR1 looks at all of storage again
 			if err := s.http.gate.Check(); err != nil {
 				return usageError{err}
 			}
-			if err := s.cluster.check(); err != nil {
+			if err := s.cluster.checkFiles(); err != nil {
 				return err
 			}
 			return s.serve(cmd.Context(), nil)

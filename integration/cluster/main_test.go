@@ -187,12 +187,12 @@ type report struct {
 	FirstPass bool
 	Work      struct{ Verified, Taken int64 }
 	Cluster   struct {
-		Connected bool
-		Replicas  int
-		Problem   string
-		Members   []struct{ Alike bool }
-		Refused   map[string]int64
-		Given     int64
+		Connected      bool
+		StreamReplicas int
+		Problem        string
+		Members        []struct{ Alike bool }
+		Refused        map[string]int64
+		Given          int64
 	}
 }
 
@@ -218,7 +218,7 @@ func (f *fleet) together() {
 					alike++
 				}
 			}
-			return r.Cluster.Connected && r.Cluster.Replicas > 0 && alike == len(f.workers)-1
+			return r.Cluster.Connected && r.Cluster.StreamReplicas > 0 && alike == len(f.workers)-1
 		})
 	}
 }

@@ -71,9 +71,9 @@ type report struct {
 	Work         struct{ Verified, Taken int64 }
 	Repositories int
 	Cluster      struct {
-		Connected bool
-		Replicas  int
-		Members   []struct{ Alike bool }
+		Connected      bool
+		StreamReplicas int
+		Members        []struct{ Alike bool }
 	}
 }
 

@@ -123,9 +123,10 @@ func (h *health) others(c *cluster.Status) {
 	}
 	with := 0
 	for _, m := range c.Members {
-		if m.Alike {
+		switch {
+		case m.Alike:
 			with++
-		} else {
+		case m.Heard:
 			h.Warnings = append(h.Warnings, Text(fmt.Sprintf("The worker %s is not counted on: %s.", m.Node, m.Why)))
 		}
 	}
