@@ -21,11 +21,16 @@ func (w *Worker) memberSubject(node string) string { return "$KV." + w.stream + 
 func (w *Worker) heartbeats(ctx context.Context, l Listener) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
+	connected := 0 // beats ago
 	for beat := uint64(1); ; beat++ {
 		m := l.Load()
 		m.Node, m.Version, m.Epoch, m.Boot, m.Beat = w.cfg.Node, w.cfg.Version, w.cfg.Epoch, w.boot, beat
 		w.turns.be(m)
-		w.sayMembers()
+		if connected++; !w.online() {
+			connected = 0
+		} else if time.Duration(connected)*heartbeat > memberTime { // before, nobody could be heard
+			w.sayMembers()
+		}
 		if w.online() {
 			subject := w.memberSubject(w.cfg.Node)
 			body, err := json.Marshal(m)
