@@ -498,6 +498,41 @@ func TestWhatIsKnownHereStays(t *testing.T) {
 	}
 }
 
+// What revocation services have a say in is told to nobody, also where the certificate or the
+// signature ends before their answer does, so that its dates do not show it.
+func TestWhatServicesSayIsToldToNobody(t *testing.T) {
+	g := &group{}
+	w, p := g.join(t, nil)
+	root := signtest.NewRoot(signtest.CertOptions{CommonName: "acme"})
+	r := signtest.NewResponder(root)
+	w.asks = by(r)
+	soon := time.Now().Add(20 * time.Minute)
+	w.st.TrustCert("ca:acme", "root.pem", root.Cert())
+	var images []signtest.Image
+	for i, leaf := range []*signtest.Chain{root.Leaf(signtest.CertOptions{OCSP: responder}), root.Leaf(signtest.CertOptions{OCSP: responder, NotAfter: soon})} {
+		for k, o := range []signtest.NotationOptions{{}, {Expiry: soon}} {
+			img := w.st.Content(fmt.Sprint("r", i), fmt.Sprint(k), fmt.Sprint(i, k))
+			w.st.SignNotation(img, leaf, o)
+			images = append(images, img)
+		}
+	}
+	plain := w.st.Content("plain", "1", "plain")
+	w.st.SignNotation(plain, root.Leaf(signtest.CertOptions{}), signtest.NotationOptions{})
+	stop := w.run()
+	for _, img := range append(images, plain) {
+		eventually(t, "it is decided", func() bool { a, err := w.get(img); return err == nil && a.State() == "trusted" })
+	}
+	stop()
+	if len(r.Served()) == 0 {
+		t.Error("nobody was asked")
+	}
+	p.note(func() {
+		if len(p.facts) != 1 {
+			t.Errorf("%d facts are told, not the one about the chain without services", len(p.facts))
+		}
+	})
+}
+
 // Three workers that take turns answer as one alone after each step of a random history, with
 // clocks that jump.
 func TestAGroupAnswersAsOneAlone(t *testing.T) {

@@ -84,7 +84,7 @@ var configKeys = []configKey{
 	{path: "trustWorker.cluster.tls.cert", flag: "cluster-cert", doc: `For servers that ask for a certificate.`},
 	{path: "trustWorker.cluster.tls.key", flag: "cluster-cert-key", doc: `The key to it.`},
 	{path: "trustWorker.cluster.events", flag: "cluster-events", doc: `Events are hints: whoever may publish there can have repositories looked at, and nothing else.`},
-	{path: "trustWorker.cluster.node", flag: "cluster-node", doc: `No two workers of a cluster may have the same name: each would take the other for itself.`},
+	{path: "trustWorker.cluster.node", flag: "cluster-node", doc: `No two workers of a cluster may have the same name: neither would count on the other. Letters, digits, - and _.`},
 	{path: "trustWorker.webhooks", doc: `Receivers of trust changes. Each change is posted to url as one CloudEvent, signed with the secret in secretFile (16 characters or more, or whsec_ and base64). While the receiver cannot be reached, it is tried again; a change that the receiver refuses five times is given up and counted. Up to 2,000 changes wait, across restarts; a receiver that is further behind gets a reset. An example is in http.md.`,
 		schema: map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false,
 			"properties": map[string]any{"url": map[string]any{"type": "string"}, "secretFile": map[string]any{"type": "string"}}, "required": []string{"url", "secretFile"}}},
