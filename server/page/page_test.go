@@ -14,6 +14,7 @@ import (
 
 	"trust-worker/cache"
 	"trust-worker/changes"
+	"trust-worker/cluster"
 	"trust-worker/internal/signtest"
 	"trust-worker/scheduler"
 	"trust-worker/trust"
@@ -326,5 +327,38 @@ func TestImageURL(t *testing.T) {
 		if got := imageURL("team/app", tag, d.String()); got != want {
 			t.Errorf("%q: %s, want %s", tag, got, want)
 		}
+	}
+}
+
+// How a worker does among others shows on the first page, with each degraded mode.
+func TestOthers(t *testing.T) {
+	for _, c := range []struct {
+		st       cluster.Status
+		facts    string
+		warnings []string
+	}{
+		{cluster.Status{Node: "w1", Connected: true, Taken: 12, Members: []cluster.MemberStatus{{Node: "w2", Alike: true, Heard: true}, {Node: "gone", Why: "not heard"}}}, "w1, with 1 other worker; 12 facts", nil},
+		{cluster.Status{Node: "w1", Connected: true, Members: []cluster.MemberStatus{{Node: "w2", Heard: true, Why: "its version verifies by other rules"}}}, "w1, with 0 other workers; 0 facts",
+			[]string{"The worker w2 is not counted on: its version verifies by other rules."}},
+		{cluster.Status{Node: "w1", Problem: "not connected: refused"}, "w1, with 0 other workers; 0 facts", []string{"This worker verifies everything itself: NATS not connected: refused"}},
+		{cluster.Status{Node: "w1", Connected: true, StreamProblem: "no JetStream", Mounts: []string{"/srv is on nfs4"}}, "w1, with 0 other workers; 0 facts",
+			[]string{"Facts are not shared with other workers: no JetStream", "/srv is on nfs4"}},
+	} {
+		var h health
+		h.others(&c.st)
+		if len(h.Facts) != 2 || h.Facts[0].Value.String()+"; "+h.Facts[1].Value.String() != c.facts {
+			t.Errorf("facts %v, want %s", h.Facts, c.facts)
+		}
+		var got []string
+		for _, w := range h.Warnings {
+			got = append(got, w.String())
+		}
+		if !slices.Equal(got, c.warnings) {
+			t.Errorf("warnings %q, want %q", got, c.warnings)
+		}
+	}
+	var h health
+	if h.others(nil); len(h.Facts)+len(h.Warnings) > 0 {
+		t.Error("a worker that is alone says so")
 	}
 }
