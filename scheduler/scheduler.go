@@ -373,7 +373,8 @@ func (s *Scheduler) watchFirstPass(ctx context.Context) error {
 			return nil
 		case <-s.agenda.quiet():
 		}
-		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && s.waitedEnough(&quiet) {
+		// A wait that ends is owed before it is forgotten: it is asked about in between.
+		if s.counters.walks.Load() > 0 && s.agenda.size() == 0 && s.waitedEnough(&quiet) && s.agenda.size() == 0 {
 			err := s.cfg.Store.Publish(ctx)
 			if err == nil {
 				err = s.cfg.Store.SetWhole(s.rootsListed.Load())
