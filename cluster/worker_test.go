@@ -291,6 +291,10 @@ func TestAFrozenLine(t *testing.T) {
 	for range 300 { // more than the socket takes
 		a.tell <- telling{subject: a.prefix + "fact.large", message: make([]byte, 60<<10)}
 	}
+	for left := 0; left == 0 || left != len(a.tell); { // until the line takes no more
+		left = len(a.tell)
+		time.Sleep(20 * time.Millisecond)
+	}
 	// Whoever waited for the connection's lock would have it when the write has failed, and the
 	// connection with it.
 	for range 100 {

@@ -710,6 +710,41 @@ func TestHintsToOthers(t *testing.T) {
 	}
 }
 
+// A fact that came between the question and the wait ends the wait, one that came before does
+// not; each of several repositories with the image is woken.
+func TestAFactBetweenQuestionAndWait(t *testing.T) {
+	w, _ := (&group{}).join(t, nil)
+	s := w.scheduler()
+	img := trust.SumOf([]byte("x"))
+	owed := func(name string) bool {
+		s.agenda.mu.Lock()
+		defer s.agenda.mu.Unlock()
+		return s.agenda.owed[item{repository: name}] != nil
+	}
+	before := time.Now()
+	s.FactArrived(img)
+	for _, name := range []string{"a", "b"} {
+		s.await(&deferred{name: name, since: before, asked: before, wait: time.Hour, images: []trust.Digest{img}}, bulk)
+	}
+	s.await(&deferred{name: "c", since: before, asked: time.Now(), wait: time.Hour, images: []trust.Digest{img}}, bulk)
+	eventually(t, "both are looked at", func() bool { return owed("a") && owed("b") })
+	if owed("c") || s.Waiting() != 1 {
+		t.Errorf("%d wait", s.Waiting())
+	}
+	s.FactArrived(trust.SumOf([]byte("y")))
+	left := func() int {
+		s.waits.mu.Lock()
+		defer s.waits.mu.Unlock()
+		return len(s.waits.about) + len(s.waits.by)
+	}
+	if n := left(); n != 2 {
+		t.Errorf("%d waits and images of them", n)
+	}
+	s.FactArrived(img)
+	eventually(t, "the third is looked at", func() bool { return owed("c") })
+	eventually(t, "nothing is left of the waits", func() bool { return left() == 0 })
+}
+
 // What cannot be read when its wait is over ends no wait, and keeps nothing waiting.
 func TestWhatWaitsMayBecomeUnreadable(t *testing.T) {
 	g := &group{}
