@@ -17,14 +17,13 @@ import (
 
 const (
 	// askTime is how long an answer of the stream is waited for, restTime for how long nobody
-	// asks once there was none. After an answer that took longer than slowly, and askEach for
-	// each of the facts, which is about what it takes to verify them, nobody asks for restTimes
-	// as long.
+	// asks once there was none. After an answer that took longer than slowly, nobody asks for
+	// restTimes as long. A worker whose processors are all at work has answers within a tenth
+	// of a second; to verify what it could have taken would not help it.
 	askTime   = 500 * time.Millisecond
 	restTime  = time.Second
-	slowly    = 50 * time.Millisecond
-	askEach   = time.Millisecond
-	restTimes = 10
+	slowly    = 250 * time.Millisecond
+	restTimes = 4
 	// askAtOnce is how many facts one request asks for; the server takes 1,024.
 	askAtOnce = 256
 	// tellAhead is how many facts wait to be told, tellBytes how many bytes of them; what is
@@ -210,7 +209,7 @@ func (w *Worker) Ask(ctx context.Context, keys []store.FactKey) map[store.FactKe
 		case err != nil:
 			w.count(func(st *Status) { st.AskFailed++ })
 			w.cfg.Log.Debug("the stream of facts gives no answer", "error", err)
-		case took < max(slowly, time.Duration(len(part))*askEach):
+		case took < slowly:
 			continue
 		default:
 			rest = restTimes * took
