@@ -129,7 +129,7 @@ func (w *Worker) Wait(repository string, since time.Time, hurry bool) time.Durat
 	switch {
 	case !hurry && !w.joined.Load() && time.Since(w.made) < startTime:
 		return startTime / 10
-	case !w.online():
+	case !w.online() || !w.prepared.Load(): // nothing would be told
 		return 0
 	}
 	return w.turns.wait(repository, since, hurry)

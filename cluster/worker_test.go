@@ -274,10 +274,17 @@ func TestTheStreamIsMadeAgain(t *testing.T) {
 	}
 	a.checkStream()
 	eventually(t, "it is named", func() bool { return strings.Contains(a.Status().StreamProblem, "acknowledgements") })
+	theirs := "r"
+	for n := 0; a.Rank(theirs) == 0; n++ {
+		theirs += "r"
+	}
+	if a.Wait(theirs, time.Now(), true) != 0 {
+		t.Error("a waits for facts that cannot be told")
+	}
 	if _, err := js.UpdateStream(t.Context(), was); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is used again", func() bool { return a.Status().StreamProblem == "" })
+	eventually(t, "it is used again", func() bool { return a.Status().StreamProblem == "" && a.Wait(theirs, time.Now(), true) > 0 })
 }
 
 // A server that hangs holds up nobody but the goroutines that talk to it.
