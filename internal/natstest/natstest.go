@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -93,14 +94,19 @@ func run(s settings, then func(*server.Server)) error {
 	return nil
 }
 
-// Port returns a port of the loopback address that was free.
+// Port returns a port of the loopback address that was free, below those that connections
+// get: until a server has it, no other test's connection may take it.
 func Port() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	const first, count = 20_000, 12_000
+	var err error
+	for range 100 {
+		port := first + rand.IntN(count)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, err
 }
 
 // InProcess runs a server in this process until the test ends, and returns its URL.
