@@ -31,17 +31,6 @@ func fill(f *fleet, repositories, images int) (k *signtest.Key, all []signtest.I
 	return k, all
 }
 
-// done waits until workers have decided everything, and returns how many signatures they
-// have verified together.
-func (f *fleet) done(workers ...*worker) (verified int64) {
-	f.t.Helper()
-	for _, w := range workers {
-		r := w.says("the first pass is over", func(r *report) bool { return r.FirstPass })
-		verified += r.Work.Verified
-	}
-	return verified
-}
-
 // Three workers answer as one that is alone, and one of them has verified each signature.
 func TestEachIsVerifiedOnce(t *testing.T) {
 	f := newFleet(t, 3, 3)
