@@ -194,7 +194,8 @@ func runBlocks(t *testing.T, page string, blocks []block) {
 		"team-a.pub": teams["team-a"].PEM(), "team-b.pub": teams["team-b"].PEM(),
 		"etc/htpasswd":   []byte("alice:$2y$05$abcdefghijklmnopqrstuuVSoKwW4qXQ0nhUVN0sNTjZwnFBKBC6e\n"),
 		"etc/read.token": []byte("a token of some length\n"), "etc/hook.secret": []byte("a secret of some length\n"),
-		".curlrc": []byte("fail\nsilent\nshow-error\n"), // an error is an exit code
+		"etc/cluster.key": []byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"),
+		".curlrc":         []byte("fail\nsilent\nshow-error\n"), // an error is an exit code
 	} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o600)); err != nil {
