@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -24,7 +26,10 @@ func ReadKey(path string) (Key, error) {
 	}
 	defer f.Close() // read-only
 	b := make([]byte, 257)
-	n, _ := f.Read(b) // one that cannot be read is no key
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return k, fmt.Errorf("cluster key: %w", err)
+	}
 	raw, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b[:n])))
 	if err != nil || len(raw) != len(k.secret) || n == len(b) {
 		return k, fmt.Errorf("cluster key %s: not 32 bytes in base64; make one with: (umask 077; head -c 32 /dev/urandom | base64 > cluster.key)", path)

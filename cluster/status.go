@@ -14,6 +14,7 @@ type Status struct {
 	// everything itself.
 	Connected bool
 	Problem   string `json:",omitempty"`
+	Failures  int64  // connections that were lost, and attempts that failed
 	// StreamProblem is why facts cannot be told, or "". StreamReplicas is how many NATS
 	// servers have the stream.
 	StreamProblem  string `json:",omitempty"`

@@ -291,6 +291,7 @@ func (w *Worker) connected(problem string) {
 	was := w.st.Problem
 	if w.st.Problem, w.st.Connected = problem, problem == ""; !w.st.Connected {
 		w.st.StreamProblem = "" // that of another connection
+		w.st.Failures++
 	}
 	w.mu.Unlock()
 	w.rests.Store(nil)

@@ -335,7 +335,8 @@ func TestRefusedCredentials(t *testing.T) {
 	servers[0].Password("another")
 	servers[0].Start(t)
 	eventually(t, "it is said", func() bool { return strings.Contains(a.Status().Problem, "uthorization") })
-	time.Sleep(6 * heartbeat) // and tried more than once
+	before := a.Status().Failures
+	eventually(t, "and tried again and again", func() bool { return a.Status().Failures >= before+4 })
 	servers[0].Kill()
 	servers[0].Password("")
 	servers[0].Start(t)

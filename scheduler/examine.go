@@ -340,45 +340,6 @@ const (
 	longestWait    = revocation.MaxAge + time.Minute
 )
 
-// reread reads a signature manifest and its layers again, verifies nothing, and says
-// what is wrong with them. The error is that of ctx.
-func (e *examiner) reread(ctx context.Context, p *opened, ref *store.Reference) (trust.Reason, error) {
-	m, err := p.Manifest(ctx, ref.Digest)
-	if err != nil {
-		e.counters.reread.Add(1)
-		return reasonOf(err), ctx.Err()
-	}
-	return e.readLayers(ctx, p, ref, m)
-}
-
-// readLayers is reread of the layers of a manifest that has just been read.
-func (e *examiner) readLayers(ctx context.Context, p *opened, ref *store.Reference, m *layout.Manifest) (_ trust.Reason, err error) {
-	e.counters.reread.Add(1)
-	limits, seen := verifier.LimitsOf(ref.Carrier), map[string]bool{}
-	for i := 0; err == nil && i < min(len(m.Layers), trust.MaxLayers); i++ {
-		l := m.Layers[i]
-		key := fmt.Sprint(l.MediaType, " ", l.Digest, " ", l.Size)
-		// What is malformed or too large has been read as that already.
-		if d, bad := trust.ParseDigest(l.Digest.String()); bad == nil && !seen[key] && limits.Take(l.Size) {
-			seen[key] = true
-			_, err = p.Blob(ctx, d, l.Size, limits.Layer)
-		}
-	}
-	if err != nil {
-		return reasonOf(err), ctx.Err()
-	}
-	return "", nil
-}
-
-// imageReason reads the image manifest of a row and says what is wrong with its
-// bytes, "" if nothing is. The error is that of ctx.
-func (e *examiner) imageReason(ctx context.Context, p *opened, row *store.Row) (trust.Reason, error) {
-	if _, err := p.Manifest(ctx, row.Digest); err != nil {
-		return reasonOf(err), ctx.Err()
-	}
-	return "", nil
-}
-
 // keepDead restores the grounds of what was matched before and is not now, where a signer
 // that they name has left: they read signer-removed, and hold again if it comes back. What
 // no longer matches although its signers are in force is as the verifier says now.

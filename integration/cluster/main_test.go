@@ -98,7 +98,7 @@ type worker struct {
 	exited chan struct{}
 }
 
-// newFleet lays out storage with fill and starts nothing yet.
+// newFleet makes empty storage and starts the NATS servers; no worker runs yet.
 func newFleet(t *testing.T, workers, servers int) *fleet {
 	t.Helper()
 	dir := t.TempDir()
