@@ -496,10 +496,26 @@ func TestRecognition(t *testing.T) {
 	if _, err := Open(s.root, Options{}); err == nil || !strings.Contains(err.Error(), "both here") {
 		t.Errorf("both: %v", err)
 	}
+	if names, err := walk(); err != nil || !slices.Equal(names, []string{"team/app"}) {
+		t.Errorf("an image layout that came later is read, or hides what was: %v, %v", names, err)
+	}
 	for _, o := range []Layout{OCI, Distribution} {
 		if got := is(s.root, o); got != o {
 			t.Errorf("both, told to be %s: %s", o, got)
 		}
+	}
+	s = newDistribution(t)
+	newRepo(t, s.root, "zots").push(image("a"), "1")
+	r = s.open()
+	if names, err := walk(); err != nil || !slices.Equal(names, []string{"zots"}) {
+		t.Errorf("image layouts alone: %v, %v", names, err)
+	}
+	s.push("team/app", image("a"), "1")
+	if err := r.recognise(t.Context()); !errors.Is(err, ErrTwoLayouts) {
+		t.Errorf("distribution's storage came later: %v", err)
+	}
+	if names, _ := walk(); len(names) != 0 || r.Gone("zots") {
+		t.Errorf("where the layout is not known, %v are read, or zots is gone: %v", names, r.Gone("zots"))
 	}
 }
 

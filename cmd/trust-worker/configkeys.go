@@ -27,7 +27,7 @@ type configKey struct {
 // where zot has them.
 var configKeys = []configKey{
 	{path: "storage.rootDirectory", flag: "root", zot: true, doc: `It is read and never written, but for the two trust directories and, by default, the state directory below it. Everything in it counts as written by whoever may push.`},
-	{path: "storage.layout", flag: "layout", doc: `auto recognises the storage of CNCF distribution by what it has below docker/registry/v2. If repositories in OCI image layouts are at the same root, the start ends with an error, and later answers read unknown, until the layout is named. What pushers choose decides nothing about it.`},
+	{path: "storage.layout", flag: "layout", doc: `auto recognises the storage of CNCF distribution by what it has below docker/registry/v2. If repositories in OCI image layouts are at the same root, the start ends with an error until the layout is named. Where distribution's storage comes beside image layouts that a running daemon reads, its answers read unknown; one that reads distribution's goes on doing so. What pushers choose decides nothing about it.`},
 	{path: "storage.subPaths", zot: true, doc: `Further roots, as in zot: each key is a route, and the repositories whose names begin with it are in its rootDirectory and nowhere else. The trust directories and the state are the main root's.`,
 		schema: map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "object",
 			"properties": map[string]any{"rootDirectory": map[string]any{"type": "string"}}, "required": []string{"rootDirectory"}}},
