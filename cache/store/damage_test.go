@@ -109,6 +109,15 @@ var damages = map[string]func(page []byte, file []byte, rnd *rand.Rand){
 		at := rnd.IntN(len(file)/4096+1) * 4096
 		copy(page, file[at:])
 	},
+	// bbolt would go round and round.
+	"a circle": func(page, _ []byte, _ *rand.Rand) {
+		const branch, header, element = 1, 16, 16
+		if binary.NativeEndian.Uint16(page[8:]) == branch {
+			for n := range int(binary.NativeEndian.Uint16(page[10:])) {
+				copy(page[header+n*element+8:], page[:8])
+			}
+		}
+	},
 	"one bit": func(page, _ []byte, rnd *rand.Rand) { page[rnd.IntN(len(page))] ^= 1 << rnd.IntN(8) },
 }
 
@@ -130,7 +139,7 @@ func eachDamage(t *testing.T, state string, files []string, fn func(t *testing.T
 		for kind, damage := range damages {
 			rnd := rand.New(rand.NewPCG(uint64(len(kind)), 1))
 			some := rnd.Perm(len(pages))
-			if os.Getenv("TRUST_WORKER_TORTURE") == "" {
+			if os.Getenv("TRUST_WORKER_TORTURE") == "" && kind != "a circle" { // which few pages can be
 				some = some[:min(len(pages), 10)]
 			}
 			for _, n := range some {

@@ -167,6 +167,11 @@ func (s *Store) tryOpen() (err error) {
 			_ = s.closeDB() // the file is about to be set aside
 		}
 	}()
+	sound, err := format.OpenFile(s.privatePath()) // what bbolt's writer would die of is found first
+	if err != nil {
+		return err
+	}
+	sound.Close()
 	db, err := bbolt.Open(s.privatePath(), 0o600, &bbolt.Options{
 		Timeout:         2 * time.Second,
 		FreelistType:    bbolt.FreelistMapType,

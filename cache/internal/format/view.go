@@ -45,6 +45,7 @@ const (
 	InListings
 )
 
+// OpenFile opens a database for reading whose pages lead somewhere.
 func OpenFile(path string) (_ *File, err error) {
 	defer RecoverDamage(&err)
 	info, err := os.Stat(path) // bbolt would make a missing file
@@ -54,6 +55,9 @@ func OpenFile(path string) (_ *File, err error) {
 	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return nil, OpenError(path, err)
+	}
+	if err := checkTree(path, db); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return &File{Name: path, Info: info, DB: db}, nil
 }
