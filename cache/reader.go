@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,10 +62,12 @@ type generation struct {
 	refs      int
 
 	// The lease, guarded by Reader.mu: the last confirmation known, since when
-	// it is, and when it was last looked at (both monotonic).
+	// it is, and when it was last looked at (both monotonic); undated: it was ahead of the
+	// clock when it was first seen.
 	confirmed time.Time
 	since     time.Time
 	looked    time.Time
+	undated   bool
 }
 
 // trustFile is a trust file that is open: while it is, no other file is taken for it.
@@ -76,6 +79,10 @@ type trustFile struct {
 // confirmEvery is how often a reader looks at the confirmation: the daemon
 // renews it at least every 10 s.
 const confirmEvery = time.Second
+
+// ahead is how far ahead of the clock a confirmation may be: a daemon that runs renews it
+// sooner.
+const ahead = 10 * time.Second
 
 // OpenReader opens the state directory of a trust-worker for reading. It does
 // not fail when nothing is published yet: look-ups return ErrNoCache until
@@ -205,7 +212,7 @@ func (r *Reader) open(target string) (*generation, error) {
 		return nil, ErrClosed
 	}
 	if old != nil && old.ID == g.ID && old.trustPath == g.trustPath {
-		g.confirmed, g.since = old.confirmed, old.since
+		g.confirmed, g.since, g.undated = old.confirmed, old.since, old.undated
 	}
 	if r.cur != nil { // confirmation may have given it up meanwhile
 		r.releaseLocked(r.cur)
@@ -362,14 +369,22 @@ func (r *Reader) dropLocked(f *format.File) {
 }
 
 // confirmation returns when the daemon last confirmed the generation, and for how
-// long nothing later has been known, by a clock that nobody sets. A trust file
+// long nothing later has been known, by a clock that nobody sets. A confirmation that is
+// ahead of the clock was made before somebody set that back: it may be of any age, unless
+// this process saw it come. A trust file
 // that is another than the one that was read, for all its name, is none: it comes
 // from a backup, and what it belongs to is opened with the next snapshot.
 func (r *Reader) confirmation(g *generation) (at time.Time, age time.Duration, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !g.looked.IsZero() && time.Since(g.looked) < confirmEvery {
+	known := func() (time.Time, time.Duration, error) {
+		if g.undated {
+			return g.confirmed, math.MaxInt64, nil
+		}
 		return g.confirmed, time.Since(g.since), nil
+	}
+	if !g.looked.IsZero() && time.Since(g.looked) < confirmEvery {
+		return known()
 	}
 	fi, err := os.Stat(g.trustPath)
 	if err != nil {
@@ -386,9 +401,10 @@ func (r *Reader) confirmation(g *generation) (at time.Time, age time.Duration, e
 	}
 	g.looked = time.Now()
 	if at = fi.ModTime(); !at.Equal(g.confirmed) {
+		g.undated = g.confirmed.IsZero() && at.Sub(r.now()) > ahead
 		g.confirmed, g.since = at, g.looked
 	}
-	return at, time.Since(g.since), nil
+	return known()
 }
 
 // isFile reports whether what has a path is the file that info is of.

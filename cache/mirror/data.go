@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"trust-worker/cache/internal/format"
 )
 
 // The data of publications: which layers are wanted, and when they are published.
@@ -30,9 +32,11 @@ func (m *Mirror) want(files []File) {
 
 // Missing returns the layers of a publication that have to be fetched, and what is
 // fetched for anything else is of no use any more. It reads files that it does not know
-// to the end.
+// to the end. If one that is published is not what the source told of, nothing is
+// published any more: a confirmation would be one of damaged data.
 func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, err error) {
-	if _, err := p.parse(); err != nil {
+	c, err := p.parse()
+	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -44,11 +48,14 @@ func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, e
 		m.mu.Unlock()
 		if !ok {
 			known, _, err = sumFile(ctx, filepath.Join(m.dir, f.Name))
-			if errors.Is(err, fs.ErrNotExist) {
-				known, err = File{}, nil
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
 			}
 			if err != nil {
-				return nil, err
+				known = File{}
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				m.log.Error("a file of the replica cannot be read", "file", f.Name, "error", err)
 			}
 			m.mu.Lock()
 			if known.Name != "" {
@@ -60,8 +67,28 @@ func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, e
 			missing = append(missing, f)
 		}
 	}
-	return missing, nil
+	return missing, m.damaged(c, missing)
 }
+
+// damaged withdraws what is published if files of it are missing.
+func (m *Mirror) damaged(c format.Current, missing []File) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cur.ID != c.ID {
+		return nil
+	}
+	published := filesOf(m.cur)
+	i := slices.IndexFunc(missing, func(f File) bool { return slices.Contains(published, f.Name) })
+	if i < 0 {
+		return nil
+	}
+	m.log.Error("a file of the replica is damaged, or not the source's: nothing is answered until it has been fetched again", "file", missing[i].Name)
+	m.supersede(format.Current{}) // the others are kept for a while, and not published without it
+	return m.withdraw(nil)
+}
+
+// ErrNoTrust: the trust of the data is still to come.
+var ErrNoTrust = errors.New("the trust of the data has not been taken over")
 
 // TakeData publishes the data of a publication, none of whose layers is missing, below
 // the trust that was taken over last.
@@ -76,7 +103,7 @@ func (m *Mirror) TakeData(p *Publication) error {
 	case len(p.Layers) == 0:
 		return fmt.Errorf("%w with data", errPublication)
 	case m.trust.id != c.ID || m.trust.file.Name == "" || m.trust.generation < c.Generation:
-		return fmt.Errorf("the data of generation %d have no trust yet", c.Generation)
+		return fmt.Errorf("generation %d: %w", c.Generation, ErrNoTrust)
 	case m.cur.Base != 0 && c.Data < m.cur.Data:
 		return ErrOlder
 	}

@@ -173,6 +173,10 @@ func TestDamagedLayer(t *testing.T) {
 	if err != nil || len(missing) != 1 || missing[0].Name != name {
 		t.Fatal(missing, err)
 	}
+	w.want(false, content{}) // while it comes
+	if err := w.m.Confirm(o.pub, mirror.Heard{Sent: mirror.Now()}); err == nil {
+		t.Error("damaged data are confirmed")
+	}
 	p, err := w.m.Part(context.Background(), missing[0])
 	if err == nil {
 		_, err = p.Write(o.files[name])

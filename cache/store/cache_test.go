@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"trust-worker/cache"
@@ -90,8 +91,28 @@ func TestLease(t *testing.T) {
 	want(t, late, trust.Unknown, trust.Stale)
 	strict := openReader(t, dir, cache.WithMaxAge(time.Second), cache.WithClock(func() time.Time { return time.Now().Add(5 * time.Second) }))
 	want(t, strict, trust.Unknown, trust.Stale)
-	early := openReader(t, dir, cache.WithClock(func() time.Time { return time.Now().Add(-time.Hour) }))
-	want(t, early, trust.Trusted, "")
+	// Seen first by a clock that has been set back, a confirmation may be of any age: one
+	// that comes while this process looks is not.
+	synctest.Test(t, func(t *testing.T) {
+		early := func(by time.Duration) *cache.Reader {
+			return openReader(t, dir, cache.WithClock(func() time.Time { return time.Now().Add(-by) }))
+		}
+		at := time.Now()
+		if err := s.Confirm(at); err != nil {
+			t.Fatal(err)
+		}
+		r := early(time.Hour)
+		want(t, r, trust.Unknown, trust.Stale)
+		want(t, early(5*time.Second), trust.Trusted, "")
+		if err := s.Confirm(at.Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // a reader looks at the confirmation each second
+		want(t, r, trust.Trusted, "")
+		want(t, early(time.Hour), trust.Unknown, trust.Stale)
+		time.Sleep(2 * time.Minute)
+		want(t, r, trust.Unknown, trust.Stale)
+	})
 }
 
 func TestExpiryNeedsNoDaemon(t *testing.T) {

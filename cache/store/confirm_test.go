@@ -27,7 +27,7 @@ func blockCurrent(t *testing.T, dir string) (unblock func()) {
 func TestClockThatWentBackIsToldUntilItIsPublished(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now().Add(24 * time.Hour)
-	s := openStore(t, dir, Options{Now: func() time.Time { return now }})
+	s := openStore(t, dir, Options{Lease: -1, Now: func() time.Time { return now }})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	f := signedBy(keyA)

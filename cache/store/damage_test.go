@@ -356,7 +356,7 @@ func TestWipedStateUnderALongLivedReader(t *testing.T) {
 // expired when it was published does not come back with a clock that is late.
 func TestReaderClockIsNeverBeforeThePublication(t *testing.T) {
 	dir := t.TempDir()
-	s := openStore(t, dir, Options{})
+	s := openStore(t, dir, Options{Lease: -1})
 	defer closeChecked(t, s)
 	setTrust(t, s, inForce(keyA))
 	f := signedBy(keyA)

@@ -281,7 +281,11 @@ const restless = time.Second
 // fetch fetches what is missing of a publication, oldest first: those last longest at the
 // source. Then it publishes the data.
 func (f *Follower) fetch(ctx context.Context, pub *mirror.Publication) error {
+	published := f.mirror.State().Published
 	missing, err := f.mirror.Missing(ctx, pub)
+	if published && !f.mirror.State().Published {
+		f.again() // while data come
+	}
 	if err != nil {
 		return err
 	}

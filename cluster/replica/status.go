@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"time"
 
 	"trust-worker/cache/mirror"
@@ -57,7 +58,7 @@ func (f *Follower) progress(file *mirror.File, have int64, err error) {
 		return
 	}
 	was := st.DataProblem
-	if st.DataProblem = ""; err != nil && err != errNewer {
+	if st.DataProblem = ""; err != nil && err != errNewer && !errors.Is(err, mirror.ErrNoTrust) { // which is being asked for
 		if st.DataProblem = oneLine(err); was == "" {
 			f.log.Warn("data cannot be fetched; will retry", "error", st.DataProblem)
 		}
