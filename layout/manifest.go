@@ -108,30 +108,6 @@ func (r *readManifests) take(d trust.Digest) *Manifest {
 	return m
 }
 
-// document is any manifest. The pointers and nil slices tell absent (or null)
-// members from empty ones.
-type document struct {
-	MediaType    string               `json:"mediaType"`
-	ArtifactType string               `json:"artifactType"`
-	Config       *ocispec.Descriptor  `json:"config"`
-	Layers       []ocispec.Descriptor `json:"layers"`
-	Manifests    []ocispec.Descriptor `json:"manifests"`
-	Blobs        []ocispec.Descriptor `json:"blobs"` // of an artifact manifest alone
-	Subject      *ocispec.Descriptor  `json:"subject"`
-	Annotations  map[string]string    `json:"annotations"`
-	// Docker's schema 1, of which some readers would take the layers.
-	FSLayers []json.RawMessage `json:"fsLayers"`
-	History  []json.RawMessage `json:"history"`
-}
-
-var manifestRules = strictjson.Rules{
-	Members: []string{
-		"mediaType", "artifactType", "config", "layers", "manifests", "blobs", "subject", "annotations", "fsLayers", "history",
-		"digest", "size", "urls", "data", "platform", "architecture", "os", "os.version", "os.features", "variant",
-	},
-	Maps: []string{"annotations"},
-}
-
 // parseManifest says what b is. It has no error: being malformed is a class.
 func parseManifest(b []byte) *Manifest {
 	m := &Manifest{Kind: Kind{Size: int64(len(b))}}
@@ -148,7 +124,13 @@ func parseManifest(b []byte) *Manifest {
 		return m
 	}
 	var doc document
-	if err := json.Unmarshal(b, &doc); err != nil || len(doc.MediaType) > maxMediaType || !m.take(&doc) {
+	var err error
+	if m.Ambiguous {
+		err = json.Unmarshal(b, &doc)
+	} else {
+		err = doc.decode(b)
+	}
+	if err != nil || len(doc.MediaType) > maxMediaType || !m.take(&doc) {
 		*m = Manifest{Kind: Kind{Class: Malformed, Size: m.Size}}
 		return m
 	}

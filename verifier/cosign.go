@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +39,11 @@ var layerAnnotations = []string{static.SignatureAnnotationKey, static.Certificat
 // annotation may hold anything.
 func layerID(d ocispec.Descriptor) trust.LayerID {
 	h := sha256.New()
-	field := func(text string) { fmt.Fprintf(h, "%d:%s", len(text), text) }
+	var b []byte
+	field := func(text string) {
+		b = append(append(strconv.AppendInt(b[:0], int64(len(text)), 10), ':'), text...)
+		h.Write(b)
+	}
 	field(string(d.Digest))
 	field(strconv.FormatInt(d.Size, 10))
 	for _, name := range layerAnnotations {

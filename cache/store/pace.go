@@ -112,7 +112,7 @@ func (s *Store) PublishSoon() {
 	}
 }
 
-// pace keeps what is done again and again to a fifth of the time in the long run,
+// pace keeps what is done again and again to a tenth of the time in the long run,
 // so that a bulk scan does not publish for its own sake; what is done now and then
 // does not wait for the next.
 type pace struct {
@@ -123,10 +123,10 @@ type pace struct {
 
 // after returns how long to pause after it was done from began to ended.
 func (p *pace) after(began, ended time.Time) time.Duration {
-	const credit = 500 * time.Millisecond
+	const credit = time.Second
 	if !p.ended.IsZero() {
 		p.owed = max(0, p.owed-began.Sub(p.ended))
 	}
-	p.owed, p.ended = p.owed+4*ended.Sub(began), ended
+	p.owed, p.ended = p.owed+9*ended.Sub(began), ended
 	return min(max(0, p.owed-credit), p.longest)
 }

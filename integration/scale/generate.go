@@ -130,6 +130,17 @@ func (g *generator) isLate(i int) bool {
 	return i%step == 0 && i/step < lateMade
 }
 
+// signer is whose signature layer s of image i is, in repository r.
+func (g *generator) signer(r, i, s int) *ecdsa.PrivateKey {
+	switch {
+	case s == 0 && g.isLate(i):
+		return g.late
+	case g.signers == 1:
+		return g.priv[r%len(g.priv)]
+	}
+	return g.priv[(i*g.signers+s)%len(g.priv)]
+}
+
 type object = map[string]any
 
 // repository writes one repository and returns the images that the late key
@@ -154,12 +165,8 @@ func (g *generator) repository(r int) ([]place, error) {
 		hash := sha256.Sum256(payload)
 		var layers []object
 		for s := range g.signers {
-			key := g.priv[(i*g.signers+s)%len(g.priv)]
-			if g.signers == 1 {
-				key = g.priv[r%len(g.priv)]
-			}
-			if s == 0 && g.isLate(i) {
-				key = g.late
+			key := g.signer(r, i, s)
+			if key == g.late {
 				d, err := trust.ParseDigest(digest)
 				if err != nil {
 					return nil, err

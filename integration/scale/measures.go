@@ -30,6 +30,12 @@ func (d *driver) firstPass() (err error) {
 	verify := benchVerify()
 	floor := floorRead.Seconds() + float64(d.g.n)*verify.Seconds()/float64(numCPU())
 	floorTime := floorReadTime.Seconds() + float64(d.g.n)*verify.Seconds()
+	var byLibraries, librariesTime time.Duration
+	if !d.g.distribution {
+		if byLibraries, librariesTime, err = d.libraries(); err != nil {
+			return err
+		}
+	}
 	start, err := d.start()
 	if err != nil {
 		return err
@@ -54,9 +60,17 @@ func (d *driver) firstPass() (err error) {
 	d.r.add("first pass", took, "s", "", fmt.Sprintf("%d verifications by cosign", s.Work.Calls))
 	d.r.add("  floor: read all files once + bare verifications", floor, "s", "", fmt.Sprintf("%d files in %.2f s, %.0f µs a verification", files, floorRead.Seconds(), float64(verify.Nanoseconds())/1000))
 	d.r.add("  ratio", took/floor, "×", target(d.g.signers), "")
+	if byLibraries > 0 {
+		d.r.add("  what the libraries take", byLibraries.Seconds(), "s", "", "cosign, encoding/json, recovery and bbolt, on the same bytes, and nothing else")
+		d.r.add("  compared with that", took/byLibraries.Seconds(), "×", "", "")
+	}
 	d.r.add("first pass, processor time", used.Seconds(), "s", "", "")
 	d.r.add("  floor: read all files once + bare verifications, processor time", floorTime, "s", "", "")
 	d.r.add("  ratio, processor time", used.Seconds()/floorTime, "×", target(d.g.signers), "")
+	if librariesTime > 0 {
+		d.r.add("  what the libraries take, processor time", librariesTime.Seconds(), "s", "", "")
+		d.r.add("  compared with that, processor time", used.Seconds()/librariesTime.Seconds(), "×", "", "")
+	}
 	d.r.add("largest state directory during the first pass", float64(largest)/float64(d.g.n), "B", "", "bytes on disk for each signature")
 	return d.count()
 }

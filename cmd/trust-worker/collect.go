@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// garbageHeap is how large the heap may become during a first pass before garbage is
+// collected, in bytes. What is in use then is 10 to 30 MB, and the runtime would collect
+// each time that as much has been added.
+const garbageHeap = 128 << 20
+
+// collectLess has garbage collected less often while a first pass makes much of it, and
+// gives the memory back when done is closed. Who sets GOGC or GOMEMLIMIT decides instead.
+func collectLess(ctx context.Context, done <-chan struct{}) {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	defer debug.FreeOSMemory()
+	is := debug.SetGCPercent(100)
+	was := is
+	defer func() { debug.SetGCPercent(was) }()
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	for {
+		metrics.Read(live)
+		if want := percentFor(live[0].Value.Uint64()); want != is {
+			is = want
+			debug.SetGCPercent(want)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-done:
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// percentFor is the GOGC by which a heap of so many live bytes may grow to garbageHeap.
+func percentFor(live uint64) int {
+	const least = 4 << 20 // what the runtime takes a heap for
+	return int(max(100, (garbageHeap-min(garbageHeap, max(live, least)))*100/max(live, least)))
+}
