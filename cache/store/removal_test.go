@@ -294,7 +294,7 @@ func TestANewSignerWhoseTrustFileFails(t *testing.T) {
 func TestWhoLeft(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Unix(1_800_000_000, 0)
-	opts := Options{Now: func() time.Time { return now }}
+	opts := Options{Lease: -1, Now: func() time.Time { return now }}
 	s := openStore(t, dir, opts)
 	setTrust(t, s, inForce(keyA, keyB))
 	mustCommit(t, s, world(signedBy(keyA)))
