@@ -137,7 +137,7 @@ func (w *world) scan() Work {
 // recount holds the counters to the answers: after each pass of every test.
 func (w *world) recount() {
 	w.t.Helper()
-	r, err := cache.OpenReader(w.state)
+	r, err := w.reader()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -179,6 +179,15 @@ func (w *world) recount() {
 	}
 }
 
+// reader reads what the world publishes, by the clock that its schedulers have.
+func (w *world) reader() (*cache.Reader, error) {
+	c := Config{Now: time.Now}
+	if w.edit != nil {
+		w.edit(&c)
+	}
+	return cache.OpenReader(w.state, cache.WithClock(c.Now))
+}
+
 // image answers as another process would see it.
 func (w *world) image(img signtest.Image) cache.Image {
 	w.t.Helper()
@@ -190,7 +199,7 @@ func (w *world) image(img signtest.Image) cache.Image {
 }
 
 func (w *world) get(img signtest.Image) (cache.Image, error) {
-	r, err := cache.OpenReader(w.state)
+	r, err := w.reader()
 	if err != nil {
 		return cache.Image{}, err
 	}
