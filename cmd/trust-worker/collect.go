@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// garbageHeap is how large the heap may become during a first pass before garbage is
-// collected, in bytes. What is in use then is 10 to 30 MB, and the runtime would collect
-// each time that as much has been added.
+// garbageHeap is how large the heap may become before garbage is collected, in bytes, while
+// a daemon that was started looks at all of storage and counts all answers. What is in use
+// then is 10 to 30 MB, and the runtime would collect each time that as much has been added.
 const garbageHeap = 128 << 20
 
-// collectLess has garbage collected less often while a first pass makes much of it, and
-// gives the memory back when done is closed. Who sets GOGC or GOMEMLIMIT decides instead.
-func collectLess(ctx context.Context, done <-chan struct{}) {
+// collectLess has garbage collected less often until it is over, and then gives the memory
+// back. Who sets GOGC or GOMEMLIMIT decides instead.
+func collectLess(ctx context.Context, over func() bool) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
@@ -24,7 +24,7 @@ func collectLess(ctx context.Context, done <-chan struct{}) {
 	was := is
 	defer func() { debug.SetGCPercent(was) }()
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	for {
+	for !over() {
 		metrics.Read(live)
 		if want := percentFor(live[0].Value.Uint64()); want != is {
 			is = want
@@ -32,8 +32,6 @@ func collectLess(ctx context.Context, done <-chan struct{}) {
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-done:
 			return
 		case <-time.After(500 * time.Millisecond):
 		}

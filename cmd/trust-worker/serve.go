@@ -173,7 +173,10 @@ func (s *settings) serveOnce(ctx context.Context, store *store.Store, signals <-
 		return s.notifySystemd(ctx, parts, func() condition { return conditionOf(sched.Status()) }, watchdog, log)
 	})
 	p.start("changes", told.observer.Run)
-	p.start("memory", func(ctx context.Context) error { collectLess(ctx, sched.FirstPass()); return nil })
+	p.start("memory", func(ctx context.Context) error {
+		collectLess(ctx, func() bool { return sched.Status().FirstPass && told.observer.Totals() != nil })
+		return nil
+	})
 	p.start("HTTP", func(ctx context.Context) error {
 		return s.serveHTTP(ctx, &s.http, roots, sched, others, told, hooks, log)
 	})

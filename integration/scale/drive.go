@@ -33,6 +33,7 @@ type status struct {
 	PassTook     time.Duration
 	LastPass     time.Time
 	Confirmed    time.Time
+	Counts       any // absent while it counts
 	Work         struct{ Verified, Calls, Errors, Walks int64 }
 }
 
