@@ -18,7 +18,7 @@ import (
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	fold := make(chan struct{}, 1)
-	paces := pace{longest: time.Minute}
+	paces := pace{rest: 9, longest: time.Minute}
 	g.Go(func() error { return s.runPublish(ctx, fold) })
 	g.Go(func() error {
 		for {
@@ -57,7 +57,7 @@ func (s *Store) runPublish(ctx context.Context, fold chan<- struct{}) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	backoff := time.Duration(0)
-	paces := pace{longest: 10 * time.Second}
+	paces := pace{rest: 4, longest: 10 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
@@ -112,10 +112,12 @@ func (s *Store) PublishSoon() {
 	}
 }
 
-// pace keeps what is done again and again to a tenth of the time in the long run,
+// pace keeps what is done again and again to a part of the time in the long run,
 // so that a bulk scan does not publish for its own sake; what is done now and then
-// does not wait for the next.
+// does not wait for the next. What is published waits to be read: a fifth of the time is
+// for that. Nobody waits for layers to be folded: they get a tenth.
 type pace struct {
+	rest    time.Duration // for as long as it was done, how long it is not
 	longest time.Duration // pause
 	owed    time.Duration // rest that is owed
 	ended   time.Time     // of the last time
@@ -123,10 +125,10 @@ type pace struct {
 
 // after returns how long to pause after it was done from began to ended.
 func (p *pace) after(began, ended time.Time) time.Duration {
-	const credit = time.Second
+	const credit = 500 * time.Millisecond
 	if !p.ended.IsZero() {
 		p.owed = max(0, p.owed-began.Sub(p.ended))
 	}
-	p.owed, p.ended = p.owed+9*ended.Sub(began), ended
+	p.owed, p.ended = p.owed+p.rest*ended.Sub(began), ended
 	return min(max(0, p.owed-credit), p.longest)
 }

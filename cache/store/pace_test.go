@@ -17,13 +17,13 @@ func TestPaceRestsInTheLongRunAndNotForOnce(t *testing.T) {
 		first, last time.Duration // pauses
 	}{
 		{"now and then", 100 * ms, time.Second, 20, 0, 0},
-		{"short ones in a row", ms, 9 * ms, 1000, 0, 0},
-		{"a bulk scan", 50 * ms, 0, 100, 0, 450 * ms},
-		{"large ones", 2 * time.Second, 0, 10, 10 * time.Second, 10 * time.Second},
+		{"short ones in a row", ms, 4 * ms, 1000, 0, 0},
+		{"a bulk scan", 50 * ms, 0, 100, 0, 200 * ms},
+		{"large ones", 2 * time.Second, 0, 10, 7500 * ms, 8 * time.Second},
 		{"very large ones", time.Minute, 0, 5, 10 * time.Second, 10 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p, now := pace{longest: 10 * time.Second}, time.Unix(0, 0)
+			p, now := pace{rest: 4, longest: 10 * time.Second}, time.Unix(0, 0)
 			var pause time.Duration
 			for n := range tt.turns {
 				began := now.Add(pause + tt.idle)
@@ -42,7 +42,7 @@ func TestPaceRestsInTheLongRunAndNotForOnce(t *testing.T) {
 // After a publication that took long, the next one pauses, unless somebody waits for
 // it: then it takes half of the time.
 func TestPublishSoonEndsThePause(t *testing.T) {
-	for soon, want := range map[bool]time.Duration{false: 8 * time.Second, true: time.Second} {
+	for soon, want := range map[bool]time.Duration{false: 3500 * time.Millisecond, true: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), Options{})
 			defer closeChecked(t, s)
