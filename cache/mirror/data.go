@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"trust-worker/cache/internal/format"
 )
 
@@ -51,11 +53,14 @@ func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, e
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			if err != nil {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				known = File{}
-			}
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			case errors.Is(err, unix.EIO): // damage of the disk; anything else may pass
 				m.log.Error("a file of the replica cannot be read", "file", f.Name, "error", err)
+				known = File{}
+			case err != nil:
+				return nil, err
 			}
 			m.mu.Lock()
 			if known.Name != "" {
@@ -70,14 +75,15 @@ func (m *Mirror) Missing(ctx context.Context, p *Publication) (missing []File, e
 	return missing, m.damaged(c, missing)
 }
 
-// damaged withdraws what is published if files of it are missing.
+// damaged withdraws what is published if files of it are missing, and what would be
+// published again with the next trust.
 func (m *Mirror) damaged(c format.Current, missing []File) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.cur.ID != c.ID {
+	if m.files.ID != c.ID {
 		return nil
 	}
-	published := filesOf(m.cur)
+	published := filesOf(m.files)
 	i := slices.IndexFunc(missing, func(f File) bool { return slices.Contains(published, f.Name) })
 	if i < 0 {
 		return nil

@@ -190,6 +190,33 @@ func TestDamagedLayer(t *testing.T) {
 	w.want(true, want)
 }
 
+// Data that are found to be damaged while nothing is published do not come back with the
+// next trust.
+func TestDamagedLayerWhileWithdrawn(t *testing.T) {
+	w := following(t)
+	o := w.offers[len(w.offers)-1]
+	name := o.pub.Layers[0].Name
+	b, err := os.ReadFile(w.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := errors.Join(os.WriteFile(w.path(name), b, 0o640), w.m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if err := w.m.Withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	if missing, err := w.m.Missing(context.Background(), o.pub); err != nil || len(missing) != 1 {
+		t.Fatal(missing, err)
+	}
+	w.takeTrust(o)
+	w.want(false, content{})
+	w.all(o)
+	w.want(true, w.sees(w.src.state))
+}
+
 // A source whose cache comes from a backup, and has gone on from there, has other files
 // of the same names: they are never published together.
 func TestSourceFromABackup(t *testing.T) {

@@ -382,19 +382,20 @@ func TestStartThatWasKilled(t *testing.T) {
 	mark := filepath.Join(dir, format.PrivateDir, "opening")
 	for _, c := range []struct {
 		mark    string
-		damage  bool
+		cut     int64 // the file, to so many bytes; -1: it is left whole
 		rebuilt bool
 	}{
-		{"", false, false},         // killed once
-		{markAgain, false, true},   // twice: whatever it is, it is not tried a third time
-		{markDamaged, false, true}, // as the daemon marks what it met
-		{"", true, true},
+		{"", -1, false},         // killed once
+		{markAgain, -1, true},   // twice: whatever it is, it is not tried a third time
+		{markDamaged, -1, true}, // as the daemon marks what it met
+		{"", 3 * 4096, true},
+		{"", 0, true},
 	} {
 		if err := os.WriteFile(mark, []byte(c.mark), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if c.damage {
-			if err := os.Truncate(filepath.Join(dir, format.PrivateDir, "cache.db"), 3*4096); err != nil {
+		if c.cut >= 0 {
+			if err := os.Truncate(filepath.Join(dir, format.PrivateDir, "cache.db"), c.cut); err != nil {
 				t.Fatal(err)
 			}
 		}

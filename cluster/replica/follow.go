@@ -35,7 +35,7 @@ type Follower struct {
 
 	mu     sync.Mutex
 	latest *mirror.Publication // that the source told of; its trust was taken over
-	wake   context.CancelFunc  // has the source asked anew, nil while nothing is asked
+	wake   context.CancelFunc  // has the source asked anew; nil while nothing is asked
 	woken  bool                // it was to be, while nothing was asked
 	behind time.Time           // since when there are data that were not taken over; zero: there are none
 	status Status
@@ -95,7 +95,7 @@ func (f *Follower) follow(ctx context.Context) {
 	pause := pauses{}
 	for ctx.Err() == nil {
 		wait, began, known := waitFor(f.mirror.State().Lease), time.Now(), tag != ""
-		asking, done := f.asking(ctx)
+		asking, done := f.asking(ctx, known)
 		t, err := f.client.ask(asking, tag, wait)
 		if woken := done(); woken && ctx.Err() == nil && err != nil {
 			tag = "" // what is here has been withdrawn
@@ -131,16 +131,20 @@ func (f *Follower) follow(ctx context.Context) {
 	}
 }
 
-// asking is the context of a request, which again ends. done is called when the request is
+// asking is the context of a request, which again ends if it asks for what differs from what
+// is known. done is called when the request is
 // over, and says whether it was ended so.
-func (f *Follower) asking(ctx context.Context) (asking context.Context, done func() (woken bool)) {
+func (f *Follower) asking(ctx context.Context, known bool) (asking context.Context, done func() (woken bool)) {
 	asking, cancel := context.WithCancel(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wake = cancel
+	if !known { // everything is told, and at once
+		f.wake = func() {}
+	}
 	if f.woken {
 		f.woken = false
-		cancel()
+		f.wake()
 	}
 	return asking, func() bool {
 		f.mu.Lock()

@@ -38,8 +38,10 @@ func collectLess(ctx context.Context, over func() bool) {
 	}
 }
 
-// percentFor is the GOGC by which a heap of so many live bytes may grow to garbageHeap.
+// percentFor is the GOGC by which a heap of so many live bytes may grow to garbageHeap. It
+// is bounded: what is in use can have grown since it was last known.
 func percentFor(live uint64) int {
-	const least = 4 << 20 // what the runtime takes a heap for
-	return int(max(100, (garbageHeap-min(garbageHeap, max(live, least)))*100/max(live, least)))
+	const least, most = 1 << 20, 700
+	live = min(max(live, least), garbageHeap)
+	return int(min(max(100, (garbageHeap-live)*100/live), most))
 }

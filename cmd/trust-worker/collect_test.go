@@ -8,7 +8,7 @@ import (
 
 // A heap grows to what it may be, and twice what is in use is always allowed.
 func TestPercentFor(t *testing.T) {
-	for live, want := range map[uint64]int{0: 3100, 4 << 20: 3100, 32 << 20: 300, 64 << 20: 100, 100 << 20: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 700, 4 << 20: 700, 32 << 20: 300, 64 << 20: 100, 100 << 20: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("%d bytes: %d, want %d", live, got, want)
 		}

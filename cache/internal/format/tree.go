@@ -2,7 +2,6 @@ package format
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,10 +37,11 @@ type tree struct {
 	seen     []uint64 // a bit for each page that something points at
 }
 
-// checkTree returns ErrDamaged unless each page of a database is pointed at once at most.
-// Of the leaves, which are nearly all pages, it reads none but those that hold buckets. It
-// takes the pages at one depth to be of one kind, as they are in every tree that bbolt makes.
-func checkTree(path string, db *bbolt.DB) (err error) {
+// checkTree returns ErrDamaged unless branch pages, and buckets, point at no page twice.
+// Of the leaves, which are nearly all pages, it reads none but those that hold buckets: it
+// takes the pages at one depth to be of the kind of the first, as they are in every tree that
+// bbolt makes. file is the one that db has open.
+func checkTree(file *os.File, db *bbolt.DB) error {
 	tx, err := db.Begin(false)
 	if err != nil {
 		return err
@@ -50,17 +50,12 @@ func checkTree(path string, db *bbolt.DB) (err error) {
 	if err := tx.Rollback(); err != nil {
 		return err
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	t := &tree{file: f, pageSize: int64(db.Info().PageSize)}
+	t := &tree{file: file, pageSize: int64(db.Info().PageSize)}
 	t.end = uint64(size / t.pageSize)
-	if info, err := f.Stat(); err != nil {
+	if info, err := file.Stat(); err != nil {
 		return err
 	} else if info.Size() < size {
-		return fmt.Errorf("%w: %s is cut short", ErrDamaged, path)
+		return fmt.Errorf("%w: %s is cut short", ErrDamaged, file.Name())
 	}
 	t.seen = make([]uint64, t.end/64+1)
 	leaves, err := t.leaves(root)
@@ -70,7 +65,7 @@ func checkTree(path string, db *bbolt.DB) (err error) {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	return nil
 }
@@ -111,6 +106,9 @@ func (t *tree) leaves(root uint64) ([]uint64, error) {
 // buckets checks the buckets that a leaf holds.
 func (t *tree) buckets(leaf uint64) error {
 	p, err := t.load(leaf)
+	if err == nil && p.flags != leafPage {
+		err = fmt.Errorf("%w: page %d is no leaf", ErrDamaged, leaf)
+	}
 	if err != nil {
 		return err
 	}
@@ -171,14 +169,20 @@ func parsePage(b []byte) (p page, err error) {
 	return p, nil
 }
 
+// load reads a page: a branch as far as it points at others, a leaf as a whole.
 func (t *tree) load(id uint64) (page, error) {
 	b := make([]byte, t.pageSize)
 	_, err := t.file.ReadAt(b, int64(id)*t.pageSize)
-	if more := int64(binary.NativeEndian.Uint32(b[12:])); err == nil && more > 0 {
-		if id+uint64(more) >= t.end {
+	more := uint64(binary.NativeEndian.Uint32(b[12:]))
+	if err == nil && more > 0 {
+		if id+more >= t.end {
 			return page{}, fmt.Errorf("%w: page %d goes beyond the end", ErrDamaged, id)
 		}
-		b = make([]byte, (1+more)*t.pageSize)
+		size := int64(1+more) * t.pageSize
+		if binary.NativeEndian.Uint16(b[8:]) == branchPage {
+			size = min(size, pageHeader+elementSize*int64(binary.NativeEndian.Uint16(b[10:])))
+		}
+		b = make([]byte, max(size, t.pageSize))
 		_, err = t.file.ReadAt(b, int64(id)*t.pageSize)
 	}
 	if err != nil {

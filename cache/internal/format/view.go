@@ -52,11 +52,19 @@ func OpenFile(path string) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if info.Size() == 0 { // bbolt would make a database of it
+		return nil, fmt.Errorf("%w: %s is empty", ErrDamaged, path)
+	}
+	var file *os.File // bbolt's, which closes it
+	open := func(path string, flag int, mode os.FileMode) (_ *os.File, err error) {
+		file, err = os.OpenFile(path, flag, mode)
+		return file, err
+	}
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: open})
 	if err != nil {
 		return nil, OpenError(path, err)
 	}
-	if err := checkTree(path, db); err != nil {
+	if err := checkTree(file, db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &File{Name: path, Info: info, DB: db}, nil
