@@ -101,7 +101,7 @@ func together(t *testing.T, all ...*Worker) {
 					alike++
 				}
 			}
-			return st.Connected && st.StreamReplicas > 0 && alike == len(all)-1
+			return st.Connected && st.StreamReplicas > 0 && w.prepared.Load() && alike == len(all)-1
 		})
 	}
 }
