@@ -154,9 +154,10 @@ func TestTrustThatCannotBePublished(t *testing.T) {
 	}
 }
 
-// A file that is damaged here is found when the process starts, and replaced while
-// nothing is published.
-func TestDamagedLayer(t *testing.T) {
+// damaged is a replica that was started again after its first layer was damaged, and what it
+// has.
+func damaged(t *testing.T) (*replicaWorld, *offer) {
+	t.Helper()
 	w := following(t)
 	o := w.offers[len(w.offers)-1]
 	name := o.pub.Layers[0].Name
@@ -169,6 +170,14 @@ func TestDamagedLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open()
+	return w, o
+}
+
+// A file that is damaged here is found when the process starts, and replaced while
+// nothing is published.
+func TestDamagedLayer(t *testing.T) {
+	w, o := damaged(t)
+	name := o.pub.Layers[0].Name
 	missing, err := w.m.Missing(context.Background(), o.pub)
 	if err != nil || len(missing) != 1 || missing[0].Name != name {
 		t.Fatal(missing, err)
@@ -193,18 +202,7 @@ func TestDamagedLayer(t *testing.T) {
 // Data that are found to be damaged while nothing is published do not come back with the
 // next trust.
 func TestDamagedLayerWhileWithdrawn(t *testing.T) {
-	w := following(t)
-	o := w.offers[len(w.offers)-1]
-	name := o.pub.Layers[0].Name
-	b, err := os.ReadFile(w.path(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)/2] ^= 1
-	if err := errors.Join(os.WriteFile(w.path(name), b, 0o640), w.m.Close()); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
+	w, o := damaged(t)
 	if err := w.m.Withdraw(); err != nil {
 		t.Fatal(err)
 	}

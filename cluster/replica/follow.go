@@ -132,8 +132,7 @@ func (f *Follower) follow(ctx context.Context) {
 }
 
 // asking is the context of a request, which again ends if it asks for what differs from what
-// is known. done is called when the request is
-// over, and says whether it was ended so.
+// is known. done is called when the request is over, and says whether it was ended so.
 func (f *Follower) asking(ctx context.Context, known bool) (asking context.Context, done func() (woken bool)) {
 	asking, cancel := context.WithCancel(ctx)
 	f.mu.Lock()

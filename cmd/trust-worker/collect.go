@@ -20,8 +20,8 @@ func collectLess(ctx context.Context, over func() bool) {
 		return
 	}
 	defer debug.FreeOSMemory()
-	is := debug.SetGCPercent(100)
-	was := is
+	is := 100
+	was := debug.SetGCPercent(is)
 	defer func() { debug.SetGCPercent(was) }()
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for !over() {
